@@ -1,0 +1,84 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <vector>
+
+#include "src/base/aligned_buffer.h"
+#include "src/base/bytes.h"
+#include "src/base/memory_ledger.h"
+#include "src/base/thread_pool.h"
+
+namespace frugal {
+namespace {
+
+TEST(ParseSizeTest, TakesBinaryUnits) {
+  EXPECT_EQ(ParseSize("7G").value(), 7 * kGiB);
+  EXPECT_EQ(ParseSize("6700M").value(), 6700 * kMiB);
+  EXPECT_EQ(ParseSize("1.5GiB").value(), kGiB + kGiB / 2);
+  EXPECT_EQ(ParseSize("20m").value(), 20 * kMiB);
+  EXPECT_EQ(ParseSize("4096").value(), 4096u);
+}
+
+TEST(ParseSizeTest, RefusesWhatIsNoSize) {
+  for (const char* text : {"", "G", "-1G", "7X", "1e999", "nan", "7 G", "99999999T"}) {
+    const Result<uint64_t> size = ParseSize(text);
+    ASSERT_FALSE(size) << text;
+    EXPECT_EQ(size.error().code, ErrorCode::kUsage);
+  }
+}
+
+TEST(AlignedBufferTest, IsPageAlignedZeroedAndMovable) {
+  Result<AlignedBuffer> made = AlignedBuffer::Allocate(10'000);
+  ASSERT_TRUE(made);
+  AlignedBuffer buffer = std::move(made).value();
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 4096, 0u);
+  for (std::byte b : buffer.bytes()) ASSERT_EQ(b, std::byte{0});
+  AlignedBuffer moved = std::move(buffer);
+  EXPECT_EQ(moved.size_bytes(), 10'000u);
+  EXPECT_EQ(buffer.data(), nullptr);  // NOLINT: the moved-from state is part of the contract
+}
+
+TEST(AlignedBufferTest, RefusalIsAnError) {
+  const Result<AlignedBuffer> huge = AlignedBuffer::Allocate(uint64_t{1} << 60);
+  ASSERT_FALSE(huge);
+  EXPECT_EQ(huge.error().code, ErrorCode::kOutOfMemory);
+}
+
+TEST(ThreadPoolTest, EveryTileRunsOnceAndEveryWorkerWorks) {
+  for (int num_threads : {1, 2, 3, 5}) {
+    auto pool = ThreadPool::Create(num_threads);
+    ASSERT_TRUE(pool);
+    for (int round = 0; round < 200; ++round) {
+      std::vector<std::atomic<int>> counts(17);
+      (*pool)->Run(17, [&](int tile, int) { counts[tile].fetch_add(1); });
+      for (const std::atomic<int>& count : counts) ASSERT_EQ(count.load(), 1);
+    }
+    for (uint64_t tiles : (*pool)->tiles_done()) EXPECT_GT(tiles, 0u);
+  }
+}
+
+TEST(ThreadPoolTest, TheHookRunsBetweenTheCallersTiles) {
+  auto pool = ThreadPool::Create(1);
+  ASSERT_TRUE(pool);
+  int hooks = 0;
+  (*pool)->Run(5, [](int, int) {}, [&] { ++hooks; });
+  EXPECT_GE(hooks, 5);
+}
+
+TEST(ThreadPoolTest, RefusesSillyCounts) {
+  EXPECT_FALSE(ThreadPool::Create(0));
+  EXPECT_FALSE(ThreadPool::Create(100'000));
+}
+
+TEST(MemoryLedgerTest, SumsLines) {
+  MemoryLedger ledger;
+  ledger.Add("slots", 100);
+  ledger.Add("kv cache", 10);
+  ledger.Add("slots", 5);
+  EXPECT_EQ(ledger.total_bytes(), 115u);
+  EXPECT_EQ(ledger.line_bytes("slots"), 105u);
+  EXPECT_EQ(ledger.lines().size(), 2u);
+}
+
+}  // namespace
+}  // namespace frugal

@@ -1,0 +1,99 @@
+#include "src/base/thread_pool.h"
+
+#include <system_error>
+
+#include "src/base/clock.h"
+
+namespace frugal {
+namespace {
+
+constexpr uint64_t kSpinNs = 30'000;
+
+void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads), tiles_done_(num_threads, 0) {}
+
+Result<std::unique_ptr<ThreadPool>> ThreadPool::Create(int num_threads) {
+  if (num_threads < 1 || num_threads > kMaxThreads) {
+    return MakeError(ErrorCode::kUsage, "threads: {} is out of range 1..{}", num_threads, kMaxThreads);
+  }
+  std::unique_ptr<ThreadPool> pool(new ThreadPool(num_threads));
+  for (int worker = 1; worker < num_threads; ++worker) {
+    // std::thread reports a refused thread by an exception; it ends here.
+    try {
+      pool->threads_.emplace_back([raw = pool.get(), worker] { raw->WorkerLoop(worker); });
+    } catch (const std::system_error& refused) {
+      return MakeError(ErrorCode::kFailed, "cannot start thread {} of {}: {}", worker + 1, num_threads, refused.what());
+    }
+  }
+  return pool;
+}
+
+ThreadPool::~ThreadPool() {
+  stop_.store(true, std::memory_order_relaxed);
+  generation_.fetch_add(1, std::memory_order_release);
+  generation_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void ThreadPool::RunPart(int worker) {
+  const int begin = static_cast<int>(int64_t{num_tiles_} * worker / num_threads_);
+  const int end = static_cast<int>(int64_t{num_tiles_} * (worker + 1) / num_threads_);
+  for (int i = begin; i < end; ++i) (*tile_)(i, worker);
+  tiles_done_[worker] += static_cast<uint64_t>(end - begin);
+}
+
+void ThreadPool::WorkerLoop(int worker) {
+  uint32_t seen = 0;
+  while (true) {
+    const uint64_t spin_start = NowNs();
+    while (generation_.load(std::memory_order_acquire) == seen) {
+      if (NowNs() - spin_start > kSpinNs) {
+        generation_.wait(seen, std::memory_order_acquire);
+      } else {
+        Pause();
+      }
+    }
+    seen = generation_.load(std::memory_order_acquire);
+    if (stop_.load(std::memory_order_relaxed)) return;
+    RunPart(worker);
+    workers_left_.fetch_sub(1, std::memory_order_release);
+  }
+}
+
+void ThreadPool::Run(int num_tiles, FunctionRef<void(int, int)> tile, FunctionRef<void()> between_tiles) {
+  num_tiles_ = num_tiles;
+  tile_ = &tile;
+  if (num_threads_ > 1) {
+    workers_left_.store(num_threads_ - 1, std::memory_order_relaxed);
+    generation_.fetch_add(1, std::memory_order_release);
+    generation_.notify_all();
+  }
+  const int end = static_cast<int>(int64_t{num_tiles} / num_threads_);
+  for (int i = 0; i < end; ++i) {
+    tile(i, 0);
+    between_tiles();
+  }
+  tiles_done_[0] += static_cast<uint64_t>(end);
+  // Spins: the parts are of equal size and a part takes well under a millisecond; the hook keeps the reads going.
+  // A worker that lost its core (more threads than cores) gets it by the yield.
+  for (int spins = 0; workers_left_.load(std::memory_order_acquire) > 0; ++spins) {
+    between_tiles();
+    if (spins > 256) std::this_thread::yield();
+    Pause();
+  }
+}
+
+void ThreadPool::Run(int num_tiles, FunctionRef<void(int, int)> tile) {
+  Run(num_tiles, tile, [] {});
+}
+
+}  // namespace frugal

@@ -1,0 +1,55 @@
+// Workers for the tiles of one step. The calling thread (the engine thread) is worker 0 and works too; between its
+// tiles it runs a hook, which is where reads are submitted and reaped. Results never depend on the number of workers:
+// a tile is computed by one worker, whichever it is.
+//
+// Workers spin for kSpinNs after a step, then sleep on a futex. One Run at a time, from the thread that made the pool.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "src/base/function_ref.h"
+#include "src/base/result.h"
+
+namespace frugal {
+
+class ThreadPool {
+ public:
+  static constexpr int kMaxThreads = 256;
+
+  // num_threads counts the calling thread: 1 starts none. kFailed when threads cannot be started.
+  static Result<std::unique_ptr<ThreadPool>> Create(int num_threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  // Calls tile(i, worker) once for every i in [0, num_tiles); returns when all are done. Worker w takes the w-th
+  // contiguous part, so that every worker works whenever num_tiles >= num_threads. `between_tiles` runs on the caller
+  // after each of its tiles and while it waits for the others.
+  void Run(int num_tiles, FunctionRef<void(int tile, int worker)> tile, FunctionRef<void()> between_tiles);
+  void Run(int num_tiles, FunctionRef<void(int tile, int worker)> tile);
+
+  int num_threads() const { return num_threads_; }
+  // Tiles computed by each worker since the start. // [num_threads]
+  std::span<const uint64_t> tiles_done() const { return tiles_done_; }
+
+ private:
+  explicit ThreadPool(int num_threads);
+  void WorkerLoop(int worker);
+  void RunPart(int worker);
+
+  const int num_threads_;
+  std::vector<std::thread> threads_;
+  std::vector<uint64_t> tiles_done_;  // entry w is written by worker w only, read between Runs
+  std::atomic<uint32_t> generation_{0};
+  std::atomic<int> workers_left_{0};
+  std::atomic<bool> stop_{false};
+  int num_tiles_ = 0;
+  const FunctionRef<void(int, int)>* tile_ = nullptr;
+};
+
+}  // namespace frugal
