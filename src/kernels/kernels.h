@@ -1,11 +1,14 @@
-// The maths of the forward pass on plain spans: SIMD by Highway, chosen at run time, single-threaded (callers cut the work into
-// tiles). Highway is included in this folder only.
+// The maths of the forward pass on plain spans: SIMD by Highway, chosen at run time, single-threaded (callers
+// cut the work into tiles). Highway is included in this folder only.
 //
 // Numerics, the same bits on every instruction set and for any batch (design.md, "Numerics"):
-// - Dot product over K: 32 lanes; element k goes to lane k % 32 by acc[lane] = fma(weight, x, acc[lane]) in order of k; lanes without an
-//   element in the last group of 32 stay as they are; then acc[i] += acc[i + s] for s = 16, 8, 4, 2, 1.
+// - Dot product over K: 32 lanes; element k goes to lane k % 32 by acc[lane] = fma(weight, x, acc[lane]) in
+//   order of k; lanes without an element in the last group of 32 stay as they are; then acc[i] += acc[i + s]
+//   for s = 16, 8, 4, 2, 1.
 // - A sum over K (LayerNorm, softmax) has the same lanes and the same tree, with acc[lane] += value.
-// - Weighted sum of rows: out[c] = fma(a[i], row_i[c], out[c]) in order of i; rows with a[i] == 0 are skipped.
+// - Weighted sum of rows: out[c] = fma(a[i], row_i[c], out[c]) in order of i; rows with a[i] == 0 are
+// skipped.
+//
 // scalar:: in scalar.h is the specification; tests compare bit by bit.
 #pragma once
 
@@ -25,16 +28,20 @@ struct RowSet {
   const std::byte* row(size_t i) const { return base + (index != nullptr ? index[i] : i) * stride_bytes; }
 };
 
-// out[t * out_stride + i] = dot(row i, x + t * x_stride) for i in [begin, end), t in [0, num_tokens). `dtype`: F32, F16,
-// BF16 or Q8_0 (weight = float(q) * scale rounded to float, then the fma). Rows need alignment of 2 bytes only.
-void DotRows(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns, const float* x, size_t x_stride,
-             size_t num_tokens, float* out, size_t out_stride);
+// out[t * out_stride + i] = dot(row i, x + t * x_stride) for i in [begin, end), t in [0, num_tokens).
+// `dtype`: F32, F16, BF16 or Q8_0 (weight = float(q) * scale rounded to float, then the fma). Rows need
+// alignment of 2 bytes only.
+void DotRows(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns, const float* x,
+             size_t x_stride, size_t num_tokens, float* out, size_t out_stride);
 
-// out[c] = fma(a[i], row_i[c], out[c]) for c in [column_begin, column_end), over i = 0 .. num_rows-1 in order; a[i] == 0 is
-// skipped (the row is not touched). dtype F32, F16, BF16. `out` is indexed by absolute column.
-void AddScaledRows(DType dtype, const RowSet& rows, size_t num_rows, const float* a, size_t column_begin, size_t column_end, float* out);
+// out[c] = fma(a[i], row_i[c], out[c]) for c in [column_begin, column_end), over i = 0 .. num_rows-1 in
+// order; a[i] == 0 is skipped (the row is not touched). dtype F32, F16, BF16. `out` is indexed by absolute
+// column.
+void AddScaledRows(DType dtype, const RowSet& rows, size_t num_rows, const float* a, size_t column_begin,
+                   size_t column_end, float* out);
 
-// y = (x - mean) / sqrt(variance + epsilon) * weight + bias, biased variance, two passes (mean first). x may equal y.
+// y = (x - mean) / sqrt(variance + epsilon) * weight + bias, biased variance, two passes (mean first). x may
+// equal y.
 void LayerNorm(const float* x, const float* weight, const float* bias, float epsilon, size_t size, float* y);
 
 // In place: x[i] = exp(x[i] - max) / sum. `size` > 0.
@@ -48,7 +55,8 @@ void Add(float* x, const float* y, size_t size);
 void Scale(float* x, float scale, size_t size);
 // Conversions: a stored row to float; floats to F16 (KV cache), round to nearest even.
 void ConvertToFloat(DType dtype, const std::byte* from, size_t size, float* to);
-void ConvertFromFloat(DType dtype, const float* from, size_t size, std::byte* to);  // F32, F16, BF16, Q8_0 (as llama.cpp quantises Q8_0)
+void ConvertFromFloat(DType dtype, const float* from, size_t size,
+                      std::byte* to);  // F32, F16, BF16, Q8_0 (as llama.cpp quantises Q8_0)
 // True when every element is finite.
 bool AllFinite(const float* x, size_t size);
 

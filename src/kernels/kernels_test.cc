@@ -1,0 +1,332 @@
+// Every instruction set that this processor has and this build compiled gives the bits of the scalar
+// specification.
+#include "src/kernels/kernels.h"
+
+#include <gtest/gtest.h>
+
+// The order is Highway's.
+// clang-format off
+#include "src/kernels/highway_targets.h"
+#include <hwy/highway.h>
+// clang-format on
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "src/base/random.h"
+#include "src/kernels/scalar.h"
+#include "src/kernels/training_kernels.h"
+#include "src/tensor/half.h"
+
+namespace frugal {
+namespace {
+
+constexpr uint64_t kSeed = 20240611;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+enum class Values { kOrdinary, kTiny, kSpecial };
+
+float Draw(Random& random, Values values) {
+  const float uniform = static_cast<float>(random.Uniform() * 2 - 1);
+  switch (values) {
+    case Values::kOrdinary:
+      return uniform;
+    case Values::kTiny:  // denormals and zeros of both signs: products that underflow
+      return random.Below(3) == 0 ? std::copysign(0.0f, uniform) : uniform * 0x1.0p-127f;
+    case Values::kSpecial:
+      switch (random.Below(40)) {
+        case 0:
+          return kNaN;
+        case 1:
+          return uniform < 0 ? -kInfinity : kInfinity;
+        case 2:
+          return std::copysign(0.0f, uniform);
+        case 3:
+          return uniform * 3e38f;
+        default:
+          return uniform * 100;
+      }
+  }
+  return 0;
+}
+
+std::vector<float> DrawMany(Random& random, size_t size, Values values) {
+  std::vector<float> result(size);
+  for (float& value : result) value = Draw(random, values);
+  return result;
+}
+
+// The same bits, or NaN in both.
+void ExpectSameBits(const std::vector<float>& got, const std::vector<float>& expected,
+                    const std::string& what) {
+  ASSERT_EQ(got.size(), expected.size());
+  for (size_t i = 0; i < got.size(); ++i) {
+    if (std::isnan(expected[i]) && std::isnan(got[i])) continue;
+    ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(expected[i]))
+        << what << " at " << i << ": " << got[i] << " instead of " << expected[i] << ", seed " << kSeed;
+  }
+}
+
+// One run for each instruction set.
+class KernelsTest : public testing::TestWithParam<int64_t> {
+ protected:
+  void SetUp() override {
+    hwy::SetSupportedTargetsForTest(GetParam());
+    const std::string expected = GetParam() == HWY_SCALAR ? "scalar" : hwy::TargetName(GetParam());
+    ASSERT_EQ(InstructionSetName(), expected);  // or the comparison would be of one set with itself
+  }
+  void TearDown() override { hwy::SetSupportedTargetsForTest(0); }
+  Random random_{kSeed};
+};
+
+INSTANTIATE_TEST_SUITE_P(Targets, KernelsTest, testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
+                         [](const auto& target) { return std::string(hwy::TargetName(target.param)); });
+
+// Rows of random weights, with a stride that leaves them aligned to 2 bytes only.
+struct Weights {
+  std::vector<std::byte> bytes;
+  RowSet rows;
+
+  Weights(Random& random, DType dtype, size_t num_rows, size_t columns, Values values) {
+    const size_t row_bytes = RowBytes(dtype, columns).value();
+    rows.stride_bytes = row_bytes + 2;
+    bytes.resize(num_rows * rows.stride_bytes + 2);
+    rows.base = bytes.data() + 2;
+    for (size_t i = 0; i < num_rows; ++i) {
+      std::byte* row = bytes.data() + 2 + i * rows.stride_bytes;
+      if (dtype != DType::kQ8_0) {
+        scalar::ConvertFromFloat(dtype, DrawMany(random, columns, values).data(), columns, row);
+        continue;
+      }
+      for (size_t b = 0; b < row_bytes; ++b) row[b] = static_cast<std::byte>(random.Below(256));
+      for (size_t b = 0; b < row_bytes; b += 34) {
+        const uint16_t scale = FloatToHalf(Draw(random, values) / 64);
+        std::memcpy(row + b, &scale, sizeof(scale));
+      }
+    }
+  }
+};
+
+constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0};
+constexpr Values kValues[] = {Values::kOrdinary, Values::kTiny, Values::kSpecial};
+
+void CompareDotRows(Random& random, DType dtype, const Weights& weights, size_t begin, size_t end,
+                    size_t columns, size_t num_tokens, Values values) {
+  const size_t x_stride = columns + 1;
+  const size_t out_stride = end + 3;
+  const std::vector<float> x = DrawMany(random, num_tokens * x_stride, values);
+  std::vector<float> expected(num_tokens * out_stride, 7.0f);
+  std::vector<float> got = expected;
+  scalar::DotRows(dtype, weights.rows, begin, end, columns, x.data(), x_stride, num_tokens, expected.data(),
+                  out_stride);
+  DotRows(dtype, weights.rows, begin, end, columns, x.data(), x_stride, num_tokens, got.data(), out_stride);
+  ExpectSameBits(got, expected,
+                 std::string(DTypeName(dtype)) + " " + std::to_string(columns) + " columns, " +
+                     std::to_string(num_tokens) + " tokens, rows " + std::to_string(begin) + ".." +
+                     std::to_string(end));
+}
+
+TEST_P(KernelsTest, DotRowsOfEverySize) {
+  for (DType dtype : kDTypes) {
+    const size_t step = TraitsOf(dtype).block_elements;
+    for (size_t columns = step; columns <= 300; columns += step) {
+      for (Values values : kValues) {
+        const Weights weights(random_, dtype, 7, columns, values);
+        for (size_t num_tokens : {1, 2, 5}) {
+          CompareDotRows(random_, dtype, weights, 0, 7, columns, num_tokens, values);
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(KernelsTest, DotRowsOfEveryBatchAndRange) {
+  for (DType dtype : kDTypes) {
+    for (size_t columns : {64, 96, 1056}) {
+      const Weights weights(random_, dtype, 20, columns, Values::kOrdinary);
+      for (size_t num_tokens = 0; num_tokens <= 37; num_tokens += num_tokens < 10 ? 1 : 9) {
+        for (size_t end = 0; end <= 11; ++end) {
+          CompareDotRows(random_, dtype, weights, 0, end, columns, num_tokens, Values::kOrdinary);
+          CompareDotRows(random_, dtype, weights, 3, 3 + end, columns, num_tokens, Values::kOrdinary);
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(KernelsTest, DotRowsGathersByIndex) {
+  const std::vector<uint32_t> index = {19, 0, 7, 7, 3, 12, 1};
+  for (DType dtype : kDTypes) {
+    for (size_t columns : {32, 544}) {
+      Weights weights(random_, dtype, 20, columns, Values::kOrdinary);
+      weights.rows.index = index.data();
+      for (size_t num_tokens : {1, 4, 9}) {
+        CompareDotRows(random_, dtype, weights, 0, index.size(), columns, num_tokens, Values::kOrdinary);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST_P(KernelsTest, AddScaledRowsSkipsZerosAndKeepsOrder) {
+  const std::vector<uint32_t> index = {19, 0, 7, 7, 3, 12, 1, 4, 4, 2, 11, 18, 13, 5, 6, 8, 9, 10, 14, 15};
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (size_t columns = 1; columns <= 150; ++columns) {
+      for (Values values : kValues) {
+        Weights weights(random_, dtype, 20, columns, values);
+        if (columns % 2 == 0) weights.rows.index = index.data();
+        for (size_t num_rows : {0, 1, 5, 8, 20}) {
+          std::vector<float> a = DrawMany(random_, 20, values);
+          for (size_t i = 0; i < a.size(); ++i) {
+            if (random_.Below(4) == 0) a[i] = random_.Below(2) == 0 ? 0.0f : -0.0f;
+          }
+          const size_t begin = random_.Below(columns);
+          const size_t end = begin + random_.Below(columns - begin + 1);
+          std::vector<float> expected = DrawMany(random_, columns, values);
+          std::vector<float> got = expected;
+          scalar::AddScaledRows(dtype, weights.rows, num_rows, a.data(), begin, end, expected.data());
+          AddScaledRows(dtype, weights.rows, num_rows, a.data(), begin, end, got.data());
+          ExpectSameBits(got, expected, std::string(DTypeName(dtype)) + " " + std::to_string(columns));
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(KernelsTest, AddScaledRowsDoesNotTouchSkippedRows) {
+  const std::vector<float> row(64, kNaN);
+  const RowSet rows{reinterpret_cast<const std::byte*>(row.data()), 0, nullptr};
+  const std::vector<float> a = {0.0f, -0.0f, 0.0f};
+  std::vector<float> out(64, 1.0f);
+  AddScaledRows(DType::kF32, rows, a.size(), a.data(), 0, 64, out.data());
+  ExpectSameBits(out, std::vector<float>(64, 1.0f), "skipped");
+}
+
+TEST_P(KernelsTest, ElementwiseOfEverySize) {
+  for (size_t size = 1; size <= 300; ++size) {
+    for (Values values : kValues) {
+      const std::vector<float> x = DrawMany(random_, size, values);
+      const std::vector<float> y = DrawMany(random_, size, values);
+      const std::vector<float> z = DrawMany(random_, size, values);
+      const auto compare = [&](auto simd, auto specification, const char* name) {
+        std::vector<float> got = x;
+        std::vector<float> expected = x;
+        simd(got);
+        specification(expected);
+        ExpectSameBits(got, expected, name + (" of size " + std::to_string(size)));
+      };
+      compare([&](auto& v) { LayerNorm(v.data(), y.data(), z.data(), 1e-5f, size, v.data()); },
+              [&](auto& v) { scalar::LayerNorm(v.data(), y.data(), z.data(), 1e-5f, size, v.data()); },
+              "LayerNorm");
+      compare([&](auto& v) { Softmax(v.data(), size); }, [&](auto& v) { scalar::Softmax(v.data(), size); },
+              "Softmax");
+      compare([&](auto& v) { AddBiasRelu(v.data(), y.data(), size); },
+              [&](auto& v) { scalar::AddBiasRelu(v.data(), y.data(), size); }, "AddBiasRelu");
+      compare([&](auto& v) { AddBiasRelu(v.data(), nullptr, size); },
+              [&](auto& v) { scalar::AddBiasRelu(v.data(), nullptr, size); }, "AddBiasRelu without bias");
+      compare([&](auto& v) { Add(v.data(), y.data(), size); },
+              [&](auto& v) { scalar::Add(v.data(), y.data(), size); }, "Add");
+      compare([&](auto& v) { Scale(v.data(), y[0], size); },
+              [&](auto& v) { scalar::Scale(v.data(), y[0], size); }, "Scale");
+      compare([&](auto& v) { Exp(v.data(), size); }, [&](auto& v) { scalar::Exp(v.data(), size); }, "Exp");
+      compare([&](auto& v) { Sigmoid(v.data(), size); }, [&](auto& v) { scalar::Sigmoid(v.data(), size); },
+              "Sigmoid");
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST_P(KernelsTest, ConversionsOfEveryBitPatternAndSize) {
+  for (DType dtype : {DType::kF16, DType::kBF16}) {
+    std::vector<uint16_t> halves(65536);
+    for (size_t i = 0; i < halves.size(); ++i) halves[i] = static_cast<uint16_t>(i);
+    std::vector<float> got(halves.size());
+    ConvertToFloat(dtype, reinterpret_cast<const std::byte*>(halves.data()), halves.size(), got.data());
+    for (size_t i = 0; i < halves.size(); ++i) {
+      const float expected = dtype == DType::kF16 ? HalfToFloat(halves[i]) : Bf16ToFloat(halves[i]);
+      if (std::isnan(expected) && std::isnan(got[i])) continue;
+      ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(expected)) << i;
+    }
+  }
+  for (DType dtype : kDTypes) {
+    const size_t step = TraitsOf(dtype).block_elements;
+    for (size_t size = step; size <= 320; size += step) {
+      const Weights weights(random_, dtype, 1, size, Values::kSpecial);
+      std::vector<float> got(size);
+      std::vector<float> expected(size);
+      ConvertToFloat(dtype, weights.rows.base, size, got.data());
+      scalar::ConvertToFloat(dtype, weights.rows.base, size, expected.data());
+      ExpectSameBits(got, expected, std::string(DTypeName(dtype)));
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST_P(KernelsTest, RoundingToSmallTypes) {
+  for (DType dtype : kDTypes) {
+    const size_t step = TraitsOf(dtype).block_elements;
+    for (size_t size = step; size <= 640; size += step) {
+      std::vector<float> from = DrawMany(random_, size, kValues[size / step % 3]);
+      for (float& value : from) {
+        if (random_.Below(4) == 0) value = std::bit_cast<float>(static_cast<uint32_t>(random_.Next()));
+        if (std::isnan(value)) value = kNaN;
+      }
+      std::vector<std::byte> got(RowBytes(dtype, size).value());
+      std::vector<std::byte> expected(got.size());
+      ConvertFromFloat(dtype, from.data(), size, got.data());
+      scalar::ConvertFromFloat(dtype, from.data(), size, expected.data());
+      ASSERT_EQ(std::memcmp(got.data(), expected.data(), got.size()), 0) << DTypeName(dtype) << " " << size;
+    }
+  }
+}
+
+TEST_P(KernelsTest, AllFiniteFindsOneBadElementAnywhere) {
+  for (size_t size = 1; size <= 70; ++size) {
+    std::vector<float> x = DrawMany(random_, size, Values::kOrdinary);
+    x[size / 2] = -3.4e38f;
+    EXPECT_TRUE(AllFinite(x.data(), size));
+    for (size_t i = 0; i < size; ++i) {
+      for (float bad : {kNaN, kInfinity, -kInfinity}) {
+        const float kept = std::exchange(x[i], bad);
+        EXPECT_FALSE(AllFinite(x.data(), size)) << size << " " << i;
+        x[i] = kept;
+      }
+    }
+  }
+}
+
+TEST_P(KernelsTest, MatrixProducts) {
+  const size_t sizes[][3] = {{1, 1, 1},   {6, 16, 256}, {7, 17, 257}, {13, 40, 3},
+                             {5, 3, 600}, {12, 33, 64}, {25, 70, 31}};
+  for (const auto& [m, n, k] : sizes) {
+    for (Values values : kValues) {
+      const std::vector<float> a = DrawMany(random_, m * k, values);
+      const std::vector<float> b = DrawMany(random_, n * k, values);
+      std::vector<float> got = DrawMany(random_, m * n, values);
+      std::vector<float> expected = got;
+      MatMulTransposedF32(a.data(), b.data(), got.data(), m, n, k);
+      scalar::MatMulTransposedF32(a.data(), b.data(), expected.data(), m, n, k);
+      ExpectSameBits(got, expected, "MatMulTransposedF32");
+      MatMulNN(a.data(), b.data(), got.data(), m, n, k);
+      scalar::MatMulNN(a.data(), b.data(), expected.data(), m, n, k);
+      ExpectSameBits(got, expected, "MatMulNN");
+      MatMulF32(a.data(), b.data(), got.data(), m, n, k);
+      const RowSet rows{reinterpret_cast<const std::byte*>(b.data()), k * sizeof(float), nullptr};
+      scalar::DotRows(DType::kF32, rows, 0, n, k, a.data(), k, m, expected.data(), n);
+      ExpectSameBits(got, expected, "MatMulF32");
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(KernelsDispatchTest, NamesWhatItTook) { EXPECT_GT(std::strlen(InstructionSetName()), 0u); }
+
+}  // namespace
+}  // namespace frugal

@@ -1,0 +1,218 @@
+#include "src/kernels/scalar.h"
+
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "src/base/check.h"
+#include "src/kernels/exp_constants.h"
+#include "src/tensor/half.h"
+
+namespace frugal::scalar {
+namespace {
+
+constexpr size_t kQ8Elements = 32;
+constexpr size_t kQ8Bytes = 34;  // F16 scale, 32 int8
+
+uint16_t LoadU16(const std::byte* from) {
+  uint16_t bits;
+  std::memcpy(&bits, from, sizeof(bits));
+  return bits;
+}
+
+float Element(DType dtype, const std::byte* row, size_t k) {
+  switch (dtype) {
+    case DType::kF32: {
+      float value;
+      std::memcpy(&value, row + 4 * k, sizeof(value));
+      return value;
+    }
+    case DType::kF16:
+      return HalfToFloat(LoadU16(row + 2 * k));
+    case DType::kBF16:
+      return Bf16ToFloat(LoadU16(row + 2 * k));
+    case DType::kQ8_0: {
+      const std::byte* block = row + k / kQ8Elements * kQ8Bytes;
+      const int8_t q = static_cast<int8_t>(block[2 + k % kQ8Elements]);
+      return static_cast<float>(q) * HalfToFloat(LoadU16(block));
+    }
+    default:
+      CHECK(false);
+  }
+}
+
+class LaneSum {
+ public:
+  float& lane(size_t k) { return lanes_[k % kLanes]; }
+  float Total() {
+    for (size_t s = kLanes / 2; s > 0; s /= 2) {
+      for (size_t i = 0; i < s; ++i) lanes_[i] += lanes_[i + s];
+    }
+    return lanes_[0];
+  }
+
+ private:
+  std::array<float, kLanes> lanes_{};
+};
+
+float ExpOf(float x) {
+  using namespace exp_constants;
+  const float shifted = std::fma(x, kInverseLn2, kRound);
+  const float n = shifted - kRound;
+  float r = std::fma(n, -kLn2High, x);
+  r = std::fma(n, -kLn2Low, r);
+  float p = kTaylor[0];
+  for (size_t i = 1; i < std::size(kTaylor); ++i) p = std::fma(p, r, kTaylor[i]);
+  if (x < kLowest) return 0.0f;
+  if (x >= kHighest) return std::numeric_limits<float>::infinity();
+  if (std::isnan(x)) return x;
+  const int32_t power = std::bit_cast<int32_t>(shifted) - std::bit_cast<int32_t>(kRound);
+  const int32_t half = power >> 1;
+  const float scale_1 = std::bit_cast<float>((half + 127) << 23);
+  const float scale_2 = std::bit_cast<float>((power - half + 127) << 23);
+  return p * scale_1 * scale_2;
+}
+
+// As llama.cpp quantises Q8_0: the scale is the largest magnitude / 127, a weight times its inverse is
+// rounded half away from zero. A block with an infinity or NaN becomes all NaN, so that it is seen when it is
+// used.
+void QuantiseQ8Block(const float* from, std::byte* to) {
+  float largest = 0.0f;
+  bool finite = true;
+  for (size_t i = 0; i < kQ8Elements; ++i) {
+    finite = finite && std::isfinite(from[i]);
+    largest = std::fabs(from[i]) > largest ? std::fabs(from[i]) : largest;
+  }
+  const float scale = largest / 127.0f;
+  // A denormal scale has no finite inverse; its F16 is 0 anyway, so zeros are the nearest block.
+  const float inverse = scale >= std::numeric_limits<float>::min() ? 1.0f / scale : 0.0f;
+  const uint16_t scale_bits = finite ? FloatToHalf(scale) : uint16_t{0x7e00};
+  std::memcpy(to, &scale_bits, sizeof(scale_bits));
+  for (size_t i = 0; i < kQ8Elements; ++i) {
+    const float q = finite ? std::round(from[i] * inverse) : 0.0f;
+    to[2 + i] = static_cast<std::byte>(static_cast<int8_t>(q));
+  }
+}
+
+}  // namespace
+
+void DotRows(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns, const float* x,
+             size_t x_stride, size_t num_tokens, float* out, size_t out_stride) {
+  for (size_t t = 0; t < num_tokens; ++t) {
+    for (size_t i = begin; i < end; ++i) {
+      LaneSum sum;
+      for (size_t k = 0; k < columns; ++k) {
+        sum.lane(k) = std::fma(Element(dtype, rows.row(i), k), x[t * x_stride + k], sum.lane(k));
+      }
+      out[t * out_stride + i] = sum.Total();
+    }
+  }
+}
+
+void AddScaledRows(DType dtype, const RowSet& rows, size_t num_rows, const float* a, size_t column_begin,
+                   size_t column_end, float* out) {
+  CHECK(IsFloat(dtype));
+  for (size_t i = 0; i < num_rows; ++i) {
+    if (a[i] == 0.0f) continue;
+    for (size_t c = column_begin; c < column_end; ++c)
+      out[c] = std::fma(a[i], Element(dtype, rows.row(i), c), out[c]);
+  }
+}
+
+void LayerNorm(const float* x, const float* weight, const float* bias, float epsilon, size_t size, float* y) {
+  LaneSum sum;
+  for (size_t i = 0; i < size; ++i) sum.lane(i) += x[i];
+  const float mean = sum.Total() / static_cast<float>(size);
+  LaneSum squares;
+  for (size_t i = 0; i < size; ++i) {
+    const float difference = x[i] - mean;
+    squares.lane(i) += difference * difference;
+  }
+  const float variance = squares.Total() / static_cast<float>(size);
+  const float inverse = 1.0f / std::sqrt(variance + epsilon);
+  for (size_t i = 0; i < size; ++i) y[i] = std::fma((x[i] - mean) * inverse, weight[i], bias[i]);
+}
+
+void Softmax(float* x, size_t size) {
+  float largest = -std::numeric_limits<float>::infinity();
+  for (size_t i = 0; i < size; ++i) largest = x[i] > largest ? x[i] : largest;
+  LaneSum sum;
+  for (size_t i = 0; i < size; ++i) {
+    x[i] = ExpOf(x[i] - largest);
+    sum.lane(i) += x[i];
+  }
+  const float total = sum.Total();
+  for (size_t i = 0; i < size; ++i) x[i] = x[i] / total;
+}
+
+void AddBiasRelu(float* x, const float* bias, size_t size) {
+  for (size_t i = 0; i < size; ++i) {
+    const float value = bias != nullptr ? x[i] + bias[i] : x[i];
+    x[i] = value <= 0.0f ? 0.0f : value;
+  }
+}
+
+void Add(float* x, const float* y, size_t size) {
+  for (size_t i = 0; i < size; ++i) x[i] += y[i];
+}
+
+void Scale(float* x, float scale, size_t size) {
+  for (size_t i = 0; i < size; ++i) x[i] *= scale;
+}
+
+void ConvertToFloat(DType dtype, const std::byte* from, size_t size, float* to) {
+  for (size_t i = 0; i < size; ++i) to[i] = Element(dtype, from, i);
+}
+
+void ConvertFromFloat(DType dtype, const float* from, size_t size, std::byte* to) {
+  if (dtype == DType::kQ8_0) {
+    CHECK(size % kQ8Elements == 0);
+    for (size_t i = 0; i < size; i += kQ8Elements) QuantiseQ8Block(from + i, to + i / kQ8Elements * kQ8Bytes);
+    return;
+  }
+  CHECK(IsFloat(dtype));
+  if (dtype == DType::kF32) {
+    if (size > 0) std::memcpy(to, from, size * sizeof(float));
+    return;
+  }
+  for (size_t i = 0; i < size; ++i) {
+    const uint16_t bits = dtype == DType::kF16 ? FloatToHalf(from[i]) : FloatToBf16(from[i]);
+    std::memcpy(to + 2 * i, &bits, sizeof(bits));
+  }
+}
+
+bool AllFinite(const float* x, size_t size) {
+  for (size_t i = 0; i < size; ++i) {
+    if (!std::isfinite(x[i])) return false;
+  }
+  return true;
+}
+
+void MatMulTransposedF32(const float* a, const float* b, float* c, size_t m, size_t n, size_t k) {
+  for (size_t l = 0; l < k; ++l) {
+    for (size_t i = 0; i < m; ++i) {
+      for (size_t j = 0; j < n; ++j) c[i * n + j] = std::fma(a[l * m + i], b[l * n + j], c[i * n + j]);
+    }
+  }
+}
+
+void MatMulNN(const float* a, const float* b, float* c, size_t m, size_t n, size_t k) {
+  for (size_t i = 0; i < m; ++i) {
+    for (size_t j = 0; j < n; ++j) c[i * n + j] = 0.0f;
+    for (size_t l = 0; l < k; ++l) {
+      for (size_t j = 0; j < n; ++j) c[i * n + j] = std::fma(a[i * k + l], b[l * n + j], c[i * n + j]);
+    }
+  }
+}
+
+void Exp(float* x, size_t size) {
+  for (size_t i = 0; i < size; ++i) x[i] = ExpOf(x[i]);
+}
+
+void Sigmoid(float* x, size_t size) {
+  for (size_t i = 0; i < size; ++i) x[i] = 1.0f / (1.0f + ExpOf(-x[i]));
+}
+
+}  // namespace frugal::scalar

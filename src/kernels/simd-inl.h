@@ -1,0 +1,144 @@
+// Pieces of the SIMD kernels, compiled once for each instruction set: loads of rows as float, the 32 lanes
+// and their sum, and e^x. NOLINTBEGIN: the guard is Highway's: the file is included once for each target.
+#if defined(FRUGAL_KERNELS_SIMD_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef FRUGAL_KERNELS_SIMD_INL_H
+#undef FRUGAL_KERNELS_SIMD_INL_H
+#else
+#define FRUGAL_KERNELS_SIMD_INL_H
+#endif
+// NOLINTEND
+
+#include <hwy/highway.h>
+
+#include <cstring>
+
+#include "src/kernels/exp_constants.h"
+#include "src/kernels/scalar.h"
+
+// Arrays of vectors stay in registers only when every index is a constant.
+#ifndef FRUGAL_UNROLL
+#ifdef __clang__
+#define FRUGAL_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FRUGAL_UNROLL _Pragma("GCC unroll 32")
+#endif
+#endif
+
+// Targets that run the scalar code.
+#undef FRUGAL_SCALAR_TARGET
+#define FRUGAL_SCALAR_TARGET (HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR || !HWY_NATIVE_FMA)
+
+HWY_BEFORE_NAMESPACE();
+namespace frugal::HWY_NAMESPACE {
+#if !FRUGAL_SCALAR_TARGET
+namespace hn = hwy::HWY_NAMESPACE;
+
+using scalar::kLanes;
+using FloatTag = hn::CappedTag<float, kLanes>;
+using FloatVector = hn::Vec<FloatTag>;
+using OneTag = hn::CappedTag<float, 1>;                     // for the last columns of elementwise work
+inline constexpr size_t kWidth = hn::MaxLanes(FloatTag());  // floats in a vector
+inline constexpr size_t kParts = kLanes / kWidth;           // vectors that hold the 32 lanes
+
+// How a row of each dtype is read: Load gives elements k, k + 1, ... as float. Rows need alignment of 2 bytes
+// only.
+struct F32Row {
+  static constexpr size_t kGroupBytes = kLanes * 4;
+  static size_t Offset(size_t k) { return k * 4; }
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Load(D d, const std::byte* row, size_t k) {
+    return hn::LoadU(d, reinterpret_cast<const float*>(row) + k);
+  }
+};
+
+struct F16Row {
+  static constexpr size_t kGroupBytes = kLanes * 2;
+  static size_t Offset(size_t k) { return k * 2; }
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Load(D d, const std::byte* row, size_t k) {
+    const hn::Rebind<hwy::float16_t, D> dh;
+    return hn::PromoteTo(d, hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(row) + k));
+  }
+};
+
+struct BF16Row {
+  static constexpr size_t kGroupBytes = kLanes * 2;
+  static size_t Offset(size_t k) { return k * 2; }
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Load(D d, const std::byte* row, size_t k) {
+    const hn::Rebind<uint16_t, D> d16;
+    const hn::Rebind<uint32_t, D> d32;
+    const auto bits = hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(row) + k));
+    return hn::BitCast(d, hn::ShiftLeft<16>(bits));
+  }
+};
+
+// k lies in one quantised block: an F16 scale, then 32 int8.
+struct Q8Row {
+  static constexpr size_t kGroupBytes = 34;
+  static size_t Offset(size_t k) { return k / kLanes * kGroupBytes; }
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Load(D d, const std::byte* row, size_t k) {
+    const hn::Rebind<hwy::float16_t, D> dh;
+    const hn::Rebind<uint16_t, D> d16;
+    const hn::Rebind<int8_t, D> d8;
+    const hn::Rebind<int32_t, D> d32;
+    const std::byte* block = row + Offset(k);
+    uint16_t scale_bits;
+    std::memcpy(&scale_bits, block, sizeof(scale_bits));
+    const auto scale = hn::PromoteTo(d, hn::BitCast(dh, hn::Set(d16, scale_bits)));
+    const auto q = hn::LoadU(d8, reinterpret_cast<const int8_t*>(block) + 2 + k % kLanes);
+    return hn::Mul(hn::ConvertTo(d, hn::PromoteTo(d32, q)), scale);
+  }
+};
+
+// Lane sums of the tree acc[i] += acc[i + s], s = 16, 8, 4, 2, 1.
+HWY_INLINE float SumLanes(FloatVector (&parts)[kParts]) {
+  FRUGAL_UNROLL
+  for (size_t s = kParts / 2; s > 0; s /= 2) {
+    FRUGAL_UNROLL
+    for (size_t i = 0; i < s; ++i) parts[i] = hn::Add(parts[i], parts[i + s]);
+  }
+  const hn::CappedTag<float, 4> d4;
+#if HWY_TARGET == HWY_AVX3
+  const hn::CappedTag<float, 8> d8;
+  const auto v8 = hn::Add(hn::LowerHalf(d8, parts[0]), hn::UpperHalf(d8, parts[0]));
+  const auto v4 = hn::Add(hn::LowerHalf(d4, v8), hn::UpperHalf(d4, v8));
+#elif HWY_TARGET == HWY_AVX2
+  const auto v4 = hn::Add(hn::LowerHalf(d4, parts[0]), hn::UpperHalf(d4, parts[0]));
+#else
+  const auto v4 = parts[0];
+#endif
+  static_assert(kWidth == 4 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3);
+  const auto v2 = hn::Add(v4, hn::Shuffle1032(v4));
+  return hn::GetLane(hn::Add(v2, hn::Shuffle2301(v2)));
+}
+
+// scalar::Exp in vectors: the same operations in the same order.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V ExpVector(D d, V x) {
+  using namespace exp_constants;
+  const hn::Rebind<int32_t, D> di;
+  const V shifted = hn::MulAdd(x, hn::Set(d, kInverseLn2), hn::Set(d, kRound));
+  const V n = hn::Sub(shifted, hn::Set(d, kRound));
+  V r = hn::MulAdd(n, hn::Set(d, -kLn2High), x);
+  r = hn::MulAdd(n, hn::Set(d, -kLn2Low), r);
+  V p = hn::Set(d, kTaylor[0]);
+  FRUGAL_UNROLL
+  for (size_t i = 1; i < sizeof(kTaylor) / sizeof(kTaylor[0]); ++i)
+    p = hn::MulAdd(p, r, hn::Set(d, kTaylor[i]));
+  const auto power = hn::Sub(hn::BitCast(di, shifted), hn::BitCast(di, hn::Set(d, kRound)));
+  const auto half = hn::ShiftRight<1>(power);
+  const auto bias = hn::Set(di, 127);
+  const V scale_1 = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(half, bias)));
+  const V scale_2 = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::Sub(power, half), bias)));
+  V result = hn::Mul(hn::Mul(p, scale_1), scale_2);
+  result = hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, kLowest)), result);
+  result = hn::IfThenElse(hn::Ge(x, hn::Set(d, kHighest)), hn::Inf(d), result);
+  return hn::IfThenElse(hn::Ne(x, x), x, result);
+}
+#endif  // !FRUGAL_SCALAR_TARGET
+}  // namespace frugal::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // FRUGAL_KERNELS_SIMD_INL_H
