@@ -1,6 +1,8 @@
-// Text <-> token ids, exactly as Hugging Face's `tokenizers` do it. Byte-level BPE with the GPT-2 pre-tokenisation (more kinds come
-// later). The vocabulary lies in one arena (a few contiguous arrays and hash tables, no node per token), so that its memory is one line of
-// the ledger. Immutable after construction, any thread may use it; each Encode allocates only its own result.
+// Text <-> token ids, exactly as Hugging Face's `tokenizers` do it. Byte-level BPE with the GPT-2
+// pre-tokenisation (more kinds come later). The vocabulary lies in one arena (a few contiguous arrays and
+// hash tables, no node per token), so that its memory is one line of the ledger. Immutable after
+// construction, any thread may use it. What Encode allocates (its result, 30 KiB, and up to 30 bytes per byte
+// of the longest word) is its own and gone when it returns.
 #pragma once
 
 #include <cstdint>
@@ -15,32 +17,51 @@
 
 namespace frugal {
 
-enum class SpecialTokens { kAdd, kOmit };    // the post-processor's (</s> in front, for OPT)
-enum class ShowSpecial { kYes, kSkip };      // whether decoding prints special tokens
+enum class SpecialTokens { kAdd, kOmit };  // the post-processor's (</s> in front, for OPT)
+enum class ShowSpecial { kYes, kSkip };    // whether decoding prints special tokens
 
 class Tokenizer {
  public:
-  // Checks the vocabulary: ids below 2^31, no duplicate or empty token, merges of known tokens whose result is known, ...
-  // kBadModel with `name` (the file) and the place.
+  // Longer texts are refused: a word's positions are 32-bit numbers.
+  static constexpr uint64_t kMaxTextBytes = uint64_t{1} << 30;
+  // Enough for the added tokens of a usual vocabulary.
+  static constexpr uint64_t kUsualAddedTokens = 64;
+
+  // Checks the vocabulary: ids below 2^31, no duplicate or empty token, merges of known tokens whose result
+  // is known, ... kBadModel with `name` (the file) and the place. TokenizerBuilder (tokenizer_builder.h) does
+  // the same from a stream.
   static Result<Tokenizer> Create(const Vocabulary& vocabulary, const std::string& name);
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
-  // Text of added tokens (special ones too) in the input is recognised, as `tokenizers` does by default. Invalid UTF-8 is
-  // an error (kUsage) that names the byte offset. Time is near linear in the length: 10 MB of one letter is fine.
+  // Text of added tokens (special ones too) in the input is recognised, as `tokenizers` does by default.
+  // Invalid UTF-8 is an error (kUsage) that names the byte offset, as is a text above kMaxTextBytes. Time is
+  // near linear in the length: 10 MB of one letter is fine. kOutOfMemory when memory is refused.
   Result<std::vector<int32_t>> Encode(std::string_view text, SpecialTokens special) const;
-  // Bytes of the ids; an id outside the vocabulary gives nothing. Incomplete UTF-8 becomes U+FFFD as `tokenizers` do it.
+  // Bytes of the ids; an id outside the vocabulary gives nothing. Incomplete UTF-8 becomes U+FFFD as
+  // `tokenizers` do it.
   std::string Decode(std::span<const int32_t> ids, ShowSpecial show) const;
   // Raw bytes of one token (may be a part of a UTF-8 character), for streaming through Utf8Stream.
   std::string_view TokenBytes(int32_t id) const;
   bool IsSpecial(int32_t id) const;
 
   int32_t vocab_size() const;  // largest id + 1
-  // Bytes held (arena), for the ledger.
+  // The token spelled so in the vocabulary ("</s>", "Ġthe"), -1 if there is none.
+  int32_t FindToken(std::string_view spelled) const;
+  // Size of the longest token: a text of more than n times that is more than n tokens, whatever it says.
+  uint64_t max_token_bytes() const;
+  // Bytes held (arena, added tokens, compiled expressions), for the ledger.
   uint64_t memory_bytes() const;
+  // memory_bytes() of a tokenizer to be built: never below it, and above it by less than 5% where a
+  // vocabulary has a thousand tokens or more. `total_token_bytes` is the sum of the tokens' sizes as spelled
+  // in the vocabulary; `num_added_tokens` counts the kinds kControl, kUserDefined and kUnknown, and matters
+  // above kUsualAddedTokens.
+  static uint64_t EstimateMemoryBytes(uint64_t num_tokens, uint64_t num_merges, uint64_t total_token_bytes,
+                                      uint64_t num_added_tokens = kUsualAddedTokens);
 
  private:
+  friend class TokenizerBuilder;
   struct Impl;
   explicit Tokenizer(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
