@@ -1,4 +1,5 @@
-// Random access to the bytes of a header: from a file (buffered pread through one small window) or from memory (tests, fuzzers).
+// Random access to the bytes of a header: from a file (buffered pread through one small window) or from
+// memory (tests, fuzzers).
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,8 @@ namespace frugal {
 class ByteSource {
  public:
   virtual ~ByteSource() = default;
-  // Exactly destination.size() bytes at the offset; kBadModel "file ends" when they are not all there, kIo on an I/O error.
+  // Exactly destination.size() bytes at the offset; kBadModel "file ends" when they are not all there, kIo on
+  // an I/O error.
   virtual Status Read(uint64_t offset_bytes, std::span<std::byte> destination) = 0;
   virtual uint64_t size_bytes() const = 0;
   virtual const std::string& name() const = 0;

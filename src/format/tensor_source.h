@@ -1,5 +1,5 @@
-// One view of a checkpoint, whatever its files are: named tensors with dtype, shape and place. GGUF in place, safetensors
-// directories (and later PyTorch checkpoints) implement it.
+// One view of a checkpoint, whatever its files are: named tensors with dtype, shape and place. GGUF in place,
+// safetensors directories (and later PyTorch checkpoints) implement it.
 #pragma once
 
 #include <string>
