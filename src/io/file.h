@@ -1,5 +1,5 @@
-// A regular file opened for reading, with O_DIRECT where the file system really does it. Weights are read through
-// ExtentReader only; this class knows identity, size and alignment.
+// A regular file opened for reading, with O_DIRECT where the file system really does it. Weights are read
+// through ExtentReader only; this class knows identity, size and alignment.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +14,11 @@ enum class DirectMode { kTry, kOff };
 
 class File {
  public:
-  // kBadModel for what is not a regular file (FIFO, directory, device), kIo for what cannot be opened. `alignment_bytes` of reads:
-  // what the device asks for (STATX_DIOALIGN, or found by trial reads of 512 and 4096 bytes); 1 when buffered.
-  // O_DIRECT is proved by a transfer, not by open() alone. When the device's alignment is above max_alignment_bytes
-  // (the file's own granularity, 512 for bundles), the file is opened buffered and direct_note() says why.
+  // kBadModel for what is not a regular file (FIFO, directory, device), kIo for what cannot be opened.
+  // `alignment_bytes` of reads: what the device asks for (STATX_DIOALIGN, or found by trial reads of 512 and
+  // 4096 bytes); 1 when buffered. O_DIRECT is proved by a transfer, not by open() alone. When the device's
+  // alignment is above max_alignment_bytes (the file's own granularity, 512 for bundles), the file is opened
+  // buffered and direct_note() says why.
   static Result<File> Open(const std::string& path, DirectMode mode, uint32_t max_alignment_bytes = 4096);
 
   int fd() const { return fd_.get(); }
