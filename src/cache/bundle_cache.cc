@@ -1,0 +1,357 @@
+#include "src/cache/bundle_cache.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <array>
+
+#include "src/base/bytes.h"
+
+namespace frugal {
+namespace {
+
+constexpr uint64_t kSectorBytes = 512;  // bundles are multiples of it (docs/packed-model.md)
+
+bool LaterVictim(float a, float b) { return a > b; }
+
+}  // namespace
+
+BundleCache::BundleCache(const BundleSpace& space, const CacheOptions& options, WholeReader& reader)
+    : space_(space), options_(options), reader_(reader) {}
+
+Result<std::unique_ptr<BundleCache>> BundleCache::Create(const BundleSpace& space, const CacheOptions& options,
+                                                         WholeReader& reader) {
+  CHECK(options.num_slots >= kMinSlots);
+  CHECK(space.stride_bytes % kSectorBytes == 0);
+  CHECK(options.verify == VerifyMode::kOff || space.hashes.size() == space.num_bundles());
+  std::unique_ptr<BundleCache> cache(new BundleCache(space, options, reader));
+  const uint32_t num_slots = options.num_slots;
+  const uint32_t num_bundles = space.num_bundles();
+  FRUGAL_ASSIGN(cache->memory_, AlignedBuffer::Allocate(uint64_t{num_slots} * space.stride_bytes));
+  cache->policy_ = MakeEvictionPolicy(options.policy, num_bundles);
+  cache->slot_of_.assign(num_bundles, kNoSlot);
+  cache->bundle_of_.assign(num_slots, 0);
+  cache->states_.assign(num_slots, SlotState::kEmpty);
+  cache->up_arrived_.assign(num_slots, 0);
+  cache->in_heap_.assign(num_slots, 0);
+  cache->prefetched_.assign(num_slots, 0);
+  cache->pins_.assign(num_slots, 0);
+  cache->verified_.assign((num_bundles + 63) / 64, 0);
+  cache->heap_.reserve(num_slots);
+  cache->free_slots_.resize(num_slots);
+  for (uint32_t i = 0; i < num_slots; ++i) cache->free_slots_[i] = num_slots - 1 - i;
+  cache->misses_.reserve(std::min(space.bundles_per_layer, num_slots));
+  cache->prefetch_pins_.reserve(num_slots);
+  cache->waiting_downs_.reserve(num_slots);
+  cache->reads_.resize(num_slots);
+  cache->free_reads_.resize(num_slots);
+  for (uint32_t i = 0; i < num_slots; ++i) cache->free_reads_[i] = i;
+  cache->queue_.resize(num_slots);
+  return cache;
+}
+
+// Slots are the kernel's until their reads complete.
+BundleCache::~BundleCache() { DrainAndDiscard(reader_); }
+
+uint64_t BundleCache::SlotBytes(const BundleSpace& space, uint32_t num_slots) {
+  return RoundUp(uint64_t{num_slots} * space.stride_bytes, 4096);
+}
+
+uint64_t BundleCache::TableBytes(const BundleSpace& space, uint32_t num_slots) {
+  const uint64_t num_bundles = space.num_bundles();
+  const uint64_t per_slot = 4 + 1 + 1 + 1 + 1 + 2 + sizeof(HeapEntry) + 4 + 4 + 4 + 4 + sizeof(PendingRead) + 4 + 4;
+  return num_bundles * 4 + num_bundles / 8 + PolicyMemoryBytes(space.num_bundles()) + num_slots * per_slot;
+}
+
+void BundleCache::NoteUses(uint32_t layer, std::span<const uint32_t> positions, std::span<const uint32_t> counts) {
+  const uint32_t base = layer * space_.bundles_per_layer;
+  for (size_t i = 0; i < positions.size(); ++i) policy_->OnUse(base + positions[i], step_, counts[i]);
+}
+
+void BundleCache::PushHeap(uint32_t slot) {
+  if (in_heap_[slot] != 0) return;
+  in_heap_[slot] = 1;
+  heap_.push_back({policy_->Priority(bundle_of_[slot]), slot});
+  std::push_heap(heap_.begin(), heap_.end(),
+                 [](const HeapEntry& a, const HeapEntry& b) { return LaterVictim(a.priority, b.priority); });
+}
+
+// The empty slot or the ready, unpinned slot of lowest priority, emptied; kNoSlot when every slot is pinned or reading.
+// Entries of the heap may be older than their slot's last use: a popped entry whose bundle has risen since goes back.
+uint32_t BundleCache::TakeVictim() {
+  if (!free_slots_.empty()) {
+    const uint32_t slot = free_slots_.back();
+    free_slots_.pop_back();
+    return slot;
+  }
+  const auto later = [](const HeapEntry& a, const HeapEntry& b) { return LaterVictim(a.priority, b.priority); };
+  while (!heap_.empty()) {
+    std::pop_heap(heap_.begin(), heap_.end(), later);
+    const HeapEntry entry = heap_.back();
+    heap_.pop_back();
+    in_heap_[entry.slot] = 0;
+    if (pins_[entry.slot] != 0 || states_[entry.slot] != SlotState::kReady) continue;  // Unpin or arrival puts it back
+    if (policy_->Priority(bundle_of_[entry.slot]) > entry.priority) {
+      PushHeap(entry.slot);
+      continue;
+    }
+    DropSlot(entry.slot);
+    free_slots_.pop_back();
+    return entry.slot;
+  }
+  return kNoSlot;
+}
+
+void BundleCache::DropSlot(uint32_t slot) {
+  DCHECK(states_[slot] == SlotState::kReady && pins_[slot] == 0);
+  slot_of_[bundle_of_[slot]] = kNoSlot;
+  states_[slot] = SlotState::kEmpty;
+  free_slots_.push_back(slot);
+}
+
+void BundleCache::StartReading(uint32_t bundle, uint32_t slot) {
+  slot_of_[bundle] = slot;
+  bundle_of_[slot] = bundle;
+  states_[slot] = SlotState::kReading;
+  up_arrived_[slot] = 0;
+  prefetched_[slot] = 0;
+  ++num_reading_;
+}
+
+void BundleCache::CountAsked(uint32_t slot) {
+  prefetched_[slot] = 0;
+  if (states_[slot] == SlotState::kReady) {
+    ++statistics_.num_hits;
+  } else {
+    ++statistics_.num_late_hits;
+  }
+}
+
+size_t BundleCache::PinPresent(uint32_t layer, std::span<const uint32_t> positions, size_t max_pins,
+                               std::span<uint32_t> slots) {
+  const uint32_t base = layer * space_.bundles_per_layer;
+  size_t pinned = 0;
+  for (size_t i = 0; i < positions.size(); ++i) {
+    const uint32_t slot = slot_of_[base + positions[i]];
+    slots[i] = kNoSlot;
+    if (slot == kNoSlot || pinned == max_pins) continue;
+    ++pins_[slot];
+    slots[i] = slot;
+    ++pinned;
+  }
+  return pinned;
+}
+
+size_t BundleCache::Acquire(uint32_t layer, std::span<const uint32_t> positions, std::span<uint32_t> slots) {
+  const uint32_t base = layer * space_.bundles_per_layer;
+  misses_.clear();
+  size_t taken = 0;
+  for (; taken < positions.size(); ++taken) {
+    const uint32_t bundle = base + positions[taken];
+    uint32_t slot = slot_of_[bundle];
+    if (slot != kNoSlot) {
+      CountAsked(slot);
+    } else {
+      slot = TakeVictim();
+      if (slot == kNoSlot) break;
+      StartReading(bundle, slot);
+      ++statistics_.num_misses;
+      misses_.push_back(bundle);
+    }
+    ++pins_[slot];
+    slots[taken] = slot;
+    if (misses_.size() == misses_.capacity()) {
+      QueueReads(misses_);
+      misses_.clear();
+    }
+  }
+  QueueReads(misses_);
+  return taken;
+}
+
+void BundleCache::Unpin(std::span<const uint32_t> slots) {
+  for (uint32_t slot : slots) {
+    if (slot == kNoSlot) continue;
+    DCHECK(pins_[slot] > 0);
+    if (--pins_[slot] == 0 && states_[slot] == SlotState::kReady) PushHeap(slot);
+  }
+}
+
+void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) {
+  const uint32_t base = layer * space_.bundles_per_layer;
+  // Half of the pool at most is held for guesses; the on-time set needs the rest.
+  const size_t limit = options_.num_slots / 2;
+  misses_.clear();
+  for (uint32_t position : positions) {
+    if (prefetch_pins_.size() >= limit) break;
+    const uint32_t bundle = base + position;
+    uint32_t slot = slot_of_[bundle];
+    if (slot == kNoSlot) {
+      slot = TakeVictim();
+      if (slot == kNoSlot) break;
+      StartReading(bundle, slot);
+      prefetched_[slot] = 1;
+      ++statistics_.num_prefetched;
+      misses_.push_back(bundle);
+    }
+    ++pins_[slot];
+    prefetch_pins_.push_back(slot);
+    if (misses_.size() == misses_.capacity()) {
+      QueueReads(misses_);
+      misses_.clear();
+    }
+  }
+  QueueReads(misses_);
+}
+
+void BundleCache::ReleasePrefetched() {
+  for (uint32_t slot : prefetch_pins_) {
+    if (prefetched_[slot] != 0) ++statistics_.num_prefetched_unused;
+    prefetched_[slot] = 0;
+  }
+  Unpin(prefetch_pins_);
+  prefetch_pins_.clear();
+}
+
+size_t BundleCache::PinForGood(uint32_t layer, std::span<const uint32_t> positions, std::span<uint32_t> slots) {
+  const CacheStatistics before = statistics_;
+  const size_t taken = Acquire(layer, positions, slots);
+  statistics_ = before;  // filling the cache is not traffic of a token
+  return taken;
+}
+
+// Joins neighbours: bundles of one layer that follow each other in the file become one vectored read.
+void BundleCache::QueueReads(std::span<const uint32_t> misses) {
+  if (options_.bundling == Bundling::kHalves) {
+    for (uint32_t bundle : misses) {
+      QueueRead(bundle, 1, Half::kUp);
+      ++num_ups_;
+      waiting_downs_.push_back(bundle);
+    }
+    SubmitQueued();
+    return;
+  }
+  const uint64_t by_size = std::max<uint64_t>(1, options_.max_read_bytes / space_.stride_bytes);
+  const uint32_t max_count = static_cast<uint32_t>(std::min<uint64_t>(by_size, ExtentReader::kMaxSegments));
+  for (size_t i = 0; i < misses.size();) {
+    uint32_t count = 1;
+    while (i + count < misses.size() && count < max_count && misses[i + count] == misses[i] + count) ++count;
+    QueueRead(misses[i], count, Half::kWhole);
+    i += count;
+  }
+  SubmitQueued();
+}
+
+void BundleCache::QueueRead(uint32_t first_bundle, uint32_t count, Half half) {
+  CHECK(!free_reads_.empty());
+  const uint32_t read = free_reads_.back();
+  free_reads_.pop_back();
+  reads_[read] = {first_bundle, count, half};
+  queue_[(queue_head_ + queue_size_) % queue_.size()] = read;
+  ++queue_size_;
+}
+
+void BundleCache::SubmitQueued() {
+  while (queue_size_ > 0 && TrySubmitRead(queue_[queue_head_])) {
+    queue_head_ = (queue_head_ + 1) % queue_.size();
+    --queue_size_;
+  }
+}
+
+bool BundleCache::TrySubmitRead(uint32_t read_index) {
+  const PendingRead& read = reads_[read_index];
+  const uint32_t layer = read.first_bundle / space_.bundles_per_layer;
+  const uint32_t position = read.first_bundle % space_.bundles_per_layer;
+  uint64_t begin = 0;
+  uint64_t end = space_.stride_bytes;
+  if (read.half == Half::kUp) end = RoundUp(space_.up_bytes, kSectorBytes);
+  if (read.half == Half::kDown) begin = RoundDown(space_.up_bytes, kSectorBytes);
+  std::array<iovec, ExtentReader::kMaxSegments> destinations;
+  for (uint32_t i = 0; i < read.count; ++i) {
+    const uint64_t slot = slot_of_[read.first_bundle + i];
+    destinations[i] = {memory_.data() + slot * space_.stride_bytes + begin, end - begin};
+  }
+  WholeRead whole;
+  whole.file = space_.file;
+  whole.offset_bytes = space_.layer_offset_bytes[layer] + position * space_.stride_bytes + begin;
+  whole.destinations = {destinations.data(), read.count};
+  whole.tag = kTagOwner | read_index;
+  return reader_.TrySubmit(whole);
+}
+
+void BundleCache::QueueWaitingDowns() {
+  for (uint32_t bundle : waiting_downs_) QueueRead(bundle, 1, Half::kDown);
+  waiting_downs_.clear();
+}
+
+Status BundleCache::OnCompletion(const WholeCompletion& completion) {
+  const uint32_t read_index = static_cast<uint32_t>(completion.tag & ~kTagOwner);
+  const PendingRead read = reads_[read_index];
+  free_reads_.push_back(read_index);
+  if (completion.failed) {
+    const uint32_t layer = read.first_bundle / space_.bundles_per_layer;
+    const uint64_t from_layer = completion.failure.offset_bytes - space_.layer_offset_bytes[layer];
+    const uint32_t failed = layer * space_.bundles_per_layer +
+                            static_cast<uint32_t>(std::min<uint64_t>(from_layer / space_.stride_bytes,
+                                                                      space_.bundles_per_layer - 1));
+    num_reading_ -= read.count;  // the slots stay unusable: the engine ends after an error
+    return ReadError(failed, completion.failure);
+  }
+  if (read.half == Half::kUp) {
+    up_arrived_[slot_of_[read.first_bundle]] = 1;
+    if (--num_ups_ == 0) QueueWaitingDowns();
+    SubmitQueued();
+    return {};
+  }
+  for (uint32_t i = 0; i < read.count; ++i) FRUGAL_TRY(FinishBundle(read.first_bundle + i));
+  SubmitQueued();
+  return {};
+}
+
+Status BundleCache::FinishBundle(uint32_t bundle) {
+  const uint32_t slot = slot_of_[bundle];
+  --num_reading_;
+  const uint64_t bit = uint64_t{1} << (bundle % 64);
+  const bool verified = (verified_[bundle / 64] & bit) != 0;
+  if (options_.verify == VerifyMode::kAlways || (options_.verify == VerifyMode::kFirst && !verified)) {
+    const std::byte* bytes = memory_.data() + uint64_t{slot} * space_.stride_bytes;
+    if (XXH3_64bits(bytes, space_.stride_bytes) != space_.hashes[bundle]) {
+      const uint32_t layer = bundle / space_.bundles_per_layer;
+      const uint32_t position = bundle % space_.bundles_per_layer;
+      return BadModel("{}: {}: row {} at offset {}: its bytes do not match their hash: the file is damaged", space_.file->path(),
+                      space_.layer_tensor_names[layer], position,
+                      space_.layer_offset_bytes[layer] + position * space_.stride_bytes);
+    }
+    verified_[bundle / 64] |= bit;
+  }
+  states_[slot] = SlotState::kReady;
+  if (pins_[slot] == 0) PushHeap(slot);
+  return {};
+}
+
+Error BundleCache::ReadError(uint32_t bundle, const ReadFailure& failure) const {
+  const uint32_t layer = bundle / space_.bundles_per_layer;
+  return MakeError(ErrorCode::kIo, "{}: {}: row {}: {}", space_.file->path(), space_.layer_tensor_names[layer],
+                   bundle % space_.bundles_per_layer, DescribeFailure(failure));
+}
+
+bool BundleCache::Contains(uint32_t layer, uint32_t position) const {
+  return slot_of_[layer * space_.bundles_per_layer + position] != kNoSlot;
+}
+
+uint32_t BundleCache::FindReady(uint32_t layer, uint32_t position) const {
+  const uint32_t slot = slot_of_[layer * space_.bundles_per_layer + position];
+  return slot != kNoSlot && states_[slot] == SlotState::kReady ? slot : kNoSlot;
+}
+
+void BundleCache::EndStep() {
+  if (options_.policy.kind == PolicyKind::kWindow) {
+    for (uint32_t slot = 0; slot < options_.num_slots; ++slot) {
+      if (states_[slot] != SlotState::kReady || pins_[slot] != 0) continue;
+      if (policy_->Expired(bundle_of_[slot], step_)) DropSlot(slot);
+    }
+  }
+  ++step_;
+}
+
+}  // namespace frugal

@@ -1,0 +1,158 @@
+// One pool of slots for the bundles of all layers: empty -> reading -> ready. Slots in use are pinned; only ready, unpinned slots are
+// evicted, so that a read in flight is never overwritten. All memory is allocated by Create; the per-token path allocates
+// nothing. Engine thread only; workers see the rows of pinned slots as read-only memory.
+//
+// The cache decides when bytes arrive, never which neurons count.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "src/base/aligned_buffer.h"
+#include "src/base/result.h"
+#include "src/cache/eviction_policy.h"
+#include "src/io/whole_reader.h"
+
+namespace frugal {
+
+enum class VerifyMode { kFirst, kAlways, kOff };
+enum class Bundling { kTogether, kHalves };  // kHalves: all up halves of a set first, then, when they are there, the down halves
+
+// Where the bundles lie. Bundle id = layer * bundles_per_layer + position.
+struct BundleSpace {
+  const File* file = nullptr;
+  uint32_t num_layers = 0;
+  uint32_t bundles_per_layer = 0;
+  uint64_t stride_bytes = 0;
+  uint64_t up_bytes = 0;                       // of a bundle's first half (for Bundling::kHalves)
+  std::vector<uint64_t> layer_offset_bytes;    // [num_layers]
+  std::vector<std::string> layer_tensor_names;  // [num_layers], for messages
+  // [num_layers * bundles_per_layer], XXH3 of a bundle's stride_bytes; may be empty with VerifyMode::kOff.
+  std::span<const uint64_t> hashes;
+
+  uint32_t num_bundles() const { return num_layers * bundles_per_layer; }
+};
+
+struct CacheOptions {
+  uint32_t num_slots = 0;
+  PolicyOptions policy;
+  VerifyMode verify = VerifyMode::kFirst;
+  Bundling bundling = Bundling::kTogether;
+  uint64_t max_read_bytes = 256 * 1024;  // a joined read is cut here
+};
+
+struct CacheStatistics {
+  uint64_t num_hits = 0;
+  uint64_t num_late_hits = 0;  // still being read when asked for
+  uint64_t num_misses = 0;
+  uint64_t num_prefetched = 0;         // bundles that early prediction asked for
+  uint64_t num_prefetched_unused = 0;  // of these, released without having been asked for
+};
+
+class BundleCache {
+ public:
+  // Smallest pool that works: one bundle in use and one being read.
+  static constexpr uint32_t kMinSlots = 8;
+  static constexpr uint32_t kNoSlot = ~0u;
+
+  static Result<std::unique_ptr<BundleCache>> Create(const BundleSpace& space, const CacheOptions& options, WholeReader& reader);
+  ~BundleCache();
+
+  // Bytes of slots and of tables, for the ledger.
+  static uint64_t SlotBytes(const BundleSpace& space, uint32_t num_slots);
+  static uint64_t TableBytes(const BundleSpace& space, uint32_t num_slots);
+
+  // Tells the policy about a layer's active set, before anything of it is acquired. count[i] tokens of the step use positions[i].
+  void NoteUses(uint32_t layer, std::span<const uint32_t> positions, std::span<const uint32_t> counts);
+  // Pins bundles of one layer from the front of `positions` (ascending), queues reads for those that are absent, and writes
+  // their slots. Returns how many were taken: fewer than asked when no slot is left (at least one when nothing is pinned).
+  size_t Acquire(uint32_t layer, std::span<const uint32_t> positions, std::span<uint32_t> slots);
+  // Pins those of the positions that are in memory, as far as `max_pins` allows; slots[i] = kNoSlot for the rest.
+  size_t PinPresent(uint32_t layer, std::span<const uint32_t> positions, size_t max_pins, std::span<uint32_t> slots);
+  void Unpin(std::span<const uint32_t> slots);
+  // Starts reads of absent bundles that will probably be needed, into slots that nobody has pinned; they stay pinned until
+  // ReleasePrefetched.
+  void Prefetch(uint32_t layer, std::span<const uint32_t> positions);
+  void ReleasePrefetched();
+  // Hands a completion of this cache's reads over (tag without the owner bits). An error names tensor, row and offset.
+  Status OnCompletion(const WholeCompletion& completion);
+  // Pushes queued reads to the reader as far as it takes them.
+  void SubmitQueued();
+
+  bool ready(uint32_t slot) const { return states_[slot] == SlotState::kReady; }
+  bool up_ready(uint32_t slot) const { return ready(slot) || up_arrived_[slot] != 0; }
+  bool Contains(uint32_t layer, uint32_t position) const;
+  // The slot of a ready bundle, kNoSlot otherwise. Nothing is counted.
+  uint32_t FindReady(uint32_t layer, uint32_t position) const;
+  const std::byte* slots_base() const { return memory_.data(); }
+  uint64_t stride_bytes() const { return space_.stride_bytes; }
+  uint32_t num_slots() const { return options_.num_slots; }
+  size_t num_reading() const { return num_reading_; }
+
+  // Pins bundles for good (a popular part). They are read by the next Acquire-like wait; call before the first step.
+  size_t PinForGood(uint32_t layer, std::span<const uint32_t> positions, std::span<uint32_t> slots);
+  // Ends a step: the window drops what it no longer holds.
+  void EndStep();
+
+  const CacheStatistics& statistics() const { return statistics_; }
+  const BundleSpace& space() const { return space_; }
+  // The bits of WholeRead::tag that say "this read is the cache's".
+  static constexpr uint64_t kTagOwner = uint64_t{1} << 62;
+
+ private:
+  enum class SlotState : uint8_t { kEmpty, kReading, kReady };
+  enum class Half : uint8_t { kWhole, kUp, kDown };
+  struct HeapEntry {
+    float priority;
+    uint32_t slot;
+  };
+  struct PendingRead {  // one read in flight or queued: `count` consecutive bundles
+    uint32_t first_bundle = 0;
+    uint32_t count = 0;
+    Half half = Half::kWhole;
+  };
+
+  BundleCache(const BundleSpace& space, const CacheOptions& options, WholeReader& reader);
+  uint32_t TakeVictim();
+  void PushHeap(uint32_t slot);
+  void DropSlot(uint32_t slot);
+  void StartReading(uint32_t bundle, uint32_t slot);
+  void QueueReads(std::span<const uint32_t> misses);
+  void QueueRead(uint32_t first_bundle, uint32_t count, Half half);
+  bool TrySubmitRead(uint32_t read);
+  void CountAsked(uint32_t slot);
+  void QueueWaitingDowns();
+  Status FinishBundle(uint32_t bundle);
+  Error ReadError(uint32_t bundle, const ReadFailure& failure) const;
+
+  const BundleSpace space_;
+  const CacheOptions options_;
+  WholeReader& reader_;
+  std::unique_ptr<EvictionPolicy> policy_;
+  AlignedBuffer memory_;                // [num_slots, stride_bytes]
+  std::vector<uint32_t> slot_of_;       // [num_bundles], kNoSlot when absent
+  std::vector<uint32_t> bundle_of_;     // [num_slots]
+  std::vector<SlotState> states_;       // [num_slots]
+  std::vector<uint8_t> up_arrived_;     // [num_slots]
+  std::vector<uint8_t> in_heap_;        // [num_slots]
+  std::vector<uint8_t> prefetched_;     // [num_slots]: prefetched and not yet asked for
+  std::vector<uint16_t> pins_;          // [num_slots]
+  std::vector<uint64_t> verified_;      // bit per bundle
+  std::vector<HeapEntry> heap_;         // lazy min-heap, at most one entry a slot
+  std::vector<uint32_t> free_slots_;    // stack of empty ones
+  std::vector<uint32_t> misses_;        // scratch of Acquire and Prefetch
+  std::vector<uint32_t> prefetch_pins_;  // slots
+  std::vector<uint32_t> waiting_downs_;  // kHalves: bundles whose down half is read when num_ups_ is 0
+  size_t num_ups_ = 0;                   // up halves queued or in flight
+  std::vector<PendingRead> reads_;      // pool: a reading slot has at most one read, so num_slots are enough
+  std::vector<uint32_t> free_reads_;    // stack of unused entries of reads_
+  std::vector<uint32_t> queue_;         // reads not yet taken by the reader: ring
+  size_t queue_head_ = 0, queue_size_ = 0;
+  size_t num_reading_ = 0;
+  uint32_t step_ = 0;
+  CacheStatistics statistics_;
+};
+
+}  // namespace frugal

@@ -1,0 +1,181 @@
+#include "src/engine/engine.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "src/base/clock.h"
+#include "src/engine/vocabulary_load.h"
+
+namespace frugal {
+
+std::string DefaultPredictorPath(const std::string& model_path) {
+  std::string stem = model_path;
+  if (stem.ends_with(".gguf")) stem.resize(stem.size() - 5);
+  return stem + ".predict.gguf";
+}
+
+Result<OpenedHeader> OpenHeader(const EngineOptions& options) {
+  OpenedHeader header;
+  FRUGAL_ASSIGN(ModelFile model, ModelFile::Open(options.model_path));
+  header.model = std::make_unique<ModelFile>(std::move(model));
+  const bool wants_predictor = options.mode == RunMode::kFlash && options.predictor;
+  const std::string path = options.predictor_path.empty() ? DefaultPredictorPath(options.model_path) : options.predictor_path;
+  struct stat status;
+  if (wants_predictor && (!options.predictor_path.empty() || stat(path.c_str(), &status) == 0)) {
+    FRUGAL_ASSIGN(header.predictor, PredictorFile::Inspect(path, header.model->config()));
+  }
+  FRUGAL_ASSIGN(const bool has_tokenizer, HasTokenizer(header.model->gguf()));
+  if (has_tokenizer) FRUGAL_ASSIGN(header.tokenizer_bytes, EstimateTokenizerBytes(header.model->gguf()));
+  return header;
+}
+
+Engine::~Engine() = default;
+
+Result<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options) {
+  std::unique_ptr<Engine> engine(new Engine());
+  engine->options_ = options;
+  FRUGAL_ASSIGN(OpenedHeader header, OpenHeader(options));
+  engine->model_ = std::move(header.model);
+  const PredictorInfo* info = header.predictor ? &*header.predictor : nullptr;
+  FRUGAL_ASSIGN(engine->plan_, MakePlan(*engine->model_, info, header.tokenizer_bytes, options));
+  if (header.tokenizer_bytes > 0) {
+    FRUGAL_ASSIGN(Tokenizer tokenizer, LoadTokenizer(engine->model_->gguf()));
+    engine->tokenizer_.emplace(std::move(tokenizer));
+  }
+  FRUGAL_ASSIGN(engine->pool_, ThreadPool::Create(engine->plan_.num_threads));
+  FRUGAL_ASSIGN(engine->weights_, Weights::Open(*engine->model_, engine->plan_.weights, engine->plan_.weights_options));
+  if (info != nullptr) {
+    FRUGAL_ASSIGN(PredictorFile predictors, PredictorFile::Open(info->path, engine->config(), engine->weights_->content_hash(),
+                                                                engine->plan_.use_early));
+    engine->predictors_.emplace(std::move(predictors));
+  }
+  FRUGAL_TRY(engine->OpenSelectors());
+  const EnginePlan& plan = engine->plan_;
+  engine->forward_ = std::make_unique<OptForward>(*engine->weights_, *engine->selector_, engine->early_.get(), *engine->pool_,
+                                                  plan.max_rows, plan.max_logit_rows, plan.context);
+  engine->rows_.reserve(plan.max_rows);
+  engine->ResetRecall();
+  return engine;
+}
+
+Status Engine::OpenSelectors() {
+  const ModelConfig& config = model_->config();
+  if (!plan_.use_predictor) {
+    selector_ = std::make_unique<AllSelector>(config.ffn_size);
+    return {};
+  }
+  selector_ = std::make_unique<LowRankPredictor>(config.hidden_size, config.ffn_size, plan_.max_rows,
+                                                 predictors_->factors(PredictorKind::kOnTime));
+  if (plan_.use_early) {
+    early_ = std::make_unique<LowRankPredictor>(config.hidden_size, config.ffn_size, plan_.max_rows,
+                                                predictors_->factors(PredictorKind::kEarly));
+  }
+  return PinPopular();
+}
+
+// The popular part: the neurons that the training text chose most often, of all layers together.
+Status Engine::PinPopular() {
+  if (options_.popular_share <= 0.0) return {};
+  struct Neuron {
+    float popularity;
+    uint32_t layer, position;
+  };
+  std::vector<Neuron> neurons;
+  for (uint32_t layer = 0; layer < config().num_layers; ++layer) {
+    const std::span<const float> popularity = predictors_->popularity(layer);
+    for (uint32_t i = 0; i < popularity.size(); ++i) neurons.push_back({popularity[i], layer, i});
+  }
+  const size_t count = std::min(neurons.size(), static_cast<size_t>(options_.popular_share * plan_.weights.cache.num_slots));
+  std::partial_sort(neurons.begin(), neurons.begin() + static_cast<std::ptrdiff_t>(count), neurons.end(),
+                    [](const Neuron& a, const Neuron& b) { return a.popularity > b.popularity; });
+  for (uint32_t layer = 0; layer < config().num_layers; ++layer) {
+    std::vector<uint32_t> positions;
+    for (size_t i = 0; i < count; ++i) {
+      if (neurons[i].layer == layer) positions.push_back(neurons[i].position);
+    }
+    std::sort(positions.begin(), positions.end());
+    FRUGAL_ASSIGN([[maybe_unused]] const size_t pinned, weights_->PinPopular(layer, positions));
+  }
+  return {};
+}
+
+void Engine::ResetRecall() {
+  recall_.reset();
+  if (!plan_.use_predictor || options_.sample_recall_every == 0) return;
+  Result<RecallSampler> sampler = RecallSampler::Create(*weights_, options_.sample_recall_every, options_.seed);
+  if (sampler) recall_.emplace(std::move(sampler).value());
+}
+
+Result<std::unique_ptr<Session>> Engine::NewSession() {
+  auto session = std::make_unique<Session>();
+  FRUGAL_ASSIGN(session->kv_, KvCache::Create(config(), config().num_layers, plan_.context, options_.kv_type));
+  return session;
+}
+
+Status Engine::Step(Session& session, std::span<const int32_t> tokens, uint32_t num_logit_rows, const LayerObserver* observer) {
+  CHECK(!tokens.empty() && tokens.size() <= plan_.max_rows);
+  if (session.position_ + tokens.size() > session.max_context()) {
+    return MakeError(ErrorCode::kUsage, "the context of {} tokens is full: {} and {} more do not fit", session.max_context(),
+                     session.position_, tokens.size());
+  }
+  rows_.clear();
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || static_cast<uint32_t>(tokens[i]) >= config().vocab_size) {
+      return MakeError(ErrorCode::kUsage, "token id {} is outside the vocabulary of {}", tokens[i], config().vocab_size);
+    }
+    rows_.push_back({&session.kv_, tokens[i], session.position_ + static_cast<uint32_t>(i)});
+  }
+  const uint64_t start = NowNs();
+  if (observer == nullptr && recall_.has_value() && tokens.size() == 1) {
+    const auto observe = [this](const LayerObservation& observation) { return recall_->Observe(observation); };
+    const LayerObserver sampled(observe);
+    FRUGAL_TRY(forward_->Step(rows_, num_logit_rows, &sampled));
+    recall_->NextStep();
+  } else {
+    FRUGAL_TRY(forward_->Step(rows_, num_logit_rows, observer));
+  }
+  step_ns_ += NowNs() - start;
+  ++num_steps_;
+  num_rows_ += tokens.size();
+  session.position_ += static_cast<uint32_t>(tokens.size());
+  return {};
+}
+
+Status Engine::Prefill(Session& session, std::span<const int32_t> tokens) {
+  while (!tokens.empty()) {
+    const size_t count = std::min<size_t>(tokens.size(), plan_.max_rows);
+    FRUGAL_TRY(Step(session, tokens.first(count), 1));
+    tokens = tokens.subspan(count);
+  }
+  return {};
+}
+
+EngineStatistics Engine::statistics() const {
+  EngineStatistics statistics;
+  statistics.weights = weights_->statistics();
+  statistics.times = forward_->times();
+  statistics.num_steps = num_steps_;
+  statistics.num_rows = num_rows_;
+  statistics.step_ns = step_ns_;
+  statistics.recall = recall_.has_value() ? recall_->recall() : -1.0;
+  statistics.tiles_done.assign(pool_->tiles_done().begin(), pool_->tiles_done().end());
+  return statistics;
+}
+
+std::string Engine::Describe() const {
+  std::string selector = "all neurons";
+  if (plan_.use_predictor) selector = plan_.use_early ? "predictor, early prediction" : "predictor";
+  if (options_.mode == RunMode::kFlash && !plan_.use_predictor) {
+    selector += options_.predictor ? " (no predictor file: run `frugal train`)" : " (--no-predictor)";
+  }
+  std::string io = fmt::format("{}, {}", weights_->backend_name(), weights_->file().direct() ? "O_DIRECT" : "buffered");
+  for (const std::string* note : {&weights_->file().direct_note(), &weights_->reader_note()}) {
+    if (!note->empty()) io += fmt::format(" ({})", *note);
+  }
+  std::string layout = fmt::format("bundles of {} B", model_->bundles()[0].stride_bytes);
+  if (!options_.bundling) layout += " read in halves";
+  return fmt::format("{} mode, {}, {}, {}, {} threads", RunModeName(options_.mode), selector, layout, io, plan_.num_threads);
+}
+
+}  // namespace frugal

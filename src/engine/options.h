@@ -1,0 +1,60 @@
+// What a user may choose about a run. Plain data; the planner (plan.h) turns it into a MemoryPlan or refuses.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "src/cache/bundle_cache.h"
+#include "src/io/extent_reader.h"
+#include "src/io/file.h"
+#include "src/tensor/dtype.h"
+
+namespace frugal {
+
+// Modes are plans, not other forward passes. resident, naive and hybrid compute with all neurons.
+enum class RunMode {
+  kResident,  // everything in RAM
+  kNaive,     // the paper's baseline: the whole model is read for every token
+  kHybrid,    // as much as the budget holds is resident, the rest is read for every token; no sparsity
+  kFlash,     // attention resident, neurons on demand
+};
+const char* RunModeName(RunMode mode);
+
+struct EngineOptions {
+  std::string model_path;
+  std::string predictor_path;  // empty: NAME.predict.gguf beside the model, when it exists
+  RunMode mode = RunMode::kFlash;
+  uint64_t ram_bytes = 0;      // budget of the whole process; 0: none (tests)
+  uint32_t context = 0;        // 0: min(the model's, 2048), reduced when the budget asks for it
+  DType kv_type = DType::kF16;
+  int num_threads = 2;
+  uint32_t max_batch = 32;     // rows of a prefill step; reduced when the budget asks for it
+  bool exact_batch = false;    // max_batch is wanted as it is (tests of batch invariance)
+  uint32_t logit_rows = 1;     // rows of a step whose logits are wanted; up to max_batch (eval)
+
+  // The switches of the paper's table.
+  bool predictor = true;       // off: all neurons
+  bool window = true;          // off: no neuron is kept from one token to the next
+  bool bundling = true;        // off: up halves first, then down halves
+  bool overlap = true;         // off: every read is waited for where it is asked for
+  bool early = true;           // early prediction (needs overlap)
+
+  PolicyKind policy = PolicyKind::kDecay;
+  std::optional<uint32_t> window_tokens;  // --window k: the paper's window; sets the policy
+  std::optional<double> slots_share;      // of the FFN, 0..1; otherwise the budget decides
+  std::optional<uint32_t> num_slots;      // exactly so many (tests of cache sizes)
+  double popular_share = 0.0;             // of the slots, pinned for the most popular neurons
+  float half_life_tokens = 32;
+
+  VerifyMode verify = VerifyMode::kFirst;
+  IoBackend io = IoBackend::kAuto;
+  DirectMode direct = DirectMode::kTry;
+  uint32_t sample_recall_every = 4;  // tokens; 0: never
+  uint64_t seed = 0;                 // of the recall sample
+  std::function<std::unique_ptr<ExtentReader>(std::unique_ptr<ExtentReader>)> decorate_reader;  // test seam
+};
+
+}  // namespace frugal

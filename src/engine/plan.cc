@@ -1,0 +1,353 @@
+#include "src/engine/plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+#include "src/base/bytes.h"
+#include "src/model/kv_cache.h"
+#include "src/model/opt_forward.h"
+#include "src/select/low_rank_predictor.h"
+
+namespace frugal {
+namespace {
+
+constexpr uint64_t kSmallBlockBytes = 64 * kKiB;
+constexpr uint32_t kSmallContextStep = 64;
+constexpr uint32_t kDefaultContext = 2048;
+
+// What the planner varies. Everything else of a plan follows from it and the options.
+struct Choice {
+  uint32_t context = 0;
+  uint32_t max_rows = 1;
+  uint64_t block_bytes = kSmallBlockBytes;
+  uint32_t num_stream_buffers = 2;
+  uint32_t num_scan_buffers = 0;
+  uint32_t queue_depth = 16;
+  bool early = false;
+  uint64_t resident_bytes = 0;
+  uint32_t num_slots = 0;
+};
+
+class Planner {
+ public:
+  Planner(const ModelFile& model, const PredictorInfo* predictor, uint64_t tokenizer_bytes, const EngineOptions& options)
+      : model_(model), config_(model.config()), predictor_(predictor), tokenizer_bytes_(tokenizer_bytes), options_(options) {}
+
+  Result<EnginePlan> Make();
+
+ private:
+  bool flash() const { return options_.mode == RunMode::kFlash; }
+  bool use_predictor() const { return flash() && options_.predictor && predictor_ != nullptr; }
+  uint32_t num_bundles() const { return config_.num_layers * config_.ffn_size; }
+  Choice Smallest(uint32_t context) const;
+  EnginePlan Build(const Choice& choice) const;
+  bool Fits(const Choice& choice) const {
+    return options_.ram_bytes == 0 || Build(choice).peak_bytes() <= options_.ram_bytes;
+  }
+  void TryUpgrade(Choice& choice, const std::function<void(Choice&)>& upgrade) const;
+  void Grow(Choice& choice) const;
+  void GrowResident(Choice& choice) const;
+  void GrowSlots(Choice& choice) const;
+  Error Refusal(uint32_t context) const;
+  void AddLedger(const Choice& choice, const BlockLayout& layout, EnginePlan& plan) const;
+  void PlaceTensors(const BlockLayout& layout, EnginePlan& plan) const;
+
+  const ModelFile& model_;
+  const ModelConfig& config_;
+  const PredictorInfo* predictor_;
+  const uint64_t tokenizer_bytes_;
+  const EngineOptions& options_;
+};
+
+Choice Planner::Smallest(uint32_t context) const {
+  Choice choice;
+  choice.context = context;
+  choice.max_rows = options_.exact_batch ? options_.max_batch : std::max<uint32_t>(1, options_.logit_rows);
+  if (options_.mode == RunMode::kResident) choice.resident_bytes = ~uint64_t{0};
+  if (flash()) {
+    choice.num_slots = std::min(num_bundles(), BundleCache::kMinSlots);
+    if (options_.slots_share) {
+      choice.num_slots = static_cast<uint32_t>(std::lround(*options_.slots_share * num_bundles()));
+    }
+    if (options_.num_slots) choice.num_slots = *options_.num_slots;
+    choice.num_slots = std::clamp(choice.num_slots, BundleCache::kMinSlots, std::max(num_bundles(), BundleCache::kMinSlots));
+  }
+  return choice;
+}
+
+void Planner::AddLedger(const Choice& choice, const BlockLayout& layout, EnginePlan& plan) const {
+  MemoryLedger& ledger = plan.ledger;
+  ledger.Add("resident weights", layout.resident_bytes, "matrices (and bundles) that stay in RAM");
+  ledger.Add("vectors", Weights::VectorBytes(model_), "norms and biases as float32");
+  if (plan.use_predictor) {
+    uint64_t bytes = predictor_->on_time_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, config_.ffn_size, choice.max_rows);
+    if (plan.use_early) {
+      bytes += predictor_->early_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, config_.ffn_size, choice.max_rows);
+    }
+    ledger.Add("predictors", bytes, plan.use_early ? "on-time and early" : "on-time");
+  }
+  ledger.Add("KV cache", KvCache::SizeBytes(config_, config_.num_layers, choice.context, options_.kv_type),
+             fmt::format("{} tokens, {}", choice.context, DTypeName(options_.kv_type)));
+  if (flash()) {
+    BundleSpace space;
+    space.num_layers = config_.num_layers;
+    space.bundles_per_layer = config_.ffn_size;
+    space.stride_bytes = model_.bundles()[0].stride_bytes;
+    ledger.Add("slots", BundleCache::SlotBytes(space, choice.num_slots),
+               fmt::format("{} bundles of {} B, {:.1f}% of the FFN", choice.num_slots, space.stride_bytes,
+                           100.0 * choice.num_slots / num_bundles()));
+    ledger.Add("cache tables", BundleCache::TableBytes(space, choice.num_slots));
+  }
+  ledger.Add("hashes", Weights::HashTableBytes(model_, plan.weights));
+  uint64_t buffers = RoundUp(layout.stream_buffer_bytes, 4096) * choice.num_stream_buffers;
+  if (choice.num_scan_buffers > 0) {
+    buffers += LayOutScan(model_, 0, choice.block_bytes).stream_buffer_bytes * choice.num_scan_buffers;
+  }
+  ledger.Add("I/O buffers", buffers + Weights::ReaderBytes(plan.weights_options) + Weights::ScratchBytes(model_),
+             fmt::format("queue depth {}", choice.queue_depth));
+  ledger.Add("activations", OptForward::MemoryBytes(config_, options_.num_threads, choice.max_rows, plan.max_logit_rows,
+                                                    choice.context, plan.use_early),
+             fmt::format("batches of {}", choice.max_rows));
+  ledger.Add("tokenizer", tokenizer_bytes_);
+  // 8 bytes a page, and the upper levels.
+  ledger.Add("page tables", ledger.total_bytes() / 4096 * 8 + 64 * kKiB);
+  ledger.Add("process", ProcessBytes(options_.num_threads), "code, stacks, small objects, kernel memory");
+}
+
+void Planner::PlaceTensors(const BlockLayout& layout, EnginePlan& plan) const {
+  std::vector<uint64_t> matrix_resident(model_.matrices().size(), 0);
+  std::vector<uint64_t> bundle_resident(config_.num_layers, 0);
+  std::vector<uint8_t> in_blocks(model_.matrices().size(), 0);
+  for (const WeightBlock& block : layout.blocks) {
+    const uint64_t bytes = block.resident ? block.extent.size_bytes : 0;
+    if (block.matrix != kNoMatrix) {
+      matrix_resident[block.matrix] += bytes;
+      in_blocks[block.matrix] = 1;
+    } else {
+      bundle_resident[block.layer] += bytes;
+    }
+  }
+  const auto where = [](uint64_t resident, uint64_t size) -> std::string {
+    if (resident == size) return "resident";
+    return resident == 0 ? "streamed" : "streamed, in part resident";
+  };
+  for (uint32_t id = 0; id < model_.matrices().size(); ++id) {
+    const MatrixInfo& matrix = model_.matrices()[id];
+    const uint64_t size = matrix.extent.size_bytes;
+    plan.tensors.push_back({matrix.name, in_blocks[id] != 0 ? where(matrix_resident[id], size) : "rows on demand", size, matrix_resident[id]});
+  }
+  for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
+    const BundleInfo& bundle = model_.bundles()[layer];
+    plan.tensors.push_back({bundle.name, flash() ? "bundles on demand" : where(bundle_resident[layer], bundle.extent.size_bytes),
+                            bundle.extent.size_bytes, bundle_resident[layer]});
+  }
+}
+
+EnginePlan Planner::Build(const Choice& choice) const {
+  EnginePlan plan;
+  plan.ram_bytes = options_.ram_bytes;
+  plan.context = choice.context;
+  plan.max_rows = choice.max_rows;
+  plan.max_logit_rows = std::min(choice.max_rows, std::max<uint32_t>(1, options_.logit_rows));
+  plan.num_threads = options_.num_threads;
+  plan.use_predictor = use_predictor();
+  plan.use_early = choice.early;
+  WeightPlan& weights = plan.weights;
+  weights.ffn = flash() ? FfnPlacement::kOnDemand : FfnPlacement::kBlocks;
+  weights.resident_bytes = choice.resident_bytes;
+  weights.block_bytes = choice.block_bytes;
+  weights.num_stream_buffers = choice.num_stream_buffers;
+  weights.num_scan_buffers = choice.num_scan_buffers;
+  weights.verify = options_.verify;
+  weights.overlap = options_.overlap;
+  weights.cache.num_slots = choice.num_slots;
+  weights.cache.bundling = options_.bundling ? Bundling::kTogether : Bundling::kHalves;
+  weights.cache.policy.kind = options_.policy;
+  weights.cache.policy.half_life_steps = options_.half_life_tokens;
+  if (options_.window_tokens) {
+    weights.cache.policy.kind = PolicyKind::kWindow;
+    weights.cache.policy.window_steps = *options_.window_tokens;
+  }
+  if (!options_.window) {
+    weights.cache.policy.kind = PolicyKind::kWindow;
+    weights.cache.policy.window_steps = 0;
+  }
+  plan.weights_options.backend = options_.io;
+  plan.weights_options.direct = options_.direct;
+  plan.weights_options.queue_depth = choice.queue_depth;
+  plan.weights_options.decorate_reader = options_.decorate_reader;
+  const BlockLayout layout = LayOutBlocks(model_, weights);
+  plan.streamed_bytes_per_token = layout.streamed_bytes;
+  AddLedger(choice, layout, plan);
+  PlaceTensors(layout, plan);
+  return plan;
+}
+
+void Planner::TryUpgrade(Choice& choice, const std::function<void(Choice&)>& upgrade) const {
+  Choice better = choice;
+  upgrade(better);
+  if (Fits(better)) choice = better;
+}
+
+// The most resident bytes that fit; everything when that fits.
+void Planner::GrowResident(Choice& choice) const {
+  Choice all = choice;
+  all.resident_bytes = ~uint64_t{0};
+  if (options_.mode != RunMode::kHybrid && Fits(all)) {
+    choice = all;
+    return;
+  }
+  uint64_t low = 0;
+  uint64_t high = model_.streamable_bytes() + kMiB;
+  for (int step = 0; step < 24 && low < high; ++step) {
+    Choice middle = choice;
+    middle.resident_bytes = low + (high - low + 1) / 2;
+    if (Fits(middle)) {
+      choice = middle;
+      low = middle.resident_bytes;
+    } else {
+      high = middle.resident_bytes - 1;
+    }
+  }
+}
+
+void Planner::GrowSlots(Choice& choice) const {
+  uint32_t low = choice.num_slots;
+  uint32_t high = num_bundles();
+  while (low < high) {
+    Choice middle = choice;
+    middle.num_slots = low + (high - low + 1) / 2;
+    if (Fits(middle)) {
+      low = middle.num_slots;
+    } else {
+      high = middle.num_slots - 1;
+    }
+  }
+  choice.num_slots = std::max(low, choice.num_slots);
+}
+
+// Spends what the smallest plan leaves, in the order of what a byte saves per token.
+void Planner::Grow(Choice& choice) const {
+  for (uint32_t rows : {4u, 16u, 32u, 64u, 128u, 512u}) {
+    const uint32_t wanted = std::min(rows, options_.max_batch);
+    if (wanted <= choice.max_rows || rows > 4 + 28 * (flash() ? 0 : 1)) continue;
+    TryUpgrade(choice, [&](Choice& better) { better.max_rows = wanted; });
+  }
+  if (options_.mode == RunMode::kNaive || options_.mode == RunMode::kHybrid) {
+    for (uint64_t block_bytes : {256 * kKiB, kMiB, 4 * kMiB}) {
+      // A stream buffer larger than a sixteenth of the model would be memory that hybrid could hold weights in.
+      if (block_bytes * 16 > model_.streamable_bytes()) break;
+      TryUpgrade(choice, [&](Choice& better) { better.block_bytes = block_bytes; });
+    }
+    TryUpgrade(choice, [](Choice& better) { better.num_stream_buffers = 4; });
+  }
+  if (options_.mode == RunMode::kHybrid) GrowResident(choice);
+  if (!flash()) return;
+  TryUpgrade(choice, [](Choice& better) { better.queue_depth = 64; });
+  if (use_predictor() && options_.early && options_.overlap && predictor_->early_bytes > 0) {
+    TryUpgrade(choice, [](Choice& better) { better.early = true; });
+  }
+  GrowResident(choice);
+  if (!options_.slots_share && !options_.num_slots) GrowSlots(choice);
+  // What is beyond the whole FFN may go to prefill; so may a part that is small beside the slots.
+  const auto with_slots_kept = [&](const std::function<void(Choice&)>& upgrade) {
+    Choice better = choice;
+    upgrade(better);
+    if (!options_.slots_share && !options_.num_slots) {
+      better.num_slots = BundleCache::kMinSlots;
+      if (!Fits(better)) return;
+      GrowSlots(better);
+      if (uint64_t{better.num_slots} * 50 < uint64_t{choice.num_slots} * 49) return;
+    } else if (!Fits(better)) {
+      return;
+    }
+    choice = better;
+  };
+  for (uint32_t rows : {16u, 32u, 64u, 128u, 512u}) {
+    const uint32_t wanted = std::min(rows, options_.max_batch);
+    if (wanted > choice.max_rows) with_slots_kept([&](Choice& better) { better.max_rows = wanted; });
+  }
+  for (uint64_t block_bytes : {128 * kKiB, 512 * kKiB, kMiB}) {
+    with_slots_kept([&](Choice& better) {
+      better.num_scan_buffers = 2;
+      better.block_bytes = block_bytes;
+    });
+  }
+}
+
+Error Planner::Refusal(uint32_t context) const {
+  const uint64_t smallest = Build(Smallest(context)).peak_bytes();
+  return MakeError(ErrorCode::kDoesNotFit,
+                   "{}: does not fit {} (--ram {}): the smallest budget that works in {} mode with a context of {} is {} bytes (--ram {}M)",
+                   model_.path(), FormatSize(options_.ram_bytes), options_.ram_bytes, RunModeName(options_.mode), context, smallest,
+                   (smallest + kMiB - 1) / kMiB);
+}
+
+Result<EnginePlan> Planner::Make() {
+  const uint32_t most = config_.max_context;
+  if (options_.context > most) {
+    return MakeError(ErrorCode::kUsage, "{}: context {} is above the model's {}", model_.path(), options_.context, most);
+  }
+  if (options_.slots_share && !(*options_.slots_share > 0.0 && *options_.slots_share <= 1.0)) {
+    return MakeError(ErrorCode::kUsage, "--slots: {} is out of range: expected more than 0% and at most 100%", *options_.slots_share);
+  }
+  if (options_.kv_type != DType::kF32 && options_.kv_type != DType::kF16) {
+    return MakeError(ErrorCode::kUsage, "--kv: {} is not supported: expected f32 or f16", DTypeName(options_.kv_type));
+  }
+  if (options_.logit_rows > options_.max_batch || options_.max_batch == 0) {
+    return MakeError(ErrorCode::kUsage, "batch {} is smaller than the {} rows whose logits are wanted", options_.max_batch, options_.logit_rows);
+  }
+  const uint32_t wanted = options_.context != 0 ? options_.context : std::min(most, kDefaultContext);
+  uint32_t context = wanted;
+  Choice choice = Smallest(context);
+  while (!Fits(choice) && options_.context == 0 && context > kSmallContextStep) {
+    context = std::max(kSmallContextStep, context - kSmallContextStep);
+    choice = Smallest(context);
+  }
+  if (!Fits(choice)) return Refusal(context);
+  const uint64_t smallest = Build(Smallest(context)).peak_bytes();
+  if (options_.mode != RunMode::kResident && options_.ram_bytes != 0) Grow(choice);
+  if (options_.ram_bytes == 0 || options_.mode == RunMode::kResident) {
+    TryUpgrade(choice, [&](Choice& better) {
+      better.queue_depth = 64;
+      if (!options_.exact_batch) better.max_rows = options_.max_batch;
+    });
+    if (options_.ram_bytes == 0) {
+      if (flash()) GrowResident(choice);
+      if (flash() && !options_.slots_share && !options_.num_slots) choice.num_slots = num_bundles();
+      if (flash() && !options_.num_slots) choice.num_scan_buffers = 2;
+      choice.early = use_predictor() && options_.early && options_.overlap && predictor_->early_bytes > 0;
+      if (options_.mode == RunMode::kHybrid) choice.resident_bytes = model_.streamable_bytes() / 2;
+    }
+  }
+  EnginePlan plan = Build(choice);
+  plan.smallest_bytes = smallest;
+  plan.context_reduced = context < wanted;
+  return plan;
+}
+
+}  // namespace
+
+const char* RunModeName(RunMode mode) {
+  switch (mode) {
+    case RunMode::kResident:
+      return "resident";
+    case RunMode::kNaive:
+      return "naive";
+    case RunMode::kHybrid:
+      return "hybrid";
+    case RunMode::kFlash:
+      break;
+  }
+  return "flash";
+}
+
+uint64_t ProcessBytes(int num_threads) { return 3 * kMiB + uint64_t(num_threads) * 64 * kKiB; }
+
+Result<EnginePlan> MakePlan(const ModelFile& model, const PredictorInfo* predictor, uint64_t tokenizer_bytes,
+                            const EngineOptions& options) {
+  return Planner(model, predictor, tokenizer_bytes, options).Make();
+}
+
+}  // namespace frugal

@@ -1,0 +1,60 @@
+#include "src/engine/recall_sampler.h"
+
+#include "src/base/bytes.h"
+
+namespace frugal {
+
+Result<RecallSampler> RecallSampler::Create(Weights& weights, uint32_t every, uint64_t seed) {
+  CHECK(every > 0);
+  RecallSampler sampler(weights, every, seed);
+  FRUGAL_ASSIGN(sampler.scratch_, AlignedBuffer::Allocate(weights.model().bundles()[0].stride_bytes));
+  return sampler;
+}
+
+bool RecallSampler::IsActive(uint32_t layer, uint32_t position, const std::byte* bundle, const float* x) const {
+  const BundleInfo& info = weights_->model().bundles()[layer];
+  float product = 0;
+  DotRows(info.up_type, {bundle, static_cast<size_t>(info.stride_bytes), nullptr}, 0, 1, weights_->model().config().hidden_size, x, 0, 1,
+          &product, 1);
+  return product + weights_->vector(layer, LayerVector::kUpBias)[position] > 0.0f;
+}
+
+Status RecallSampler::Observe(const LayerObservation& observation) {
+  const uint32_t num_layers = weights_->model().config().num_layers;
+  if (observation.num_rows != 1 || step_ % every_ != 0 || step_ / every_ % num_layers != observation.layer) return {};
+  const uint32_t ffn_size = weights_->model().config().ffn_size;
+  const auto chosen = [&](uint32_t position) { return (observation.active[position / 64] >> (position % 64)) & 1; };
+  for (size_t i = 0; i < observation.positions.size(); ++i) {
+    if (observation.activations[i] > 0.0f) found_active_ += 1;
+  }
+  uint32_t num_absent = 0;
+  for (uint32_t position = 0; position < ffn_size; ++position) {
+    if (chosen(position)) continue;
+    const std::byte* bundle = weights_->PeekBundle(observation.layer, position);
+    if (bundle == nullptr) {
+      ++num_absent;
+    } else if (IsActive(observation.layer, position, bundle, observation.ffn_input)) {
+      missed_active_ += 1;
+    }
+  }
+  ++num_samples_;
+  if (num_absent == 0) return {};
+  uint32_t num_read = 0, num_active = 0;
+  for (uint32_t tries = 0; num_read < kReadsPerSample && tries < 64 * kReadsPerSample; ++tries) {
+    const uint32_t position = static_cast<uint32_t>(random_.Below(ffn_size));
+    if (chosen(position) || weights_->PeekBundle(observation.layer, position) != nullptr) continue;
+    FRUGAL_TRY(weights_->ReadBundle(observation.layer, position, scratch_.bytes()));
+    ++num_read;
+    if (IsActive(observation.layer, position, scratch_.data(), observation.ffn_input)) ++num_active;
+  }
+  if (num_read > 0) missed_active_ += static_cast<double>(num_absent) * num_active / num_read;
+  return {};
+}
+
+double RecallSampler::recall() const {
+  if (num_samples_ == 0) return -1.0;
+  const double active = found_active_ + missed_active_;
+  return active == 0 ? 1.0 : found_active_ / active;
+}
+
+}  // namespace frugal

@@ -1,0 +1,42 @@
+// Estimates a predictor's recall while it runs: on a sample of layers, the neurons that it did not choose are computed too. Those in
+// slots cost no read and are all looked at; of the others a few are read. Changes neither results nor cache.
+#pragma once
+
+#include <cstdint>
+
+#include "src/base/aligned_buffer.h"
+#include "src/base/random.h"
+#include "src/model/opt_forward.h"
+
+namespace frugal {
+
+class RecallSampler {
+ public:
+  // One layer in every `every` decode steps is looked at, in turn.
+  static Result<RecallSampler> Create(Weights& weights, uint32_t every, uint64_t seed);
+
+  // To be called as the observer of decode steps (one row).
+  Status Observe(const LayerObservation& observation);
+  void NextStep() { ++step_; }
+
+  // Chosen among truly active neurons, estimated; 1 when none was active. Negative when nothing was sampled.
+  double recall() const;
+  uint64_t num_samples() const { return num_samples_; }
+
+ private:
+  RecallSampler(Weights& weights, uint32_t every, uint64_t seed) : weights_(&weights), every_(every), random_(seed) {}
+  bool IsActive(uint32_t layer, uint32_t position, const std::byte* bundle, const float* x) const;
+
+  static constexpr uint32_t kReadsPerSample = 8;
+
+  Weights* weights_;
+  uint32_t every_;
+  Random random_;
+  AlignedBuffer scratch_;  // one bundle
+  uint64_t step_ = 0;
+  uint64_t num_samples_ = 0;
+  double found_active_ = 0;   // active and chosen
+  double missed_active_ = 0;  // active and not chosen, estimated
+};
+
+}  // namespace frugal

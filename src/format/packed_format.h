@@ -1,0 +1,58 @@
+// The names and rules that the writer (pack, train) and the reader (model) of packed files share.
+// docs/packed-model.md draws the bytes; writer, reader and drawing change together.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "src/tensor/tensor_info.h"
+
+namespace frugal {
+
+constexpr uint32_t kPackedVersion = 1;
+constexpr uint32_t kPackedAlignmentBytes =
+    4096;                               // of every tensor's data: O_DIRECT can read any tensor by itself
+constexpr uint32_t kSectorBytes = 512;  // granularity of a bundle
+// One hash covers this many bytes of a tensor. design.md had 1 MiB; docs/decisions/0002-hash-chunks.md says
+// why less.
+constexpr uint32_t kHashChunkBytes = 16 * 1024;
+
+constexpr const char* kPackedVersionKey = "frugal.version";
+constexpr const char* kBundleStrideKey = "frugal.bundle_stride_bytes";
+constexpr const char* kBundleLayoutKey = "frugal.bundle_layout";  // "up+down"
+constexpr const char* kHashChunkKey = "frugal.hash_chunk_bytes";
+// I64 [sum over the tensors before it that are no bundles: chunks of the tensor], in file order.
+constexpr const char* kTensorHashesName = "frugal.tensor_hashes";
+// I64 [num_layers + 2]: XXH3 of each layer's blk.N.ffn_bundle.xxh3, of frugal.tensor_hashes, of the header's
+// bytes [0, data offset). The last tensor; the XXH3 of its bytes is the model's content hash.
+constexpr const char* kHashOfHashesName = "frugal.hash_of_hashes";
+
+std::string BundleTensorName(uint32_t layer);  // blk.N.ffn_bundle.weight, I8 [ffn_size, stride_bytes]
+std::string BundleHashesName(uint32_t layer);  // blk.N.ffn_bundle.xxh3, I64 [ffn_size]
+std::string BundleOrderName(uint32_t layer);   // blk.N.ffn_order, I32 [ffn_size]
+std::string BundleTypesKey(uint32_t layer);    // frugal.blk.N.bundle_types, "F16,F16": up, down
+std::string LayerTensorName(uint32_t layer, const char* part);  // blk.N.PART
+
+// Stride of a bundle of that many bytes: a multiple of `align_bytes` when that is 4096; else of 512, or of
+// 4096 where that adds under 3%.
+uint64_t BundleStrideBytes(uint64_t bundle_bytes, uint32_t align_bytes);
+
+// Number of hashes of a tensor that is no bundle.
+constexpr uint64_t NumHashChunks(uint64_t size_bytes) {
+  return (size_bytes + kHashChunkBytes - 1) / kHashChunkBytes;
+}
+
+uint64_t HashBytes(std::span<const std::byte> bytes);
+// Hashes of the chunks of `bytes`, which begins at a chunk of its tensor; appended.
+void AppendChunkHashes(std::span<const std::byte> bytes, std::vector<uint64_t>& hashes);
+
+// Predictor files (NAME.predict.gguf; docs/predictor.md).
+constexpr const char* kPredictorArchitecture = "frugal-predictor";
+constexpr const char* kPredictorModelKey = "frugal.predictor.model_content_hash";  // 16 hex digits
+enum class PredictorKind { kOnTime, kEarly };
+// blk.N.predictor.PART or blk.N.early.PART; PART: down, up, bias, popularity.
+std::string PredictorTensorName(uint32_t layer, PredictorKind kind, const char* part);
+
+}  // namespace frugal

@@ -1,0 +1,337 @@
+#include "src/model/opt_forward.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "src/base/clock.h"
+
+namespace frugal {
+namespace {
+
+// Multiply-adds of a tile: about 0.1 ms at 10 GFLOPS on a slow core, so that reads are reaped often enough.
+constexpr uint64_t kTileProducts = 128 * 1024;
+constexpr uint32_t kColumnsPerTile = 64;
+
+struct Tiles {
+  uint64_t per_tile = 1;
+  int count = 0;
+};
+
+// At least one tile per thread where there are that many items: every thread works.
+Tiles CutTiles(uint64_t items, uint64_t products_per_item, int num_threads) {
+  const uint64_t by_work = std::max<uint64_t>(1, kTileProducts / std::max<uint64_t>(1, products_per_item));
+  const uint64_t by_threads = std::max<uint64_t>(1, items / static_cast<uint64_t>(num_threads));
+  const uint64_t per_tile = std::min(by_work, by_threads);
+  return {per_tile, static_cast<int>((items + per_tile - 1) / per_tile)};
+}
+
+}  // namespace
+
+OptForward::OptForward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows,
+                       uint32_t max_logit_rows, uint32_t max_context)
+    : weights_(weights),
+      config_(weights.model().config()),
+      selector_(selector),
+      early_(early),
+      pool_(pool),
+      max_rows_(max_rows),
+      max_context_(max_context) {
+  const size_t hidden = size_t{max_rows} * config_.hidden_size;
+  for (std::vector<float>* buffer : {&residual_, &normed_, &q_, &k_, &v_, &ffn_input_, &block_out_}) buffer->resize(hidden);
+  if (config_.has_projections()) embedding_.resize(size_t{max_rows} * config_.embedding_size);
+  scores_.resize(size_t{max_context} * pool.num_threads());
+  active_.resize(size_t{max_rows} * Selector::WordsPerToken(config_.ffn_size));
+  positions_.resize(config_.ffn_size);
+  counts_.resize(config_.ffn_size);
+  activations_.resize(size_t{max_rows} * config_.ffn_size);
+  products_.resize(size_t{max_rows} * config_.ffn_size);
+  logits_.resize(size_t{max_logit_rows} * config_.vocab_size);
+}
+
+uint64_t OptForward::MemoryBytes(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows, uint32_t max_logit_rows,
+                                 uint32_t max_context, bool) {
+  const uint64_t rows = max_rows;
+  uint64_t floats = rows * config.hidden_size * 7 + uint64_t{max_context} * num_threads + config.ffn_size * 2 +
+                    rows * config.ffn_size * 2 + uint64_t{max_logit_rows} * config.vocab_size;
+  if (config.has_projections()) floats += rows * config.embedding_size;
+  return floats * sizeof(float) + rows * Selector::WordsPerToken(config.ffn_size) * sizeof(uint64_t);
+}
+
+Status OptForward::MatMul(uint32_t matrix, const float* x, size_t x_stride, uint32_t num_rows, std::span<const float> bias,
+                          float* out, size_t out_stride) {
+  const MatrixInfo& info = weights_.model().matrices()[matrix];
+  return weights_.ForEachRowBlock(matrix, [&](const RowBlock& block) {
+    const Tiles tiles = CutTiles(block.num_rows, info.columns * num_rows, pool_.num_threads());
+    float* const block_out = out + block.first_row;
+    pool_.Run(
+        tiles.count,
+        [&](int tile, int) {
+          const uint64_t begin = tile * tiles.per_tile;
+          const uint64_t end = std::min(block.num_rows, begin + tiles.per_tile);
+          DotRows(info.dtype, block.rows, begin, end, info.columns, x, x_stride, num_rows, block_out, out_stride);
+          if (bias.empty()) return;
+          for (uint32_t row = 0; row < num_rows; ++row) {
+            Add(block_out + row * out_stride + begin, bias.data() + block.first_row + begin, end - begin);
+          }
+        },
+        [&] { weights_.Poll(); });
+  });
+}
+
+void OptForward::Normalize(std::span<const float> weight, std::span<const float> bias, const float* x, uint32_t num_rows, float* out) {
+  const size_t size = config_.hidden_size;
+  for (uint32_t row = 0; row < num_rows; ++row) {
+    LayerNorm(x + row * size, weight.data(), bias.data(), config_.layer_norm_epsilon, size, out + row * size);
+  }
+}
+
+Status OptForward::Embed(std::span<const BatchRow> rows) {
+  const MatrixIds& ids = weights_.model().ids();
+  const size_t hidden = config_.hidden_size;
+  for (size_t row = 0; row < rows.size(); ++row) {
+    CHECK(rows[row].token >= 0 && static_cast<uint32_t>(rows[row].token) < config_.vocab_size);
+    float* const target = config_.has_projections() ? embedding_.data() + row * config_.embedding_size : residual_.data() + row * hidden;
+    FRUGAL_TRY(weights_.ReadRow(ids.token_embedding, static_cast<uint64_t>(rows[row].token), {target, config_.embedding_size}));
+  }
+  const uint32_t num_rows = static_cast<uint32_t>(rows.size());
+  if (config_.has_projections()) {
+    FRUGAL_TRY(MatMul(ids.project_in, embedding_.data(), config_.embedding_size, num_rows, {}, residual_.data(), hidden));
+  }
+  for (size_t row = 0; row < rows.size(); ++row) {
+    FRUGAL_TRY(weights_.ReadRow(ids.position_embedding, rows[row].position + config_.position_offset, {block_out_.data(), hidden}));
+    Add(residual_.data() + row * hidden, block_out_.data(), hidden);
+  }
+  return {};
+}
+
+void OptForward::ListUnion(uint32_t num_rows) {
+  const uint32_t words = Selector::WordsPerToken(config_.ffn_size);
+  positions_.clear();  // capacity stays
+  counts_.clear();
+  for (uint32_t word = 0; word < words; ++word) {
+    uint64_t any = 0;
+    for (uint32_t row = 0; row < num_rows; ++row) any |= active_[size_t{row} * words + word];
+    for (; any != 0; any &= any - 1) {
+      const uint32_t bit = static_cast<uint32_t>(std::countr_zero(any));
+      uint32_t count = 0;
+      for (uint32_t row = 0; row < num_rows; ++row) count += static_cast<uint32_t>((active_[size_t{row} * words + word] >> bit) & 1);
+      positions_.push_back(word * 64 + bit);
+      counts_.push_back(count);
+    }
+  }
+}
+
+// Early prediction (design.md section 5): reads for the FFN fly during attention. It decides nothing but when bytes arrive.
+void OptForward::PrefetchEarly(uint32_t layer, const float* input, uint32_t num_rows) {
+  if (early_ == nullptr || !weights_.bundles_on_demand() || num_rows > 1) return;
+  const uint64_t start = NowNs();
+  early_->Select(layer, input, num_rows, active_, pool_, [&] { weights_.Poll(); });
+  ListUnion(num_rows);
+  times_.select_ns += NowNs() - start;
+  // A guess that covers the whole layer (a layer without a predictor) says nothing.
+  if (positions_.size() < config_.ffn_size) weights_.Prefetch(layer, positions_);
+}
+
+Status OptForward::RunLayer(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows, const LayerObserver* observer) {
+  const uint32_t num_rows = static_cast<uint32_t>(rows.size());
+  const bool pre = config_.norm_placement == NormPlacement::kPre;
+  const uint64_t start = NowNs();
+  if (pre) {
+    Normalize(weights_.vector(layer, LayerVector::kAttnNormWeight), weights_.vector(layer, LayerVector::kAttnNormBias),
+              residual_.data(), num_rows, normed_.data());
+  } else {
+    std::copy_n(residual_.data(), size_t{num_rows} * config_.hidden_size, normed_.data());
+  }
+  PrefetchEarly(layer, normed_.data(), num_rows);
+  FRUGAL_TRY(Attention(layer, kv_layer, rows));
+  Add(residual_.data(), block_out_.data(), size_t{num_rows} * config_.hidden_size);
+  if (!pre) {
+    Normalize(weights_.vector(layer, LayerVector::kAttnNormWeight), weights_.vector(layer, LayerVector::kAttnNormBias),
+              residual_.data(), num_rows, residual_.data());
+  }
+  const uint64_t middle = NowNs();
+  times_.attention_ns += middle - start;
+  FRUGAL_TRY(Ffn(layer, rows, observer));
+  Add(residual_.data(), block_out_.data(), size_t{num_rows} * config_.hidden_size);
+  if (!pre) {
+    Normalize(weights_.vector(layer, LayerVector::kFfnNormWeight), weights_.vector(layer, LayerVector::kFfnNormBias),
+              residual_.data(), num_rows, residual_.data());
+  }
+  times_.ffn_ns += NowNs() - middle;
+  CheckFinite(layer, num_rows);
+  return {};
+}
+
+void OptForward::CheckFinite(uint32_t layer, uint32_t num_rows) {
+  if (first_bad_layer_ < 0 && !AllFinite(residual_.data(), size_t{num_rows} * config_.hidden_size)) {
+    first_bad_layer_ = static_cast<int32_t>(layer);
+  }
+}
+
+Status OptForward::Attention(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows) {
+  const size_t hidden = config_.hidden_size;
+  const uint32_t num_rows = static_cast<uint32_t>(rows.size());
+  const auto project = [&](uint32_t matrix, LayerVector bias, float* out) {
+    return MatMul(matrix, normed_.data(), hidden, num_rows, weights_.vector(layer, bias), out, hidden);
+  };
+  FRUGAL_TRY(project(ModelFile::QId(layer), LayerVector::kQBias, q_.data()));
+  FRUGAL_TRY(project(ModelFile::KId(layer), LayerVector::kKBias, k_.data()));
+  FRUGAL_TRY(project(ModelFile::VId(layer), LayerVector::kVBias, v_.data()));
+  // As the reference: the query is scaled, bias included.
+  Scale(q_.data(), 1.0f / std::sqrt(static_cast<float>(config_.head_dim)), num_rows * hidden);
+  for (uint32_t row = 0; row < num_rows; ++row) {
+    rows[row].kv->Put(kv_layer, rows[row].position, k_.data() + row * hidden, v_.data() + row * hidden);
+  }
+  pool_.Run(
+      static_cast<int>(num_rows * config_.num_heads),
+      [&](int tile, int worker) {
+        const uint32_t row = static_cast<uint32_t>(tile) / config_.num_heads;
+        AttendHead(kv_layer, rows[row], row, static_cast<uint32_t>(tile) % config_.num_heads, worker);
+      },
+      [&] { weights_.Poll(); });
+  return MatMul(ModelFile::OId(layer), q_.data(), hidden, num_rows, weights_.vector(layer, LayerVector::kOBias), block_out_.data(),
+                hidden);
+}
+
+// softmax(q k^T) v of one head; the result replaces the head's part of q.
+void OptForward::AttendHead(uint32_t kv_layer, const BatchRow& row, uint32_t row_index, uint32_t head, int worker) {
+  float* const q = q_.data() + size_t{row_index} * config_.hidden_size + head * config_.head_dim;
+  float* const scores = scores_.data() + size_t(worker) * max_context_;
+  const size_t num_positions = row.position + 1;
+  const DType dtype = row.kv->dtype();
+  DotRows(dtype, row.kv->keys(kv_layer, head), 0, num_positions, config_.head_dim, q, config_.head_dim, 1, scores, num_positions);
+  Softmax(scores, num_positions);
+  std::fill_n(q, config_.head_dim, 0.0f);
+  AddScaledRows(dtype, row.kv->values(kv_layer, head), num_positions, scores, 0, config_.head_dim, q);
+}
+
+Status OptForward::Ffn(uint32_t layer, std::span<const BatchRow> rows, const LayerObserver* observer) {
+  const uint32_t num_rows = static_cast<uint32_t>(rows.size());
+  const size_t hidden = config_.hidden_size;
+  if (config_.norm_placement == NormPlacement::kPre) {
+    Normalize(weights_.vector(layer, LayerVector::kFfnNormWeight), weights_.vector(layer, LayerVector::kFfnNormBias),
+              residual_.data(), num_rows, ffn_input_.data());
+  } else {
+    std::copy_n(residual_.data(), num_rows * hidden, ffn_input_.data());
+  }
+  const uint64_t start = NowNs();
+  selector_.Select(layer, ffn_input_.data(), num_rows, active_, pool_, [&] { weights_.Poll(); });
+  ListUnion(num_rows);
+  times_.select_ns += NowNs() - start;
+
+  std::fill_n(block_out_.data(), num_rows * hidden, 0.0f);
+  FRUGAL_TRY(weights_.BeginBundles(layer, positions_, counts_, num_rows));
+  while (true) {
+    FRUGAL_ASSIGN(const BundleWave wave, weights_.NextWave());
+    if (wave.begin == wave.end) break;
+    FRUGAL_TRY(ComputeActivations(layer, wave, num_rows));
+    FRUGAL_TRY(weights_.FinishWave());
+    SumDown(layer, wave, num_rows);
+    weights_.EndWave();
+  }
+  weights_.EndBundles();
+  const std::span<const float> down_bias = weights_.vector(layer, LayerVector::kDownBias);
+  for (uint32_t row = 0; row < num_rows; ++row) Add(block_out_.data() + row * hidden, down_bias.data(), hidden);
+  if (observer == nullptr) return {};
+  LayerObservation observation;
+  observation.layer = layer;
+  observation.num_rows = num_rows;
+  observation.early_input = normed_.data();
+  observation.ffn_input = ffn_input_.data();
+  observation.positions = positions_;
+  observation.active = active_;
+  observation.activations = activations_.data();
+  observation.activation_stride = config_.ffn_size;
+  return (*observer)(observation);
+}
+
+// activations_[row][member] = max(up . x + bias, 0) for the rows that chose the neuron, 0 for the others.
+Status OptForward::ComputeActivations(uint32_t layer, const BundleWave& wave, uint32_t num_rows) {
+  const BundleInfo& bundle = weights_.model().bundles()[layer];
+  const std::span<const float> bias = weights_.vector(layer, LayerVector::kUpBias);
+  const uint32_t words = Selector::WordsPerToken(config_.ffn_size);
+  while (true) {
+    RowSet ready_rows;
+    FRUGAL_ASSIGN(const std::span<const uint32_t> members, weights_.NextReady(&ready_rows));
+    if (members.empty()) return {};
+    const Tiles tiles = CutTiles(members.size(), uint64_t{config_.hidden_size} * num_rows, pool_.num_threads());
+    pool_.Run(
+        tiles.count,
+        [&](int tile, int) {
+          const size_t begin = tile * tiles.per_tile;
+          const size_t end = std::min<size_t>(members.size(), begin + tiles.per_tile);
+          DotRows(bundle.up_type, ready_rows, begin, end, config_.hidden_size, ffn_input_.data(), config_.hidden_size, num_rows,
+                  products_.data(), config_.ffn_size);
+          for (uint32_t row = 0; row < num_rows; ++row) {
+            const uint64_t* const chosen = active_.data() + size_t{row} * words;
+            const float* const products = products_.data() + size_t{row} * config_.ffn_size;
+            float* const out = activations_.data() + size_t{row} * config_.ffn_size + wave.begin;
+            for (size_t i = begin; i < end; ++i) {
+              const uint32_t position = positions_[wave.begin + members[i]];
+              const float sum = products[i] + bias[position];
+              // Written so that a NaN stays one; a ReLU by max would hide it.
+              const float activation = sum <= 0.0f ? 0.0f : sum;
+              out[members[i]] = (chosen[position / 64] >> (position % 64)) & 1 ? activation : 0.0f;
+            }
+          }
+        },
+        [&] { weights_.Poll(); });
+  }
+}
+
+// block_out_[row] += sum over the wave's members, in position order, of activation * down row. Threads split rows and columns.
+void OptForward::SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows) {
+  const BundleInfo& bundle = weights_.model().bundles()[layer];
+  RowSet down = wave.rows;
+  down.base += bundle.down_offset_bytes;
+  const uint32_t column_tiles = (config_.hidden_size + kColumnsPerTile - 1) / kColumnsPerTile;
+  pool_.Run(
+      static_cast<int>(num_rows * column_tiles),
+      [&](int tile, int) {
+        const uint32_t row = static_cast<uint32_t>(tile) / column_tiles;
+        const uint32_t begin = static_cast<uint32_t>(tile) % column_tiles * kColumnsPerTile;
+        const uint32_t end = std::min(config_.hidden_size, begin + kColumnsPerTile);
+        AddScaledRows(bundle.down_type, down, wave.end - wave.begin,
+                      activations_.data() + size_t{row} * config_.ffn_size + wave.begin, begin, end,
+                      block_out_.data() + size_t{row} * config_.hidden_size);
+      },
+      [&] { weights_.Poll(); });
+}
+
+Status OptForward::Output(std::span<const BatchRow> rows, uint32_t num_logit_rows) {
+  const MatrixIds& ids = weights_.model().ids();
+  const size_t hidden = config_.hidden_size;
+  const float* x = residual_.data() + (rows.size() - num_logit_rows) * hidden;
+  size_t x_stride = hidden;
+  if (config_.has_final_norm) {
+    Normalize(weights_.final_norm(0), weights_.final_norm(1), x, num_logit_rows, normed_.data());
+    x = normed_.data();
+  }
+  if (config_.has_projections()) {
+    FRUGAL_TRY(MatMul(ids.project_out, x, hidden, num_logit_rows, {}, embedding_.data(), config_.embedding_size));
+    x = embedding_.data();
+    x_stride = config_.embedding_size;
+  }
+  FRUGAL_TRY(MatMul(ids.output, x, x_stride, num_logit_rows, {}, logits_.data(), config_.vocab_size));
+  if (!AllFinite(logits_.data(), size_t{num_logit_rows} * config_.vocab_size)) {
+    const std::string where = first_bad_layer_ >= 0 ? fmt::format("first seen behind layer {}", first_bad_layer_)
+                                                    : std::string("first seen in the output matrix");
+    return BadModel("{}: the logits hold a NaN or an infinity, {}; `frugal check` finds the weight", weights_.model().path(), where);
+  }
+  return {};
+}
+
+Status OptForward::Step(std::span<const BatchRow> rows, uint32_t num_logit_rows, const LayerObserver* observer) {
+  CHECK(!rows.empty() && rows.size() <= max_rows_);
+  CHECK(num_logit_rows >= 1 && num_logit_rows <= rows.size() && size_t{num_logit_rows} * config_.vocab_size <= logits_.size());
+  first_bad_layer_ = -1;
+  FRUGAL_TRY(Embed(rows));
+  for (uint32_t layer = 0; layer < config_.num_layers; ++layer) FRUGAL_TRY(RunLayer(layer, layer, rows, observer));
+  const uint64_t start = NowNs();
+  FRUGAL_TRY(Output(rows, num_logit_rows));
+  times_.output_ns += NowNs() - start;
+  return weights_.EndStep();
+}
+
+}  // namespace frugal

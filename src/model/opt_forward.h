@@ -1,0 +1,107 @@
+// The forward pass of OPT (Zhang et al., arXiv 2205.01068; transformers' modeling_opt.py is the reference). A step takes a batch of
+// (sequence, token, position) rows: decode is one row, prefill many. A row's result does not depend on the other rows.
+// All memory is allocated by the constructor. Engine thread only; inner loops run on the pool.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "src/base/function_ref.h"
+#include "src/base/thread_pool.h"
+#include "src/model/kv_cache.h"
+#include "src/model/weights.h"
+#include "src/select/selector.h"
+
+namespace frugal {
+
+struct BatchRow {
+  KvCache* kv = nullptr;
+  int32_t token = 0;
+  uint32_t position = 0;  // all earlier positions of the sequence are in kv, or earlier in this batch
+};
+
+// What an observer sees of a layer, for training and for measuring recall; valid during the call.
+struct LayerObservation {
+  uint32_t layer = 0;
+  uint32_t num_rows = 0;
+  const float* early_input = nullptr;      // [num_rows, hidden_size]: what attention sees
+  const float* ffn_input = nullptr;        // [num_rows, hidden_size]: what the FFN sees
+  std::span<const uint32_t> positions;     // union of the rows' active sets, ascending
+  std::span<const uint64_t> active;        // [num_rows, Selector::WordsPerToken(ffn_size)]: chosen by the selector
+  const float* activations = nullptr;      // [num_rows, activation_stride]: by index into `positions`; 0 where not active
+  size_t activation_stride = 0;
+};
+using LayerObserver = FunctionRef<Status(const LayerObservation&)>;
+
+struct ForwardTimes {
+  uint64_t attention_ns = 0, ffn_ns = 0, select_ns = 0, output_ns = 0;
+};
+
+class OptForward {
+ public:
+  // `early` may be nullptr. max_rows: the largest batch; max_logit_rows: of these, how many logits are asked for at most.
+  // max_context: of any sequence.
+  OptForward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows, uint32_t max_logit_rows,
+             uint32_t max_context);
+
+  static uint64_t MemoryBytes(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows, uint32_t max_logit_rows,
+                              uint32_t max_context, bool early);
+
+  // Runs all layers; writes the KV of the rows; logits of the last `num_logit_rows` rows (at least 1). A NaN or infinity in the
+  // logits is kBadModel and names the first layer that made it.
+  Status Step(std::span<const BatchRow> rows, uint32_t num_logit_rows, const LayerObserver* observer = nullptr);
+  // [num_logit_rows, vocab_size], valid until the next Step.
+  std::span<const float> logits() const { return logits_; }
+
+  // --- layer by layer, for training ---
+  Status Embed(std::span<const BatchRow> rows);
+  // The residual stream of the rows, to be kept and put back between layers. // [max_rows, hidden_size]
+  std::span<float> residual() { return residual_; }
+  // `kv_layer`: the layer's index in the rows' KV caches.
+  Status RunLayer(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows, const LayerObserver* observer);
+
+  const ForwardTimes& times() const { return times_; }
+
+ private:
+  Status Attention(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows);
+  void AttendHead(uint32_t kv_layer, const BatchRow& row, uint32_t row_index, uint32_t head, int worker);
+  Status Ffn(uint32_t layer, std::span<const BatchRow> rows, const LayerObserver* observer);
+  Status ComputeActivations(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
+  void SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
+  void PrefetchEarly(uint32_t layer, const float* input, uint32_t num_rows);
+  // Lists the union of `num_rows` active sets into positions_ and counts_.
+  void ListUnion(uint32_t num_rows);
+  Status Output(std::span<const BatchRow> rows, uint32_t num_logit_rows);
+  // out [num_rows, out_stride] = matrix x [num_rows, x_stride] + bias (may be empty).
+  Status MatMul(uint32_t matrix, const float* x, size_t x_stride, uint32_t num_rows, std::span<const float> bias, float* out,
+                size_t out_stride);
+  void Normalize(std::span<const float> weight, std::span<const float> bias, const float* x, uint32_t num_rows, float* out);
+  void CheckFinite(uint32_t layer, uint32_t num_rows);
+
+  Weights& weights_;
+  const ModelConfig& config_;
+  Selector& selector_;
+  Selector* early_;
+  ThreadPool& pool_;
+  const uint32_t max_rows_;
+  const uint32_t max_context_;
+
+  std::vector<float> residual_;     // [max_rows, hidden_size]
+  std::vector<float> normed_;       // [max_rows, hidden_size]: attention's input
+  std::vector<float> q_, k_, v_;    // [max_rows, hidden_size]; q_ becomes attention's output
+  std::vector<float> ffn_input_;    // [max_rows, hidden_size]
+  std::vector<float> block_out_;    // [max_rows, hidden_size]
+  std::vector<float> embedding_;    // [max_rows, embedding_size], where project_in/out exist
+  std::vector<float> scores_;       // [num_threads, max_context]
+  std::vector<uint64_t> active_;    // [max_rows, words]
+  std::vector<uint32_t> positions_;  // [ffn_size]
+  std::vector<uint32_t> counts_;     // [ffn_size]
+  std::vector<float> activations_;   // [max_rows, ffn_size]
+  std::vector<float> products_;      // [max_rows, ffn_size]: of the members that became ready together
+  std::vector<float> logits_;        // [max_logit_rows, vocab_size]
+  int32_t first_bad_layer_ = -1;
+  ForwardTimes times_;
+};
+
+}  // namespace frugal

@@ -1,0 +1,74 @@
+#include "src/model/stream_ring.h"
+
+#include "src/base/bytes.h"
+
+namespace frugal {
+
+StreamRing::StreamRing(const File& file, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers, uint64_t tag_owner)
+    : file_(&file), reader_(&reader), buffer_bytes_(buffer_bytes), num_buffers_(num_buffers), tag_owner_(tag_owner) {}
+
+Result<StreamRing> StreamRing::Create(const File& file, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers,
+                                      uint64_t tag_owner) {
+  CHECK(num_buffers > 0);
+  StreamRing ring(file, reader, RoundUp(buffer_bytes, 4096), num_buffers, tag_owner);
+  FRUGAL_ASSIGN(ring.memory_, AlignedBuffer::Allocate(ring.buffer_bytes_ * num_buffers));
+  ring.ready_.assign(num_buffers, 0);
+  return ring;
+}
+
+void StreamRing::Start(std::span<const StreamGroup> groups, Order order, bool read_ahead) {
+  CHECK(next_submit_ == next_release_);  // nothing in flight, nothing in use
+  groups_ = groups;
+  order_ = order;
+  read_ahead_ = read_ahead;
+  next_submit_ = 0;
+  next_release_ = 0;
+  Advance();
+}
+
+void StreamRing::Advance() {
+  if (!read_ahead_) return;
+  while (next_submit_ - next_release_ < num_buffers_) {
+    if (order_ == Order::kOnce && next_submit_ == groups_.size()) return;
+    if (!TrySubmit(next_submit_)) return;
+  }
+}
+
+void StreamRing::Demand(uint64_t sequence) {
+  if (next_submit_ > sequence) return;
+  CHECK(sequence == next_submit_ && next_submit_ - next_release_ < num_buffers_);
+  TrySubmit(sequence);
+}
+
+bool StreamRing::TrySubmit(uint64_t sequence) {
+  const StreamGroup& wanted = group(sequence);
+  CHECK(wanted.extent.size_bytes <= buffer_bytes_);
+  const uint32_t buffer = static_cast<uint32_t>(sequence % num_buffers_);
+  const iovec destination = {memory_.data() + buffer * buffer_bytes_, wanted.extent.size_bytes};
+  WholeRead read;
+  read.file = file_;
+  read.offset_bytes = wanted.extent.offset_bytes;
+  read.destinations = {&destination, 1};
+  read.tag = tag_owner_ | buffer;
+  ready_[buffer] = 0;
+  if (!reader_->TrySubmit(read)) return false;
+  ++next_submit_;
+  return true;
+}
+
+bool StreamRing::ready(uint64_t sequence) const { return sequence < next_submit_ && ready_[sequence % num_buffers_] != 0; }
+
+const std::byte* StreamRing::data(uint64_t sequence) const {
+  DCHECK(ready(sequence));
+  return memory_.data() + (sequence % num_buffers_) * buffer_bytes_;
+}
+
+void StreamRing::Release(uint64_t sequence) {
+  CHECK(sequence == next_release_);
+  ++next_release_;
+  Advance();
+}
+
+void StreamRing::OnCompletion(const WholeCompletion& completion) { ready_[completion.tag & ~tag_owner_] = 1; }
+
+}  // namespace frugal

@@ -1,0 +1,128 @@
+#include "src/model/weight_plan.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "src/base/bytes.h"
+#include "src/format/packed_format.h"
+
+namespace frugal {
+namespace {
+
+constexpr uint64_t kReadAlignment = 4096;
+
+struct Piece {  // a tensor to be cut
+  uint32_t matrix = kNoMatrix;
+  uint32_t layer = 0;
+  uint64_t rows = 0, row_bytes = 0;
+  Extent extent;
+  uint64_t first_hash = 0;
+  uint64_t unit_bytes = 0;  // cuts lie on multiples of it
+};
+
+Piece MatrixPiece(const ModelFile& model, uint32_t id) {
+  const MatrixInfo& matrix = model.matrices()[id];
+  return {id, 0, matrix.rows, matrix.row_bytes, matrix.extent, matrix.first_hash, kHashChunkBytes};
+}
+
+Piece BundlePiece(const ModelFile& model, uint32_t layer) {
+  const BundleInfo& bundle = model.bundles()[layer];
+  return {kNoMatrix, layer, model.config().ffn_size, bundle.stride_bytes, bundle.extent, 0, kReadAlignment};
+}
+
+void Cut(const Piece& piece, uint64_t block_bytes, std::vector<WeightBlock>& blocks) {
+  // The fewest rows whose bytes are whole units.
+  const uint64_t unit_rows = piece.unit_bytes / std::gcd(piece.row_bytes, piece.unit_bytes);
+  const uint64_t wanted = std::max<uint64_t>(1, block_bytes / (unit_rows * piece.row_bytes)) * unit_rows;
+  for (uint64_t row = 0; row < piece.rows; row += wanted) {
+    WeightBlock block;
+    block.matrix = piece.matrix;
+    block.layer = piece.layer;
+    block.first_row = row;
+    block.num_rows = std::min(wanted, piece.rows - row);
+    block.extent = {piece.extent.offset_bytes + row * piece.row_bytes, block.num_rows * piece.row_bytes};
+    block.first_hash = piece.first_hash + row * piece.row_bytes / kHashChunkBytes;
+    blocks.push_back(block);
+  }
+}
+
+// Spreads `budget_bytes` of resident blocks evenly, so that there is always something to compute while reads fly.
+void ChooseResident(uint64_t budget_bytes, BlockLayout& layout) {
+  uint64_t total = 0;
+  for (const WeightBlock& block : layout.blocks) total += RoundUp(block.extent.size_bytes, kReadAlignment);
+  const double share = total == 0 ? 0.0 : std::min(1.0, static_cast<double>(budget_bytes) / static_cast<double>(total));
+  double credit = 0.0;
+  for (WeightBlock& block : layout.blocks) {
+    const uint64_t size = RoundUp(block.extent.size_bytes, kReadAlignment);
+    credit += share * static_cast<double>(size);
+    const bool fits = size <= budget_bytes - layout.resident_bytes;
+    if (!fits || (share < 1.0 && credit < static_cast<double>(size))) continue;
+    credit -= static_cast<double>(size);
+    block.resident = true;
+    block.memory_offset = layout.resident_bytes;
+    layout.resident_bytes += size;
+  }
+}
+
+void MakeGroups(uint64_t block_bytes, BlockLayout& layout) {
+  for (uint32_t i = 0; i < layout.blocks.size(); ++i) {
+    WeightBlock& block = layout.blocks[i];
+    if (block.resident) continue;
+    const uint64_t end = RoundUp(block.extent.end_bytes(), kReadAlignment);
+    const bool joins = [&] {
+      if (layout.groups.empty()) return false;
+      const StreamGroup& last = layout.groups.back();
+      return last.first_block + last.num_blocks == i && last.extent.end_bytes() == block.extent.offset_bytes &&
+             end - last.extent.offset_bytes <= block_bytes;
+    }();
+    if (!joins) layout.groups.push_back({{block.extent.offset_bytes, 0}, i, 0});
+    StreamGroup& group = layout.groups.back();
+    block.group = static_cast<uint32_t>(layout.groups.size() - 1);
+    block.memory_offset = block.extent.offset_bytes - group.extent.offset_bytes;
+    ++group.num_blocks;
+    group.extent.size_bytes = end - group.extent.offset_bytes;
+    layout.stream_buffer_bytes = std::max(layout.stream_buffer_bytes, group.extent.size_bytes);
+  }
+  for (const StreamGroup& group : layout.groups) layout.streamed_bytes += group.extent.size_bytes;
+}
+
+}  // namespace
+
+BlockLayout LayOutBlocks(const ModelFile& model, const WeightPlan& plan) {
+  const MatrixIds& ids = model.ids();
+  const uint32_t num_layers = model.config().num_layers;
+  BlockLayout layout;
+  std::vector<Piece> pieces;
+  const bool one_layer = plan.only_layer >= 0;
+  if (!one_layer && ids.output != ids.token_embedding) {
+    // Only rows of it are used; it is worth RAM only when everything fits.
+    if (plan.resident_bytes == ~uint64_t{0}) pieces.push_back(MatrixPiece(model, ids.token_embedding));
+  }
+  if (!one_layer && plan.resident_bytes == ~uint64_t{0}) pieces.push_back(MatrixPiece(model, ids.position_embedding));
+  if (!one_layer && ids.project_in != kNoMatrix) pieces.push_back(MatrixPiece(model, ids.project_in));
+  for (uint32_t layer = 0; layer < num_layers; ++layer) {
+    if (one_layer && static_cast<int32_t>(layer) != plan.only_layer) continue;
+    for (uint32_t id : {ModelFile::QId(layer), ModelFile::KId(layer), ModelFile::VId(layer), ModelFile::OId(layer)}) {
+      pieces.push_back(MatrixPiece(model, id));
+    }
+    if (plan.ffn == FfnPlacement::kBlocks) pieces.push_back(BundlePiece(model, layer));
+  }
+  if (!one_layer && ids.project_out != kNoMatrix) pieces.push_back(MatrixPiece(model, ids.project_out));
+  if (!one_layer) pieces.push_back(MatrixPiece(model, ids.output));
+
+  // All resident: a tensor is one block, so that a product is one call.
+  const bool all = plan.resident_bytes == ~uint64_t{0};
+  for (const Piece& piece : pieces) Cut(piece, all ? piece.extent.size_bytes : plan.block_bytes, layout.blocks);
+  ChooseResident(plan.resident_bytes, layout);
+  MakeGroups(plan.block_bytes, layout);
+  return layout;
+}
+
+BlockLayout LayOutScan(const ModelFile& model, uint32_t layer, uint64_t block_bytes) {
+  BlockLayout layout;
+  Cut(BundlePiece(model, layer), block_bytes, layout.blocks);
+  MakeGroups(block_bytes, layout);
+  return layout;
+}
+
+}  // namespace frugal

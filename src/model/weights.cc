@@ -1,0 +1,395 @@
+#include "src/model/weights.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "src/base/bytes.h"
+#include "src/base/clock.h"
+#include "src/format/packed_format.h"
+#include "src/model/weights_internal.h"
+
+namespace frugal {
+
+// Reads are drained by their owners before their memory goes: the rings' memory lies in stream_ and scan_, the cache drains itself.
+Weights::~Weights() {
+  if (reader_ != nullptr) DrainAndDiscard(*reader_);
+}
+
+std::span<const float> Weights::vector(uint32_t layer, LayerVector which) const {
+  return {vectors_.data() + vector_at_[layer][static_cast<size_t>(which)], model_.vector(layer, which).size};
+}
+
+std::span<const float> Weights::final_norm(size_t which) const {
+  return {vectors_.data() + final_norm_at_[which], model_.config().hidden_size};
+}
+
+void Weights::Dispatch(std::span<const WholeCompletion> completions) {
+  for (const WholeCompletion& completion : completions) {
+    Status status;
+    if ((completion.tag & BundleCache::kTagOwner) != 0) {
+      status = cache_->OnCompletion(completion);
+    } else if ((completion.tag & kDirectTag) != 0) {
+      --direct_pending_;
+      // Direct() names what it was reading; here the failure is kept for it.
+      if (completion.failed) status = MakeError(ErrorCode::kIo, "{}", DescribeFailure(completion.failure));
+    } else if (completion.failed) {
+      status = StreamError(completion.failure);
+    } else if ((completion.tag & kStreamTag) != 0) {
+      stream_->OnCompletion(completion);
+    } else {
+      scan_->OnCompletion(completion);
+    }
+    if (!status && !error_.has_value()) error_ = std::move(status).error();
+  }
+  if (cache_ != nullptr) cache_->SubmitQueued();
+}
+
+void Weights::Poll() {
+  if (reader_->num_pending() == 0) return;
+  std::array<WholeCompletion, 32> completions;
+  const size_t count = reader_->Reap(completions, WaitMode::kPoll);
+  Dispatch({completions.data(), count});
+}
+
+Status Weights::TakeError() {
+  if (!error_.has_value()) return {};
+  return *error_;  // kept: after an error every further call fails the same way
+}
+
+Status Weights::WaitSome() {
+  FRUGAL_TRY(TakeError());
+  CHECK(reader_->num_pending() > 0);
+  std::array<WholeCompletion, 32> completions;
+  const uint64_t start = NowNs();
+  const size_t count = reader_->Reap(completions, WaitMode::kBlock);
+  stall_ns_ += NowNs() - start;
+  Dispatch({completions.data(), count});
+  return TakeError();
+}
+
+Status Weights::WaitForGroup(StreamRing& ring, uint64_t sequence) {
+  while (!ring.ready(sequence)) {
+    ring.Advance();
+    ring.Demand(sequence);
+    FRUGAL_TRY(WaitSome());
+  }
+  return {};
+}
+
+Result<const std::byte*> Weights::BlockData(uint32_t index, std::optional<uint64_t>* release) {
+  const WeightBlock& block = layout_.blocks[index];
+  release->reset();
+  if (block.resident) return resident_.data() + block.memory_offset;
+  const uint64_t sequence = stream_base_ + block.group;
+  CHECK(sequence == stream_->next_to_release());  // asked for in the order of the forward pass
+  FRUGAL_TRY(WaitForGroup(*stream_, sequence));
+  const std::byte* data = stream_->data(sequence) + block.memory_offset;
+  if (plan_.verify == VerifyMode::kAlways || (plan_.verify == VerifyMode::kFirst && block_verified_[index] == 0)) {
+    FRUGAL_TRY(VerifyBlock(block, data));
+    block_verified_[index] = 1;
+  }
+  const StreamGroup& group = layout_.groups[block.group];
+  if (index + 1 == group.first_block + group.num_blocks) *release = sequence;
+  return data;
+}
+
+Status Weights::ForEachRowBlock(uint32_t matrix, FunctionRef<void(const RowBlock&)> fn) {
+  const uint32_t first = matrix_first_block_[matrix];
+  CHECK(first != kNoMatrix);
+  const size_t row_bytes = model_.matrices()[matrix].row_bytes;
+  for (uint32_t i = first; i < layout_.blocks.size() && layout_.blocks[i].matrix == matrix; ++i) {
+    std::optional<uint64_t> release;
+    FRUGAL_ASSIGN(const std::byte* data, BlockData(i, &release));
+    fn({layout_.blocks[i].first_row, layout_.blocks[i].num_rows, RowSet{data, row_bytes, nullptr}});
+    if (release) stream_->Release(*release);
+    FRUGAL_TRY(TakeError());
+  }
+  return {};
+}
+
+Status Weights::ReadRow(uint32_t matrix, uint64_t row, std::span<float> out) {
+  const MatrixInfo& info = model_.matrices()[matrix];
+  CHECK(row < info.rows && out.size() == info.columns);
+  const uint32_t first = matrix_first_block_[matrix];
+  for (uint32_t i = first; first != kNoMatrix && i < layout_.blocks.size() && layout_.blocks[i].matrix == matrix; ++i) {
+    const WeightBlock& block = layout_.blocks[i];
+    if (!block.resident || row < block.first_row || row >= block.first_row + block.num_rows) continue;
+    ConvertToFloat(info.dtype, resident_.data() + block.memory_offset + (row - block.first_row) * info.row_bytes, info.columns,
+                   out.data());
+    return {};
+  }
+  // Whole hash chunks are read, so that the row can be verified.
+  const uint64_t begin = RoundDown(row * info.row_bytes, kHashChunkBytes);
+  const uint64_t end = std::min(RoundUp((row + 1) * info.row_bytes, kHashChunkBytes), info.extent.size_bytes);
+  const std::span<std::byte> bytes = row_scratch_.bytes().first(RoundUp(end - begin, 4096));
+  FRUGAL_TRY(Direct(info.extent.offset_bytes + begin, bytes, fmt::format("{}: row {}", info.name, row)));
+  if (plan_.verify != VerifyMode::kOff) {
+    FRUGAL_TRY(VerifyChunks(info.name, info.row_bytes, begin, info.first_hash + begin / kHashChunkBytes,
+                            bytes.first(end - begin), info.extent.offset_bytes + begin));
+  }
+  ConvertToFloat(info.dtype, bytes.data() + (row * info.row_bytes - begin), info.columns, out.data());
+  return {};
+}
+
+// Reads into memory and waits; other reads go on meanwhile.
+Status Weights::Direct(uint64_t offset_bytes, std::span<std::byte> destination, const std::string& what) {
+  FRUGAL_TRY(TakeError());
+  const auto fail = [&](Error error) {
+    if (error.code == ErrorCode::kIo) error = WithContext(std::move(error), what);
+    return WithContext(std::move(error), file_.path());
+  };
+  uint64_t submitted = 0;
+  while (submitted < destination.size() || direct_pending_ > 0) {
+    while (submitted < destination.size()) {
+      const uint64_t size = std::min<uint64_t>(destination.size() - submitted, kMiB);
+      const iovec part = {destination.data() + submitted, size};
+      if (!reader_->TrySubmit({&file_, offset_bytes + submitted, {&part, 1}, kDirectTag})) break;
+      ++direct_pending_;
+      submitted += size;
+    }
+    std::array<WholeCompletion, 32> completions;
+    const uint64_t start = NowNs();
+    const size_t count = reader_->Reap(completions, WaitMode::kBlock);
+    stall_ns_ += NowNs() - start;
+    Dispatch({completions.data(), count});
+    if (error_.has_value()) {
+      DrainAndDiscard(*reader_);  // the destination is the caller's
+      direct_pending_ = 0;
+      if (error_->message.find(file_.path()) == std::string::npos) error_ = fail(*std::move(error_));
+      return *error_;
+    }
+  }
+  return {};
+}
+
+Status Weights::BeginBundles(uint32_t layer, std::span<const uint32_t> positions, std::span<const uint32_t> counts,
+                             uint32_t num_tokens) {
+  CHECK(open_.source == BundleSource::kNone);
+  open_ = {};
+  open_.layer = layer;
+  open_.positions = positions;
+  if (cache_ == nullptr) {
+    open_.source = BundleSource::kBlocks;
+    open_.block = bundle_first_block_[layer];
+    return TakeError();
+  }
+  const uint32_t ffn_size = model_.config().ffn_size;
+  // A prompt's union of active neurons is most of the layer: large sequential reads past the cache are cheaper.
+  if (num_tokens > 1 && scan_.has_value() && positions.size() * 2 >= ffn_size) {
+    open_.source = BundleSource::kScan;
+    scan_layout_ = LayOutScan(model_, layer, plan_.block_bytes);
+    scan_->Start(scan_layout_.groups, StreamRing::Order::kOnce, plan_.overlap);
+    return TakeError();
+  }
+  open_.source = BundleSource::kCache;
+  cache_->NoteUses(layer, positions, counts);
+  open_.wave_cap = positions.size();
+  std::fill(kept_slots_.begin(), kept_slots_.end(), BundleCache::kNoSlot);
+  if (positions.size() > cache_->num_slots()) {
+    // The set goes through the slots in waves; a wave must not push out what a later wave of this set would hit.
+    open_.wave_cap = std::max<size_t>(1, cache_->num_slots() / 4);
+    cache_->PinPresent(layer, positions, cache_->num_slots() / 4, kept_slots_);
+  }
+  return TakeError();
+}
+
+Result<BundleWave> Weights::NextWave() {
+  open_.num_given = 0;
+  switch (open_.source) {
+    case BundleSource::kBlocks:
+      return NextBlockWave();
+    case BundleSource::kScan:
+      return NextScanWave();
+    case BundleSource::kCache:
+      return NextCacheWave();
+    case BundleSource::kNone:
+      break;
+  }
+  CHECK(false);
+  return BundleWave{};
+}
+
+// Members of the active list that lie in the block; rows count from the block's start.
+BundleWave Weights::MakeBlockWave(const WeightBlock& block, const std::byte* data) {
+  BundleWave wave;
+  wave.begin = wave.end = open_.cursor;
+  while (wave.end < open_.positions.size() && open_.positions[wave.end] < block.first_row + block.num_rows) {
+    wave_index_[wave.end] = static_cast<uint32_t>(open_.positions[wave.end] - block.first_row);
+    ++wave.end;
+  }
+  wave.rows = {data, static_cast<size_t>(model_.bundles()[block.layer].stride_bytes), wave_index_.data() + wave.begin};
+  open_.cursor = wave.end;
+  open_.wave = wave;
+  return wave;
+}
+
+Result<BundleWave> Weights::NextBlockWave() {
+  const auto in_layer = [this](uint32_t i) {
+    return i < layout_.blocks.size() && layout_.blocks[i].matrix == kNoMatrix && layout_.blocks[i].layer == open_.layer;
+  };
+  while (in_layer(open_.block)) {
+    const uint32_t index = open_.block++;
+    FRUGAL_ASSIGN(const std::byte* data, BlockData(index, &open_.release));
+    if (!layout_.blocks[index].resident) block_ffn_bytes_ += layout_.blocks[index].extent.size_bytes;
+    const BundleWave wave = MakeBlockWave(layout_.blocks[index], data);
+    if (wave.end > wave.begin) return wave;
+    EndWave();
+  }
+  return BundleWave{open_.cursor, open_.cursor, {}};
+}
+
+Result<BundleWave> Weights::NextScanWave() {
+  while (open_.block < scan_layout_.blocks.size()) {
+    const WeightBlock& block = scan_layout_.blocks[open_.block];
+    FRUGAL_TRY(WaitForGroup(*scan_, block.group));
+    const std::byte* data = scan_->data(block.group) + block.memory_offset;
+    if (plan_.verify == VerifyMode::kAlways || (plan_.verify == VerifyMode::kFirst && scan_verified_[open_.layer] == 0)) {
+      FRUGAL_TRY(VerifyBundles(block, data));
+    }
+    block_ffn_bytes_ += block.extent.size_bytes;
+    const StreamGroup& group = scan_layout_.groups[block.group];
+    ++open_.block;
+    open_.release.reset();
+    if (open_.block == group.first_block + group.num_blocks) open_.release = block.group;
+    const BundleWave wave = MakeBlockWave(block, data);
+    if (wave.end > wave.begin) return wave;
+    EndWave();
+  }
+  scan_verified_[open_.layer] = 1;
+  return BundleWave{open_.cursor, open_.cursor, {}};
+}
+
+Result<BundleWave> Weights::NextCacheWave() {
+  const auto acquire = [this] {
+    const size_t wanted = std::min(open_.wave_cap, open_.positions.size() - open_.cursor);
+    const size_t taken = cache_->Acquire(open_.layer, open_.positions.subspan(open_.cursor, wanted),
+                                         std::span<uint32_t>(wave_index_).subspan(open_.cursor));
+    open_.cursor += taken;
+    return taken;
+  };
+  BundleWave wave;
+  if (open_.ahead_end > open_.ahead_begin) {
+    wave.begin = open_.ahead_begin;
+    wave.end = open_.ahead_end;
+    open_.ahead_begin = open_.ahead_end = 0;
+  } else {
+    wave.begin = open_.cursor;
+    size_t taken = 0;
+    while (open_.cursor < open_.positions.size() && (taken = acquire()) == 0) {
+      // Every slot is held by a guess, by a hit kept for later, or by a read that is still going on.
+      cache_->ReleasePrefetched();
+      cache_->Unpin(kept_slots_);
+      std::fill(kept_slots_.begin(), kept_slots_.end(), BundleCache::kNoSlot);
+      if (cache_->num_reading() > 0) FRUGAL_TRY(WaitSome());
+    }
+    wave.end = wave.begin + taken;
+  }
+  std::fill(given_.begin(), given_.begin() + static_cast<std::ptrdiff_t>(wave.end - wave.begin), uint8_t{0});
+  wave.rows = {cache_->slots_base(), static_cast<size_t>(cache_->stride_bytes()), wave_index_.data() + wave.begin};
+  open_.wave = wave;
+  if (plan_.overlap && wave.end > wave.begin && open_.cursor < open_.positions.size()) {
+    open_.ahead_begin = open_.cursor;
+    open_.ahead_end = open_.ahead_begin + acquire();
+  }
+  FRUGAL_TRY(TakeError());
+  return wave;
+}
+
+Result<std::span<const uint32_t>> Weights::NextReady(RowSet* rows) {
+  const size_t size = open_.wave.end - open_.wave.begin;
+  size_t count = 0;
+  if (open_.source != BundleSource::kCache) {
+    if (open_.num_given == 0) {
+      for (; count < size; ++count) ready_members_[count] = static_cast<uint32_t>(count);
+    }
+    *rows = open_.wave.rows;
+    open_.num_given = size;
+    return std::span<const uint32_t>(ready_members_.data(), count);
+  }
+  FRUGAL_TRY(TakeError());
+  if (!plan_.overlap && plan_.cache.bundling == Bundling::kTogether) FRUGAL_TRY(FinishWave());
+  while (open_.num_given < size && count == 0) {
+    for (size_t i = 0; i < size; ++i) {
+      const uint32_t slot = wave_index_[open_.wave.begin + i];
+      if (given_[i] != 0 || !cache_->up_ready(slot)) continue;
+      given_[i] = 1;
+      ready_members_[count] = static_cast<uint32_t>(i);
+      ready_rows_[count] = slot;
+      ++count;
+    }
+    if (count == 0) FRUGAL_TRY(WaitSome());
+  }
+  open_.num_given += count;
+  *rows = {cache_->slots_base(), static_cast<size_t>(cache_->stride_bytes()), ready_rows_.data()};
+  return std::span<const uint32_t>(ready_members_.data(), count);
+}
+
+Status Weights::FinishWave() {
+  if (open_.source != BundleSource::kCache) return TakeError();
+  for (size_t i = open_.wave.begin; i < open_.wave.end; ++i) {
+    while (!cache_->ready(wave_index_[i])) FRUGAL_TRY(WaitSome());
+  }
+  return TakeError();
+}
+
+void Weights::EndWave() {
+  if (open_.source == BundleSource::kCache) {
+    cache_->Unpin(std::span<const uint32_t>(wave_index_).subspan(open_.wave.begin, open_.wave.end - open_.wave.begin));
+  } else if (open_.release) {
+    (open_.source == BundleSource::kScan ? *scan_ : *stream_).Release(*open_.release);
+    open_.release.reset();
+  }
+  open_.wave.begin = open_.wave.end;
+}
+
+void Weights::EndBundles() {
+  if (open_.source == BundleSource::kCache) {
+    cache_->Unpin(kept_slots_);
+    cache_->ReleasePrefetched();
+  }
+  if (open_.source == BundleSource::kScan) cache_->ReleasePrefetched();
+  open_.source = BundleSource::kNone;
+}
+
+void Weights::Prefetch(uint32_t layer, std::span<const uint32_t> positions) {
+  if (cache_ != nullptr) cache_->Prefetch(layer, positions);
+}
+
+Status Weights::EndStep() {
+  if (cache_ != nullptr) cache_->EndStep();
+  stream_base_ += layout_.groups.size();
+  return TakeError();
+}
+
+const std::byte* Weights::PeekBundle(uint32_t layer, uint32_t position) const {
+  if (cache_ == nullptr) return nullptr;
+  const uint32_t slot = cache_->FindReady(layer, position);
+  if (slot == BundleCache::kNoSlot) return nullptr;
+  return cache_->slots_base() + slot * cache_->stride_bytes();
+}
+
+Status Weights::ReadBundle(uint32_t layer, uint32_t position, std::span<std::byte> out) {
+  const BundleInfo& bundle = model_.bundles()[layer];
+  return Direct(bundle.extent.offset_bytes + position * bundle.stride_bytes, out.first(bundle.stride_bytes),
+                fmt::format("{}: row {}", bundle.name, position));
+}
+
+WeightsStatistics Weights::statistics() const {
+  WeightsStatistics statistics;
+  statistics.reads = reader_->statistics();
+  statistics.stall_ns = stall_ns_;
+  statistics.hash_bytes = hash_bytes_;
+  statistics.ffn_bytes_read = block_ffn_bytes_;
+  if (cache_ != nullptr) {
+    statistics.cache = cache_->statistics();
+    uint64_t bundle_bytes = cache_->stride_bytes();
+    if (plan_.cache.bundling == Bundling::kHalves) {
+      const uint64_t up_bytes = cache_->space().up_bytes;
+      bundle_bytes += RoundUp(up_bytes, kSectorBytes) - RoundDown(up_bytes, kSectorBytes);
+    }
+    statistics.ffn_bytes_read += (statistics.cache.num_misses + statistics.cache.num_prefetched) * bundle_bytes;
+  }
+  return statistics;
+}
+
+}  // namespace frugal

@@ -1,0 +1,258 @@
+// Opening: hashes, vectors, what is resident, the cache and the streams; and verification, wherever bytes come from.
+#include <algorithm>
+#include <array>
+
+#include "src/base/bytes.h"
+#include "src/format/packed_format.h"
+#include "src/model/weights.h"
+#include "src/model/weights_internal.h"
+
+namespace frugal {
+namespace {
+
+// Reads that may be pending at once: as deep as the queue, and the same again waiting.
+uint32_t ReaderCapacity(uint32_t queue_depth) { return queue_depth * 2; }
+
+uint64_t MaxRowScratchBytes(const ModelFile& model) {
+  uint64_t most = 0;
+  for (const MatrixInfo& matrix : model.matrices()) most = std::max(most, matrix.row_bytes);
+  for (const BundleInfo& bundle : model.bundles()) most = std::max(most, bundle.stride_bytes);
+  return RoundUp(most, kHashChunkBytes) + 2 * kHashChunkBytes;
+}
+
+}  // namespace
+
+Weights::Weights(const ModelFile& model, const WeightPlan& plan, File file)
+    : model_(model), plan_(plan), file_(std::move(file)) {}
+
+uint64_t Weights::VectorBytes(const ModelFile& model) { return model.vector_floats() * sizeof(float); }
+
+uint64_t Weights::HashTableBytes(const ModelFile& model, const WeightPlan& plan) {
+  if (plan.verify == VerifyMode::kOff) return 0;
+  return (model.num_hashes() + uint64_t{model.config().num_layers} * model.config().ffn_size) * sizeof(uint64_t);
+}
+
+uint64_t Weights::ScratchBytes(const ModelFile& model) {
+  return uint64_t{model.config().ffn_size} * (4 * sizeof(uint32_t) + 1) + MaxRowScratchBytes(model);
+}
+
+uint64_t Weights::ReaderBytes(const WeightsOptions& options) {
+  ReaderOptions reader;
+  reader.backend = options.backend;
+  reader.queue_depth = options.queue_depth;
+  reader.num_pread_threads = options.num_pread_threads;
+  return ReaderMemoryBytes(reader) + WholeReader::MemoryBytes(ReaderCapacity(options.queue_depth));
+}
+
+Result<std::unique_ptr<Weights>> Weights::Open(const ModelFile& model, const WeightPlan& plan, const WeightsOptions& options) {
+  FRUGAL_ASSIGN(File file, File::Open(model.path(), options.direct, kSectorBytes));
+  std::unique_ptr<Weights> weights(new Weights(model, plan, std::move(file)));
+  FRUGAL_TRY(weights->Load(options));
+  return weights;
+}
+
+Status Weights::Load(const WeightsOptions& options) {
+  const uint32_t ffn_size = model_.config().ffn_size;
+  wave_index_.resize(ffn_size);
+  kept_slots_.assign(ffn_size, BundleCache::kNoSlot);
+  ready_members_.resize(ffn_size);
+  ready_rows_.resize(ffn_size);
+  given_.resize(ffn_size);
+  FRUGAL_ASSIGN(row_scratch_, AlignedBuffer::Allocate(MaxRowScratchBytes(model_)));
+  layout_ = LayOutBlocks(model_, plan_);
+  block_verified_.assign(layout_.blocks.size(), 0);
+  scan_verified_.assign(model_.config().num_layers, 0);
+  FRUGAL_ASSIGN(resident_, AlignedBuffer::Allocate(layout_.resident_bytes));
+
+  ReaderOptions reader_options;
+  reader_options.backend = options.backend;
+  reader_options.queue_depth = options.queue_depth;
+  reader_options.num_pread_threads = options.num_pread_threads;
+  const int fd = file_.fd();
+  reader_options.fds = {&fd, 1};
+  FRUGAL_ASSIGN(OpenedReader opened, OpenReader(reader_options));
+  reader_note_ = opened.note;
+  if (options.decorate_reader) opened.reader = options.decorate_reader(std::move(opened.reader));
+  reader_ = std::make_unique<WholeReader>(std::move(opened.reader), ReaderCapacity(options.queue_depth));
+
+  FRUGAL_TRY(LoadHashes());
+  FRUGAL_TRY(LoadVectors());
+  FRUGAL_TRY(LoadResident());
+  if (plan_.ffn == FfnPlacement::kOnDemand) FRUGAL_TRY(OpenCache());
+  if (!layout_.groups.empty()) {
+    FRUGAL_ASSIGN(StreamRing ring,
+                  StreamRing::Create(file_, *reader_, layout_.stream_buffer_bytes, plan_.num_stream_buffers, kStreamTag));
+    stream_.emplace(std::move(ring));
+    stream_->Start(layout_.groups, StreamRing::Order::kCyclic, plan_.overlap);
+  }
+  return TakeError();
+}
+
+Status Weights::LoadHashes() {
+  const uint32_t num_layers = model_.config().num_layers;
+  const uint64_t ffn_size = model_.config().ffn_size;
+  const auto read = [this](const Extent& extent, std::span<uint64_t> out, const std::string& what) -> Status {
+    FRUGAL_ASSIGN(AlignedBuffer buffer, AlignedBuffer::Allocate(RoundUp(extent.size_bytes, 4096)));
+    FRUGAL_TRY(Direct(extent.offset_bytes, buffer.bytes(), what));
+    std::memcpy(out.data(), buffer.data(), extent.size_bytes);
+    return {};
+  };
+  std::vector<uint64_t> hash_of_hashes(num_layers + 2);
+  FRUGAL_TRY(read(model_.hash_of_hashes(), hash_of_hashes, kHashOfHashesName));
+  content_hash_ = HashBytes(std::as_bytes(std::span<const uint64_t>(hash_of_hashes)));
+  if (plan_.verify == VerifyMode::kOff) return {};
+  const auto check = [&](std::span<const uint64_t> hashes, uint32_t index, const std::string& name) -> Status {
+    if (HashBytes(std::as_bytes(hashes)) == hash_of_hashes[index]) return {};
+    return BadModel("{}: {}: row {} at offset {}: the hashes do not match their own hash: the file is damaged", file_.path(), name, 0,
+                    model_.gguf().FindTensor(name)->extent.offset_bytes);
+  };
+  bundle_hashes_.resize(num_layers * ffn_size);
+  for (uint32_t layer = 0; layer < num_layers; ++layer) {
+    const std::span<uint64_t> hashes = std::span<uint64_t>(bundle_hashes_).subspan(layer * ffn_size, ffn_size);
+    FRUGAL_TRY(read(model_.bundles()[layer].hashes, hashes, BundleHashesName(layer)));
+    FRUGAL_TRY(check(hashes, layer, BundleHashesName(layer)));
+  }
+  tensor_hashes_.resize(model_.num_hashes());
+  FRUGAL_TRY(read(model_.tensor_hashes(), tensor_hashes_, kTensorHashesName));
+  return check(tensor_hashes_, num_layers, kTensorHashesName);
+}
+
+Status Weights::LoadVector(const VectorInfo& info, std::span<float> out, AlignedBuffer& scratch) {
+  const std::span<std::byte> bytes = scratch.bytes().first(RoundUp(info.extent.size_bytes, 4096));
+  FRUGAL_TRY(Direct(info.extent.offset_bytes, bytes, info.name));
+  if (plan_.verify != VerifyMode::kOff) {
+    FRUGAL_TRY(VerifyChunks(info.name, TraitsOf(info.dtype).block_bytes, 0, info.first_hash, bytes.first(info.extent.size_bytes),
+                            info.extent.offset_bytes));
+  }
+  ConvertToFloat(info.dtype, bytes.data(), info.size, out.data());
+  return {};
+}
+
+Status Weights::LoadVectors() {
+  vectors_.resize(model_.vector_floats());
+  const uint64_t largest = std::max(model_.config().ffn_size, model_.config().hidden_size);
+  FRUGAL_ASSIGN(AlignedBuffer scratch, AlignedBuffer::Allocate(RoundUp(largest * sizeof(float), 4096)));
+  size_t at = 0;
+  const auto load = [&](const VectorInfo& info, size_t* where) -> Status {
+    *where = at;
+    FRUGAL_TRY(LoadVector(info, std::span<float>(vectors_).subspan(at, info.size), scratch));
+    at += info.size;
+    return {};
+  };
+  vector_at_.resize(model_.config().num_layers);
+  for (uint32_t layer = 0; layer < model_.config().num_layers; ++layer) {
+    for (size_t i = 0; i < kNumLayerVectors; ++i) {
+      FRUGAL_TRY(load(model_.vector(layer, static_cast<LayerVector>(i)), &vector_at_[layer][i]));
+    }
+  }
+  for (size_t i = 0; i < 2; ++i) {
+    if (model_.final_norm()[i].size > 0) FRUGAL_TRY(load(model_.final_norm()[i], &final_norm_at_[i]));
+  }
+  return {};
+}
+
+Status Weights::LoadResident() {
+  matrix_first_block_.assign(model_.matrices().size(), kNoMatrix);
+  bundle_first_block_.assign(model_.config().num_layers, 0);
+  for (uint32_t i = static_cast<uint32_t>(layout_.blocks.size()); i-- > 0;) {
+    const WeightBlock& block = layout_.blocks[i];
+    (block.matrix != kNoMatrix ? matrix_first_block_[block.matrix] : bundle_first_block_[block.layer]) = i;
+    if (!block.resident) continue;
+    const std::string& name = block.matrix != kNoMatrix ? model_.matrices()[block.matrix].name : model_.bundles()[block.layer].name;
+    const std::span<std::byte> bytes =
+        resident_.bytes().subspan(block.memory_offset, RoundUp(block.extent.size_bytes, 4096));
+    FRUGAL_TRY(Direct(block.extent.offset_bytes, bytes, name));
+    if (plan_.verify != VerifyMode::kOff) FRUGAL_TRY(VerifyBlock(block, bytes.data()));
+  }
+  return {};
+}
+
+Status Weights::OpenCache() {
+  BundleSpace space;
+  space.file = &file_;
+  space.num_layers = model_.config().num_layers;
+  space.bundles_per_layer = model_.config().ffn_size;
+  space.stride_bytes = model_.bundles()[0].stride_bytes;
+  space.up_bytes = model_.bundles()[0].down_offset_bytes;
+  for (const BundleInfo& bundle : model_.bundles()) {
+    space.layer_offset_bytes.push_back(bundle.extent.offset_bytes);
+    space.layer_tensor_names.push_back(bundle.name);
+  }
+  space.hashes = bundle_hashes_;
+  CacheOptions options = plan_.cache;
+  options.verify = plan_.verify;
+  FRUGAL_ASSIGN(cache_, BundleCache::Create(space, options, *reader_));
+  if (plan_.num_scan_buffers > 0) {
+    uint64_t largest = 0;
+    for (uint32_t layer = 0; layer < space.num_layers; ++layer) {
+      largest = std::max(largest, LayOutScan(model_, layer, plan_.block_bytes).stream_buffer_bytes);
+    }
+    FRUGAL_ASSIGN(StreamRing ring, StreamRing::Create(file_, *reader_, largest, plan_.num_scan_buffers, kScanTag));
+    scan_.emplace(std::move(ring));
+  }
+  return {};
+}
+
+Result<size_t> Weights::PinPopular(uint32_t layer, std::span<const uint32_t> positions) {
+  const size_t room = cache_->num_slots() / 2 - std::min(num_popular_, cache_->num_slots() / 2);
+  const size_t wanted = std::min({positions.size(), room, wave_index_.size()});
+  const size_t taken = cache_->PinForGood(layer, positions.first(wanted), wave_index_);
+  for (size_t i = 0; i < taken; ++i) {
+    while (!cache_->ready(wave_index_[i])) FRUGAL_TRY(WaitSome());
+  }
+  num_popular_ += static_cast<uint32_t>(taken);
+  return taken;
+}
+
+// `bytes` begin at byte `first_byte` of the tensor, which is the start of the chunk whose hash is tensor_hashes_[first_hash].
+Status Weights::VerifyChunks(const std::string& name, uint64_t row_bytes, uint64_t first_byte, uint64_t first_hash,
+                             std::span<const std::byte> bytes, uint64_t file_offset) {
+  hash_bytes_ += bytes.size();
+  for (uint64_t at = 0, chunk = 0; at < bytes.size(); at += kHashChunkBytes, ++chunk) {
+    const uint64_t size = std::min<uint64_t>(kHashChunkBytes, bytes.size() - at);
+    if (HashBytes(bytes.subspan(at, size)) == tensor_hashes_[first_hash + chunk]) continue;
+    const uint64_t first_row = (first_byte + at) / row_bytes;
+    const uint64_t last_row = (first_byte + at + size - 1) / row_bytes;
+    return BadModel("{}: {}: row {} to {} at offset {}: these bytes do not match their hash: the file is damaged", file_.path(),
+                    name, first_row, last_row, file_offset + at);
+  }
+  return {};
+}
+
+Status Weights::VerifyBundles(const WeightBlock& block, const std::byte* bytes) {
+  const BundleInfo& bundle = model_.bundles()[block.layer];
+  hash_bytes_ += block.extent.size_bytes;
+  const uint64_t* hashes = bundle_hashes_.data() + uint64_t{block.layer} * model_.config().ffn_size + block.first_row;
+  for (uint64_t i = 0; i < block.num_rows; ++i) {
+    if (HashBytes({bytes + i * bundle.stride_bytes, bundle.stride_bytes}) == hashes[i]) continue;
+    return BadModel("{}: {}: row {} at offset {}: its bytes do not match their hash: the file is damaged", file_.path(),
+                    bundle.name, block.first_row + i, block.extent.offset_bytes + i * bundle.stride_bytes);
+  }
+  return {};
+}
+
+Status Weights::VerifyBlock(const WeightBlock& block, const std::byte* bytes) {
+  if (block.matrix == kNoMatrix) return VerifyBundles(block, bytes);
+  const MatrixInfo& matrix = model_.matrices()[block.matrix];
+  return VerifyChunks(matrix.name, matrix.row_bytes, block.first_row * matrix.row_bytes, block.first_hash,
+                      {bytes, block.extent.size_bytes}, block.extent.offset_bytes);
+}
+
+Error Weights::StreamError(const ReadFailure& failure) const {
+  const auto describe = [&](const std::string& name, const Extent& extent, uint64_t row_bytes) {
+    return MakeError(ErrorCode::kIo, "{}: {}: row {}: {}", file_.path(), name, (failure.offset_bytes - extent.offset_bytes) / row_bytes,
+                     DescribeFailure(failure));
+  };
+  const auto holds = [&](const Extent& extent) {
+    return failure.offset_bytes >= extent.offset_bytes && failure.offset_bytes < RoundUp(extent.end_bytes(), 4096);
+  };
+  for (const MatrixInfo& matrix : model_.matrices()) {
+    if (holds(matrix.extent)) return describe(matrix.name, matrix.extent, matrix.row_bytes);
+  }
+  for (const BundleInfo& bundle : model_.bundles()) {
+    if (holds(bundle.extent)) return describe(bundle.name, bundle.extent, bundle.stride_bytes);
+  }
+  return MakeError(ErrorCode::kIo, "{}: {}", file_.path(), DescribeFailure(failure));
+}
+
+}  // namespace frugal

@@ -1,0 +1,90 @@
+#include <algorithm>
+
+#include "src/base/check.h"
+#include "src/kernels/kernels.h"
+#include "src/select/low_rank_predictor.h"
+#include "src/select/selector.h"
+
+namespace frugal {
+namespace {
+
+constexpr uint32_t kRankRowsPerTile = 16;
+constexpr uint32_t kNeuronsPerTile = 256;  // a multiple of 64: tiles never share a word of the bitmap
+
+uint32_t MaxRank(const std::vector<LowRankFactors>& layers) {
+  uint32_t max_rank = 0;
+  for (const LowRankFactors& layer : layers) max_rank = std::max(max_rank, layer.rank);
+  return max_rank;
+}
+
+void SetAll(uint32_t ffn_size, uint32_t num_tokens, std::span<uint64_t> active) {
+  const uint32_t words = Selector::WordsPerToken(ffn_size);
+  CHECK(active.size() >= size_t{num_tokens} * words);
+  std::fill_n(active.begin(), size_t{num_tokens} * words, ~uint64_t{0});
+  if (ffn_size % 64 == 0) return;
+  for (uint32_t t = 0; t < num_tokens; ++t) active[(t + 1) * words - 1] = (uint64_t{1} << (ffn_size % 64)) - 1;
+}
+
+}  // namespace
+
+void AllSelector::Select(uint32_t, const float*, uint32_t num_tokens, std::span<uint64_t> active, ThreadPool&,
+                         FunctionRef<void()>) {
+  SetAll(ffn_size_, num_tokens, active);
+}
+
+LowRankPredictor::LowRankPredictor(uint32_t hidden_size, uint32_t ffn_size, uint32_t max_tokens, std::vector<LowRankFactors> layers)
+    : hidden_size_(hidden_size),
+      ffn_size_(ffn_size),
+      max_tokens_(max_tokens),
+      layers_(std::move(layers)),
+      projected_(size_t{max_tokens} * MaxRank(layers_)),
+      scores_(size_t{max_tokens} * ffn_size) {}
+
+uint64_t LowRankPredictor::ScratchBytes(uint32_t max_rank, uint32_t ffn_size, uint32_t max_tokens) {
+  return uint64_t{max_tokens} * (max_rank + ffn_size) * sizeof(float);
+}
+
+void LowRankPredictor::Select(uint32_t layer, const float* x, uint32_t num_tokens, std::span<uint64_t> active, ThreadPool& pool,
+                              FunctionRef<void()> between_tiles) {
+  CHECK(num_tokens <= max_tokens_);
+  const LowRankFactors& factors = layers_[layer];
+  if (factors.rank == 0) {
+    SetAll(ffn_size_, num_tokens, active);
+    return;
+  }
+  const uint32_t rank = factors.rank;
+  const RowSet down{factors.down, static_cast<size_t>(*RowBytes(factors.dtype, hidden_size_)), nullptr};
+  const RowSet up{factors.up, static_cast<size_t>(*RowBytes(factors.dtype, rank)), nullptr};
+  const int rank_tiles = static_cast<int>((rank + kRankRowsPerTile - 1) / kRankRowsPerTile);
+  pool.Run(
+      rank_tiles,
+      [&](int tile, int) {
+        const uint32_t begin = tile * kRankRowsPerTile;
+        DotRows(factors.dtype, down, begin, std::min(rank, begin + kRankRowsPerTile), hidden_size_, x, hidden_size_, num_tokens,
+                projected_.data(), rank);
+      },
+      between_tiles);
+  const uint32_t words = WordsPerToken(ffn_size_);
+  const int neuron_tiles = static_cast<int>((ffn_size_ + kNeuronsPerTile - 1) / kNeuronsPerTile);
+  pool.Run(
+      neuron_tiles,
+      [&](int tile, int) {
+        const uint32_t begin = tile * kNeuronsPerTile;
+        const uint32_t end = std::min(ffn_size_, begin + kNeuronsPerTile);
+        DotRows(factors.dtype, up, begin, end, rank, projected_.data(), rank, num_tokens, scores_.data(), ffn_size_);
+        for (uint32_t t = 0; t < num_tokens; ++t) {
+          const float* scores = scores_.data() + size_t{t} * ffn_size_;
+          for (uint32_t word_begin = begin; word_begin < end; word_begin += 64) {
+            uint64_t word = 0;
+            for (uint32_t i = word_begin; i < std::min(end, word_begin + 64); ++i) {
+              // Written so that a NaN score selects the neuron: the NaN then shows in the logits, where it is caught.
+              if (!(scores[i] + factors.bias[i] < 0.0f)) word |= uint64_t{1} << (i % 64);
+            }
+            active[size_t{t} * words + word_begin / 64] = word;
+          }
+        }
+      },
+      between_tiles);
+}
+
+}  // namespace frugal
