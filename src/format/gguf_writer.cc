@@ -193,6 +193,12 @@ std::string GgufWriter::MakeHeader() const {
   return header;
 }
 
+std::string GgufWriter::HeaderBytes() const {
+  std::string header = MakeHeader();
+  header.resize(data_offset_bytes(), '\0');
+  return header;
+}
+
 Status GgufWriter::BeginData() {
   CHECK(!began_);
   if (problem_) return *problem_;

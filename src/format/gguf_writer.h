@@ -56,6 +56,9 @@ class GgufWriter {
   uint64_t tensor_bytes(size_t tensor) const;
   // Absolute offset of the tensor in the file; after BeginData.
   uint64_t tensor_offset_bytes(size_t tensor) const;
+  // The bytes [0, data offset) of the finished file, padding included, for its hash; valid after all Add
+  // calls.
+  std::string HeaderBytes() const;
   // Pads, syncs, renames, syncs the directory. Fails rather than pretends when fsync, close or rename fail.
   Status Finish();
 
