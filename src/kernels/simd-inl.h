@@ -47,7 +47,13 @@ struct F32Row {
   static size_t Offset(size_t k) { return k * 4; }
   template <class D>
   static HWY_INLINE hn::Vec<D> Load(D d, const std::byte* row, size_t k) {
-    return hn::LoadU(d, reinterpret_cast<const float*>(row) + k);
+    if constexpr (hn::MaxLanes(D()) == 1) {
+      float value;  // a row may be misaligned, which only loads of whole vectors allow
+      std::memcpy(&value, row + Offset(k), sizeof(value));
+      return hn::Set(d, value);
+    } else {
+      return hn::LoadU(d, reinterpret_cast<const float*>(row) + k);
+    }
   }
 };
 
