@@ -4,6 +4,8 @@
 #include <cerrno>
 #include <utility>
 
+#include "src/base/bytes.h"
+
 namespace frugal {
 namespace {
 
@@ -102,10 +104,16 @@ void FaultReader::Cut(const ReadRequest& request, int64_t& result) {
 
 void FaultReader::Flip(const ReadRequest& request, int64_t result) {
   if (!options_.flip_offset_bytes || (options_.flip_fd >= 0 && options_.flip_fd != request.fd)) return;
-  const uint64_t offset = *options_.flip_offset_bytes;
-  if (offset < request.offset_bytes || offset - request.offset_bytes >= static_cast<uint64_t>(result)) return;
-  ByteAt(request.destinations, offset - request.offset_bytes) ^= std::byte{1} << options_.flip_bit;
-  ++num_faults_;
+  const uint64_t every = options_.flip_every_bytes;
+  const uint64_t end = request.offset_bytes + static_cast<uint64_t>(result);
+  uint64_t offset = *options_.flip_offset_bytes;
+  if (every > 0 && offset < request.offset_bytes) offset += RoundUp(request.offset_bytes - offset, every);
+  if (offset < request.offset_bytes) return;
+  for (; offset < end; offset += every) {
+    ByteAt(request.destinations, offset - request.offset_bytes) ^= std::byte{1} << options_.flip_bit;
+    ++num_faults_;
+    if (every == 0) return;
+  }
 }
 
 // Moves what the inner reader has finished to held_.

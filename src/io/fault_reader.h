@@ -41,6 +41,8 @@ struct FaultOptions {
   // This bit of this byte of every file read through this reader (or only of `flip_fd`) is inverted whenever
   // it is read.
   std::optional<uint64_t> flip_offset_bytes;
+  uint64_t flip_every_bytes =
+      0;                  // and of every byte that lies a multiple of this behind it; 0: of that one only
   unsigned flip_bit = 0;  // 0..7
   int flip_fd = -1;       // -1: any
 };

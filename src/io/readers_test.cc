@@ -336,6 +336,25 @@ TEST(FaultReaderTest, FlipsOneBit) {
   EXPECT_TRUE(IsPattern(kTestSeed, 0, bytes));
 }
 
+TEST(FaultReaderTest, FlipsABitInEveryBlock) {
+  const PatternFile pattern(8192);
+  const File file = OpenFile(pattern.path(), DirectMode::kOff);
+  FaultOptions faults;
+  faults.flip_offset_bytes = 100;
+  faults.flip_every_bytes = 512;
+  FaultReader reader(NewReader(IoBackend::kPread, 1), faults);
+  std::vector<std::byte> bytes(2000);
+  const iovec segment = {bytes.data(), bytes.size()};
+  const ReadRequest request = {file.fd(), 1000, {&segment, 1}, 0};
+  ASSERT_EQ(reader.Submit({&request, 1}), 1u);
+  ReadCompletion completion;
+  ASSERT_EQ(reader.Reap({&completion, 1}, WaitMode::kBlock), 1u);
+  for (uint64_t i = 0; i < bytes.size(); ++i) {
+    const std::byte flipped = (1000 + i) % 512 == 100 ? std::byte{1} : std::byte{0};
+    ASSERT_EQ(bytes[i], PatternByte(kTestSeed, 1000 + i) ^ flipped) << i;
+  }
+}
+
 TEST(OpenReaderTest, RefusesSenselessLimits) {
   ReaderOptions options;
   options.queue_depth = 0;
