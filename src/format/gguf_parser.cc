@@ -14,8 +14,6 @@ namespace frugal {
 namespace {
 
 constexpr uint32_t kMagic = 0x46554747;        // "GGUF"
-constexpr uint64_t kMaxKeyBytes = 65535;       // the specification's
-constexpr uint64_t kMaxNameBytes = 1024;       // the specification says 64; longer ones are found in the wild
 constexpr uint64_t kMaxHeldBytes = 64 * kMiB;  // of all keys, names and string values together
 constexpr uint32_t kMaxDims = 4;
 constexpr uint64_t kMaxAlignmentBytes = kMiB;
@@ -122,7 +120,8 @@ Status GgufParser::Hold(uint64_t size_bytes, std::string_view what) {
 Status GgufParser::ParseKeyValue() {
   GgufKeyValue entry;
   const uint64_t at = cursor_.offset_bytes();
-  FRUGAL_TRY(cursor_.LoadString(kMaxKeyBytes, fmt::format("key {}", key_values.size()), entry.key));
+  FRUGAL_TRY(
+      cursor_.LoadString(GgufReader::kMaxKeyBytes, fmt::format("key {}", key_values.size()), entry.key));
   FRUGAL_TRY(Hold(entry.key.size(), "key"));
   if (const char* reason = WhyBadName(entry.key)) {
     return BadModel("{}: key {} at offset {}: '{}' {}", source_.name(), key_values.size(), at,
@@ -239,8 +238,8 @@ Status GgufParser::ParseAlignment() {
 Status GgufParser::ParseTensorInfo() {
   TensorInfo tensor;
   const uint64_t at = cursor_.offset_bytes();
-  FRUGAL_TRY(
-      cursor_.LoadString(kMaxNameBytes, fmt::format("name of tensor {}", tensors.size()), tensor.name));
+  FRUGAL_TRY(cursor_.LoadString(GgufReader::kMaxNameBytes, fmt::format("name of tensor {}", tensors.size()),
+                                tensor.name));
   FRUGAL_TRY(Hold(tensor.name.size(), "tensor name"));
   if (const char* reason = WhyBadName(tensor.name)) {
     return BadModel("{}: tensor {} at offset {}: its name '{}' {}", source_.name(), tensors.size(), at,

@@ -54,6 +54,8 @@ struct GgufKeyValue {
 class GgufReader {
  public:
   static constexpr uint64_t kMaxStringBytes = 1 << 20;
+  static constexpr uint64_t kMaxKeyBytes = 65535;  // the specification's
+  static constexpr uint64_t kMaxNameBytes = 1024;  // the specification says 64; longer ones are in use
   static constexpr uint64_t kMaxKeyValues = 1 << 16;
   static constexpr uint64_t kMaxTensors = 1 << 20;
 

@@ -70,7 +70,8 @@ Result<std::unique_ptr<GgufWriter>> GgufWriter::Open(const std::string& path, Ov
 // The key and the type of its value; the caller appends the value.
 void GgufWriter::BeginKey(std::string_view key, GgufType type) {
   CHECK(!began_);
-  if (const char* reason = WhyBadName(key); reason != nullptr && !problem_) {
+  const char* reason = key.size() > GgufReader::kMaxKeyBytes ? "is too long" : WhyBadName(key);
+  if (reason != nullptr && !problem_) {
     problem_ = MakeError(ErrorCode::kFailed, "{}: the key '{}' {}", file_->path(), Printable(key), reason);
   }
   if (!keys_.emplace(key).second && !problem_) {
@@ -144,7 +145,7 @@ void GgufWriter::AddFloat32Array(std::string_view key, std::span<const float> va
 size_t GgufWriter::AddTensor(std::string_view name, DType dtype, std::span<const uint64_t> shape) {
   CHECK(!began_);
   const std::optional<uint64_t> size_bytes = SizeOf(dtype, shape);
-  const char* reason = WhyBadName(name);
+  const char* reason = name.size() > GgufReader::kMaxNameBytes ? "has a name that is too long" : WhyBadName(name);
   if (!size_bytes) reason = "has a shape that no GGUF file can hold";
   if (!tensor_names_.emplace(name).second) reason = "was added twice";
   if (reason != nullptr && !problem_) {

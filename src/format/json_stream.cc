@@ -11,13 +11,14 @@
 namespace frugal {
 
 void JsonStream::Advance() {
-  CountTokenBytes(current());
+  const char taken = current();
+  ++position_;
+  Check(taken);
   if (error_) {
     filled_ = position_;
-    return;
+  } else if (position_ == filled_) {
+    Refill();
   }
-  ++position_;
-  if (position_ == filled_) Refill();
 }
 
 uint64_t JsonStream::offset_bytes() const {
@@ -39,7 +40,9 @@ void JsonStream::Refill() {
   next_bytes_ += part_bytes;
 }
 
-void JsonStream::CountTokenBytes(char c) {
+void JsonStream::Check(char c) {
+  // The library takes a NUL for the end of the text, whatever follows it.
+  if (c == '\0') error_ = BadModel("{}: offset {}: not valid JSON: a NUL", source_.name(), offset_bytes());
   ++token_bytes_;
   if (in_string_) {
     in_string_ = escaped_ || c != '"';

@@ -40,7 +40,7 @@ class JsonStream {
 
  private:
   void Refill();
-  void CountTokenBytes(char c);
+  void Check(char c);
 
   ByteSource& source_;
   uint64_t next_bytes_;  // in the source, of the byte behind the buffer
