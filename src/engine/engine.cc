@@ -26,7 +26,9 @@ Result<OpenedHeader> OpenHeader(const EngineOptions& options) {
     FRUGAL_ASSIGN(header.predictor, PredictorFile::Inspect(path, header.model->config()));
   }
   FRUGAL_ASSIGN(const bool has_tokenizer, HasTokenizer(header.model->gguf()));
-  if (has_tokenizer) FRUGAL_ASSIGN(header.tokenizer_bytes, EstimateTokenizerBytes(header.model->gguf()));
+  if (has_tokenizer) {
+    FRUGAL_ASSIGN(header.tokenizer_bytes, EstimateTokenizerBytes(header.model->gguf()));
+  }
   return header;
 }
 

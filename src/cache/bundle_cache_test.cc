@@ -1,0 +1,248 @@
+#include "src/cache/bundle_cache.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+
+#include "src/base/random.h"
+#include "src/io/fault_reader.h"
+
+namespace frugal {
+namespace {
+
+constexpr uint32_t kLayers = 2;
+constexpr uint32_t kPerLayer = 64;
+constexpr uint64_t kStride = 512;
+
+// A file of bundles whose every byte says which bundle it belongs to.
+class BundleCacheTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    path_ = "bundle_cache_test." + std::to_string(getpid());
+    std::ofstream file(path_, std::ios::binary);
+    for (uint32_t bundle = 0; bundle < kLayers * kPerLayer; ++bundle) {
+      const std::string bytes(kStride, static_cast<char>(bundle + 1));
+      hashes_.push_back(XXH3_64bits(bytes.data(), bytes.size()));
+      file << bytes;
+    }
+    file.close();
+  }
+  void TearDown() override { std::remove(path_.c_str()); }
+
+  void Open(const CacheOptions& options, const FaultOptions& faults = {}) {
+    file_.emplace(File::Open(path_, DirectMode::kTry, 512).value());
+    OpenedReader opened = OpenReader({}).value();
+    reader_ = std::make_unique<WholeReader>(std::make_unique<FaultReader>(std::move(opened.reader), faults), 16);
+    BundleSpace space;
+    space.file = &*file_;
+    space.num_layers = kLayers;
+    space.bundles_per_layer = kPerLayer;
+    space.stride_bytes = kStride;
+    space.up_bytes = 200;  // the border lies inside a sector
+    space.layer_offset_bytes = {0, kPerLayer * kStride};
+    space.layer_tensor_names = {"blk.0", "blk.1"};
+    space.hashes = hashes_;
+    cache_ = BundleCache::Create(space, options, *reader_).value();
+  }
+
+  Status Wait() {
+    while (cache_->num_reading() > 0) {
+      WholeCompletion completions[8];
+      const size_t count = reader_->Reap(completions, WaitMode::kBlock);
+      for (size_t i = 0; i < count; ++i) FRUGAL_TRY(cache_->OnCompletion(completions[i]));
+      cache_->SubmitQueued();
+    }
+    return {};
+  }
+
+  // One step's use of a layer; returns its misses.
+  uint64_t Use(uint32_t layer, std::vector<uint32_t> positions) {
+    std::sort(positions.begin(), positions.end());
+    const uint64_t before = cache_->statistics().num_misses;
+    const std::vector<uint32_t> counts(positions.size(), 1);
+    cache_->NoteUses(layer, positions, counts);
+    std::vector<uint32_t> slots(positions.size());
+    EXPECT_EQ(cache_->Acquire(layer, positions, slots), positions.size());
+    EXPECT_TRUE(Wait());
+    for (size_t i = 0; i < slots.size(); ++i) {
+      const std::byte* bundle = cache_->slots_base() + slots[i] * kStride;
+      const std::byte expected{static_cast<unsigned char>(layer * kPerLayer + positions[i] + 1)};
+      EXPECT_TRUE(std::all_of(bundle, bundle + kStride, [&](std::byte b) { return b == expected; }));
+    }
+    cache_->Unpin(slots);
+    return cache_->statistics().num_misses - before;
+  }
+
+  static CacheOptions Options(uint32_t num_slots, PolicyKind kind = PolicyKind::kLru) {
+    CacheOptions options;
+    options.num_slots = num_slots;
+    options.policy.kind = kind;
+    return options;
+  }
+
+  std::string path_;
+  std::vector<uint64_t> hashes_;
+  std::optional<File> file_;
+  std::unique_ptr<WholeReader> reader_;
+  std::unique_ptr<BundleCache> cache_;
+};
+
+TEST_F(BundleCacheTest, ReadsWhatIsAskedForOnceAndKeepsIt) {
+  Open(Options(16));
+  EXPECT_EQ(Use(0, {1, 2, 3, 9}), 4u);
+  EXPECT_EQ(Use(0, {1, 2, 3, 9}), 0u);
+  EXPECT_EQ(Use(1, {1, 2, 3, 9}), 4u);
+  EXPECT_EQ(cache_->statistics().num_hits, 4u);
+  // Neighbours come with one read: 1..3 and 9, twice.
+  EXPECT_EQ(reader_->statistics().num_reads, 4u);
+}
+
+TEST_F(BundleCacheTest, EvictsOnlyUnpinnedSlots) {
+  Open(Options(8));
+  const std::vector<uint32_t> pinned = {0, 1, 2, 3};
+  std::vector<uint32_t> pinned_slots(4), slots(8);
+  ASSERT_EQ(cache_->Acquire(0, pinned, pinned_slots), 4u);
+  ASSERT_TRUE(Wait());
+  const std::vector<uint32_t> others = {10, 11, 12, 13, 14, 15, 16, 17};
+  EXPECT_EQ(cache_->Acquire(0, others, slots), 4u);  // no slot is left for the other four
+  ASSERT_TRUE(Wait());
+  for (uint32_t position : pinned) EXPECT_TRUE(cache_->Contains(0, position));
+  cache_->Unpin(std::span(slots).first(4));
+  cache_->Unpin(pinned_slots);
+  EXPECT_EQ(Use(0, {10, 11, 12, 13}), 0u);
+}
+
+TEST_F(BundleCacheTest, AReadInFlightIsNeverOverwritten) {
+  FaultOptions late;
+  late.max_delay_reaps = 20;
+  Open(Options(8), late);
+  Random random(5);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<uint32_t> guesses, wanted;
+    for (uint32_t i = 0; i < kPerLayer; ++i) {
+      if (random.Below(16) == 0) guesses.push_back(i);
+      if (random.Below(16) == 0 && wanted.size() < 4) wanted.push_back(i);
+    }
+    cache_->Prefetch(round % 2, guesses);
+    if (round % 3 == 0) cache_->ReleasePrefetched();  // guesses still being read
+    std::vector<uint32_t> slots(wanted.size());
+    const size_t taken = cache_->Acquire(round % 2, wanted, slots);
+    ASSERT_TRUE(Wait());
+    for (size_t i = 0; i < taken; ++i) {
+      const std::byte expected{static_cast<unsigned char>(round % 2 * kPerLayer + wanted[i] + 1)};
+      ASSERT_EQ(cache_->slots_base()[slots[i] * kStride + 100], expected);
+    }
+    cache_->Unpin(std::span(slots).first(taken));
+    cache_->ReleasePrefetched();
+    cache_->EndStep();
+  }
+}
+
+TEST_F(BundleCacheTest, LruGivesUpTheLeastRecent) {
+  Open(Options(8));
+  Use(0, {0, 1, 2, 3, 4, 5, 6, 7});
+  cache_->EndStep();
+  Use(0, {0, 1, 2, 3});
+  cache_->EndStep();
+  Use(0, {20, 21, 22, 23});
+  EXPECT_EQ(Use(0, {0, 1, 2, 3}), 0u);
+  EXPECT_FALSE(cache_->Contains(0, 4));
+}
+
+TEST_F(BundleCacheTest, TheWindowDropsWhatTheLastStepsDidNotUse) {
+  CacheOptions options = Options(64, PolicyKind::kWindow);
+  options.policy.window_steps = 2;
+  Open(options);
+  Use(0, {1});
+  cache_->EndStep();
+  Use(0, {2});
+  cache_->EndStep();
+  EXPECT_TRUE(cache_->Contains(0, 1));  // the last two steps used 1 and 2
+  Use(0, {3});
+  cache_->EndStep();
+  EXPECT_FALSE(cache_->Contains(0, 1));
+  EXPECT_TRUE(cache_->Contains(0, 2));
+}
+
+TEST_F(BundleCacheTest, AWindowOfNothingKeepsNothing) {
+  CacheOptions options = Options(64, PolicyKind::kWindow);
+  options.policy.window_steps = 0;
+  Open(options);
+  EXPECT_EQ(Use(0, {1, 2}), 2u);
+  cache_->EndStep();
+  EXPECT_EQ(Use(0, {1, 2}), 2u);
+}
+
+TEST_F(BundleCacheTest, DecayKeepsTheFrequentOverTheRecent) {
+  Open(Options(8, PolicyKind::kDecay));
+  for (int i = 0; i < 10; ++i) {
+    Use(0, {0, 1, 2, 3});
+    cache_->EndStep();
+  }
+  for (uint32_t once = 10; once < 30; once += 4) {
+    Use(0, {once, once + 1, once + 2, once + 3});
+    cache_->EndStep();
+  }
+  EXPECT_EQ(Use(0, {0, 1, 2, 3}), 0u);
+}
+
+TEST_F(BundleCacheTest, PrefetchedBundlesCountAsHitsAndAreReadOnce) {
+  Open(Options(16));
+  cache_->Prefetch(0, std::vector<uint32_t>{1, 2, 3});
+  ASSERT_TRUE(Wait());
+  EXPECT_EQ(Use(0, {1, 2}), 0u);
+  cache_->ReleasePrefetched();
+  EXPECT_EQ(cache_->statistics().num_hits, 2u);
+  EXPECT_EQ(cache_->statistics().num_prefetched, 3u);
+  EXPECT_EQ(cache_->statistics().num_prefetched_unused, 1u);
+}
+
+TEST_F(BundleCacheTest, HalvesGiveTheSameBytesWithTwoReadsEach) {
+  CacheOptions options = Options(16);
+  options.bundling = Bundling::kHalves;
+  Open(options);
+  EXPECT_EQ(Use(0, {1, 2, 3}), 3u);
+  EXPECT_EQ(reader_->statistics().num_reads, 6u);
+}
+
+TEST_F(BundleCacheTest, ADamagedBundleIsNamed) {
+  hashes_[kPerLayer + 5] ^= 1;
+  Open(Options(16));
+  std::vector<uint32_t> slots(1);
+  ASSERT_EQ(cache_->Acquire(1, std::vector<uint32_t>{5}, slots), 1u);
+  const Status status = Wait();
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, ErrorCode::kBadModel);
+  EXPECT_NE(status.error().message.find("blk.1: row 5 at offset 35328"), std::string::npos) << status.error().message;
+}
+
+TEST_F(BundleCacheTest, AFailedReadNamesTensorRowAndOffset) {
+  FaultOptions faults;
+  faults.fail_read = 0;
+  Open(Options(16), faults);
+  std::vector<uint32_t> slots(1);
+  ASSERT_EQ(cache_->Acquire(0, std::vector<uint32_t>{7}, slots), 1u);
+  const Status status = Wait();
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, ErrorCode::kIo);
+  EXPECT_NE(status.error().message.find("blk.0: row 7"), std::string::npos) << status.error().message;
+}
+
+TEST_F(BundleCacheTest, TheDestructorWaitsForReadsInFlight) {
+  FaultOptions late;
+  late.max_delay_reaps = 50;
+  Open(Options(32), late);
+  std::vector<uint32_t> slots(20);
+  std::vector<uint32_t> positions(20);
+  for (uint32_t i = 0; i < 20; ++i) positions[i] = 3 * i;
+  ASSERT_EQ(cache_->Acquire(0, positions, slots), 20u);
+  cache_.reset();  // under ASan a read that lands later would be a use after free
+  EXPECT_EQ(reader_->num_pending(), 0u);
+}
+
+}  // namespace
+}  // namespace frugal

@@ -1,0 +1,104 @@
+// Logits and greedy ids against Hugging Face transformers, for every golden model and every mode that computes exactly.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "tests/support.h"
+
+namespace frugal::testing {
+namespace {
+
+double MaxDifference(std::span<const float> a, std::span<const float> b) {
+  EXPECT_EQ(a.size(), b.size());
+  double most = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
+    if (!(difference <= most)) most = difference;  // a NaN stays
+  }
+  return most;
+}
+
+class GoldenTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  void Check(RunMode mode) {
+    const GoldenModel golden = ReadGolden(GetParam());
+    TemporaryDirectory directory;
+    EngineOptions options = TestOptions(PackModel(golden.directory, directory));
+    options.mode = mode;
+    options.predictor = false;
+    options.logit_rows = options.max_batch;
+    const std::unique_ptr<Engine> engine = OpenOrFail(options);
+    ASSERT_NE(engine, nullptr);
+    double worst = 0;
+    for (const GoldenSequence& sequence : golden.sequences) {
+      const std::vector<float> logits = AllLogits(*engine, sequence.input_ids, options.max_batch);
+      worst = std::max(worst, MaxDifference(logits, sequence.logits));
+      worst = std::max(worst, CheckGreedy(*engine, sequence));
+    }
+    EXPECT_LE(worst, golden.tolerance) << golden.name;
+    RecordProperty("worst_difference", std::to_string(worst));
+  }
+
+  static double CheckGreedy(Engine& engine, const GoldenSequence& sequence) {
+    auto session = engine.NewSession().value();
+    EXPECT_TRUE(engine.Prefill(*session, sequence.input_ids));
+    std::vector<int32_t> greedy;
+    double worst = 0;
+    const size_t vocab_size = engine.config().vocab_size;
+    for (size_t i = 0; i < sequence.greedy.size(); ++i) {
+      worst = std::max(worst, MaxDifference(engine.logits(0), std::span(sequence.greedy_logits).subspan(i * vocab_size, vocab_size)));
+      greedy.push_back(ArgMax(engine.logits(0)));
+      EXPECT_TRUE(engine.Step(*session, std::span(greedy).last(1), 1));
+    }
+    EXPECT_EQ(greedy, sequence.greedy);
+    return worst;
+  }
+};
+
+TEST_P(GoldenTest, ResidentAgreesWithTransformers) { Check(RunMode::kResident); }
+TEST_P(GoldenTest, NaiveAgreesWithTransformers) { Check(RunMode::kNaive); }
+TEST_P(GoldenTest, HybridAgreesWithTransformers) { Check(RunMode::kHybrid); }
+TEST_P(GoldenTest, FlashWithAllNeuronsAgreesWithTransformers) { Check(RunMode::kFlash); }
+
+TEST_P(GoldenTest, AnF16CacheStaysClose) {
+  const GoldenModel golden = ReadGolden(GetParam());
+  TemporaryDirectory directory;
+  EngineOptions options = TestOptions(PackModel(golden.directory, directory));
+  options.kv_type = DType::kF16;
+  options.predictor = false;
+  options.logit_rows = options.max_batch;
+  const std::unique_ptr<Engine> engine = OpenOrFail(options);
+  ASSERT_NE(engine, nullptr);
+  for (const GoldenSequence& sequence : golden.sequences) {
+    const std::vector<float> logits = AllLogits(*engine, sequence.input_ids, options.max_batch);
+    double error = 0, square = 0;
+    for (size_t i = 0; i < logits.size(); ++i) {
+      error += std::pow(static_cast<double>(logits[i]) - static_cast<double>(sequence.logits[i]), 2);
+      square += std::pow(static_cast<double>(sequence.logits[i]), 2);
+    }
+    EXPECT_LT(std::sqrt(error / square), 2e-2);
+  }
+}
+
+std::string TestName(const ::testing::TestParamInfo<std::string>& info) {
+  std::string name = std::filesystem::path(info.param).filename().string();
+  for (char& c : name) {
+    if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+  }
+  return name;
+}
+
+std::vector<std::string> GoldenDirectories() {
+  std::vector<std::string> directories = FindGoldenDirectories();
+  // models/tale has goldens too and is in the project anyway.
+  if (std::getenv("FRUGAL_GOLDENS") == nullptr) directories.push_back(TaleDirectory());
+  return directories;
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, GoldenTest, ::testing::ValuesIn(GoldenDirectories()), TestName);
+// With FRUGAL_GOLDENS the folder may hold no model that is supported.
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GoldenTest);
+
+}  // namespace
+}  // namespace frugal::testing

@@ -1,0 +1,161 @@
+// The same bits whatever the cache size, the I/O backend, the number of threads, the order in which reads complete, overlap, early
+// prediction and the cut of the prompt; with all neurons and with a predictor.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "src/base/random.h"
+#include "src/io/fault_reader.h"
+#include "tests/support.h"
+
+namespace frugal::testing {
+namespace {
+
+struct Case {
+  std::string name;
+  std::function<void(EngineOptions&)> change;
+  uint32_t batch = 32;
+};
+
+class HostileTest : public ::testing::TestWithParam<bool> {  // with a predictor?
+ protected:
+  // tale, packed and trained once for all tests of this program.
+  static void SetUpTestSuite() {
+    directory_ = new TemporaryDirectory();
+    packed_ = new std::string(PackModel(TaleDirectory(), *directory_));
+    TrainPredictors(*packed_);
+    Random random(7);
+    ids_ = new std::vector<int32_t>{2};
+    while (ids_->size() < 40) ids_->push_back(static_cast<int32_t>(4 + random.Below(4000)));
+  }
+  static void TearDownTestSuite() {
+    delete ids_;
+    delete packed_;
+    delete directory_;
+  }
+
+  std::vector<float> Run(const Case& test_case) {
+    EngineOptions options = TestOptions(*packed_);
+    options.predictor = GetParam();
+    options.context = 64;
+    test_case.change(options);
+    options.max_batch = test_case.batch;
+    options.exact_batch = true;
+    options.logit_rows = test_case.batch;
+    const std::unique_ptr<Engine> engine = OpenOrFail(options);
+    if (engine == nullptr) return {};
+    EXPECT_EQ(engine->has_predictor(), GetParam());
+    std::vector<float> logits = AllLogits(*engine, *ids_, test_case.batch);
+    for (const uint64_t tiles : engine->statistics().tiles_done) EXPECT_GT(tiles, 0u) << "a thread did no work";
+    return logits;
+  }
+
+  void ExpectSameBits(const std::vector<Case>& cases) {
+    const std::vector<float> reference = Run({"reference", [](EngineOptions&) {}});
+    ASSERT_EQ(reference.size(), ids_->size() * 4096);
+    for (const Case& test_case : cases) {
+      const std::vector<float> logits = Run(test_case);
+      ASSERT_EQ(logits.size(), reference.size()) << test_case.name;
+      EXPECT_EQ(std::memcmp(logits.data(), reference.data(), logits.size() * sizeof(float)), 0) << test_case.name;
+    }
+  }
+
+  static Case Slots(uint32_t num_slots, uint32_t batch) {
+    return {"slots " + std::to_string(num_slots) + ", batch " + std::to_string(batch),
+            [num_slots](EngineOptions& options) { options.num_slots = num_slots; }, batch};
+  }
+
+  static TemporaryDirectory* directory_;
+  static std::string* packed_;
+  static std::vector<int32_t>* ids_;
+};
+
+TemporaryDirectory* HostileTest::directory_ = nullptr;
+std::string* HostileTest::packed_ = nullptr;
+std::vector<int32_t>* HostileTest::ids_ = nullptr;
+
+TEST_P(HostileTest, CacheOfAnySize) {
+  ExpectSameBits({Slots(BundleCache::kMinSlots, 32), Slots(BundleCache::kMinSlots, 1), Slots(100, 1), Slots(1000, 1), Slots(2049, 7),
+                  Slots(8 * 2048, 1)});
+}
+
+TEST_P(HostileTest, Threads) {
+  std::vector<Case> cases;
+  for (int threads : {1, 2, 3}) {
+    for (uint32_t batch : {1u, 32u}) {
+      cases.push_back({std::to_string(threads) + " threads", [threads](EngineOptions& options) { options.num_threads = threads; }, batch});
+    }
+  }
+  ExpectSameBits(cases);
+}
+
+TEST_P(HostileTest, BatchesOfAnySize) {
+  ExpectSameBits({{"one batch", [](EngineOptions&) {}, 40}, {"batches of 7", [](EngineOptions&) {}, 7},
+                  {"token by token", [](EngineOptions&) {}, 1}});
+}
+
+TEST_P(HostileTest, BackendsAndBufferedReads) {
+  ExpectSameBits({{"pread", [](EngineOptions& options) { options.io = IoBackend::kPread; options.num_slots = 500; }, 1},
+                  {"io_uring", [](EngineOptions& options) { options.io = IoBackend::kUring; options.num_slots = 500; }, 1},
+                  {"buffered", [](EngineOptions& options) { options.direct = DirectMode::kOff; options.num_slots = 500; }, 1}});
+}
+
+TEST_P(HostileTest, SwitchesOfTheTable) {
+  ExpectSameBits({
+      {"no overlap", [](EngineOptions& options) { options.overlap = false; options.num_slots = 900; }, 1},
+      {"no early", [](EngineOptions& options) { options.early = false; options.num_slots = 900; }, 1},
+      {"no bundling", [](EngineOptions& options) { options.bundling = false; options.num_slots = 900; }, 1},
+      {"no window", [](EngineOptions& options) { options.window = false; options.num_slots = 900; }, 1},
+      {"window 3", [](EngineOptions& options) { options.window_tokens = 3; options.num_slots = 9000; }, 1},
+      {"lru", [](EngineOptions& options) { options.policy = PolicyKind::kLru; options.num_slots = 900; }, 1},
+      {"verify always", [](EngineOptions& options) { options.verify = VerifyMode::kAlways; options.num_slots = 900; }, 1},
+      {"recall sampled", [](EngineOptions& options) { options.sample_recall_every = 1; options.num_slots = 900; }, 1},
+  });
+}
+
+TEST_P(HostileTest, PopularNeuronsPinned) {
+  if (!GetParam()) return;  // popularity comes from a predictor file
+  ExpectSameBits({{"popular", [](EngineOptions& options) { options.popular_share = 0.5; options.num_slots = 2000; }, 1}});
+}
+
+TEST_P(HostileTest, DelayedReorderedShortAndInterruptedReads) {
+  std::vector<Case> cases;
+  for (uint64_t seed = 1; seed <= 3; ++seed) {
+    for (IoBackend backend : {IoBackend::kUring, IoBackend::kPread}) {
+      for (RunMode mode : {RunMode::kFlash, RunMode::kNaive}) {
+        if (mode == RunMode::kNaive && GetParam()) continue;  // naive knows no predictor
+        cases.push_back({"faults, seed " + std::to_string(seed), [seed, backend, mode](EngineOptions& options) {
+                           options.mode = mode;
+                           options.io = backend;
+                           if (mode == RunMode::kFlash) options.num_slots = 600;
+                           options.decorate_reader = [seed](std::unique_ptr<ExtentReader> inner) {
+                             FaultOptions faults;
+                             faults.seed = seed;
+                             faults.short_probability = 0.1;
+                             faults.eintr_probability = 0.05;
+                             faults.eagain_probability = 0.05;
+                             faults.max_delay_reaps = 5;
+                             return std::make_unique<FaultReader>(std::move(inner), faults);
+                           };
+                         }, 1});
+      }
+    }
+  }
+  ExpectSameBits(cases);
+}
+
+TEST_P(HostileTest, ModesThatComputeExactlyAgree) {
+  if (GetParam()) return;  // exact modes only
+  ExpectSameBits({{"resident", [](EngineOptions& options) { options.mode = RunMode::kResident; }},
+                  {"naive", [](EngineOptions& options) { options.mode = RunMode::kNaive; }},
+                  {"naive, token by token", [](EngineOptions& options) { options.mode = RunMode::kNaive; }, 1},
+                  {"hybrid", [](EngineOptions& options) { options.mode = RunMode::kHybrid; }},
+                  {"hybrid, no overlap", [](EngineOptions& options) { options.mode = RunMode::kHybrid; options.overlap = false; }, 7}});
+}
+
+INSTANTIATE_TEST_SUITE_P(Selectors, HostileTest, ::testing::Bool(),
+                         [](const ::testing::TestParamInfo<bool>& info) { return info.param ? "Predictor" : "AllNeurons"; });
+
+}  // namespace
+}  // namespace frugal::testing

@@ -1,0 +1,154 @@
+#include "tests/support.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "src/format/byte_source.h"
+#include "src/format/json_file.h"
+#include "src/format/safetensors.h"
+#include "src/pack/pack.h"
+#include "src/train/train.h"
+
+namespace frugal::testing {
+namespace fs = std::filesystem;
+
+TemporaryDirectory::TemporaryDirectory() {
+  // Beside the build rather than in /tmp, which is often a tmpfs without O_DIRECT.
+  std::string pattern = (fs::current_path() / "frugal_test_XXXXXX").string();
+  CHECK(mkdtemp(pattern.data()) != nullptr);
+  path_ = pattern;
+}
+
+TemporaryDirectory::~TemporaryDirectory() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+std::vector<std::string> FindGoldenDirectories() {
+  const char* given = std::getenv("FRUGAL_GOLDENS");
+  const fs::path root = given != nullptr ? fs::path(given) : fs::path(FRUGAL_SOURCE_DIR) / "tests/data/models";
+  std::vector<std::string> directories;
+  for (const fs::directory_entry& entry : fs::directory_iterator(root)) {
+    if (!fs::exists(entry.path() / "golden.safetensors")) continue;
+    const Result<nlohmann::json> config = ReadJsonFile((entry.path() / "config.json").string());
+    const std::string model_type = config ? config->value("model_type", "") : "";
+    const bool has_weights =
+        fs::exists(entry.path() / "model.safetensors") || fs::exists(entry.path() / "model.safetensors.index.json");
+    if (model_type != "opt" || !has_weights) {
+      std::cout << "skipped " << entry.path().filename() << ": model_type \"" << model_type << "\""
+                << (has_weights ? "" : " without safetensors weights") << " is not supported yet\n";
+      continue;
+    }
+    directories.push_back(entry.path().string());
+  }
+  std::sort(directories.begin(), directories.end());
+  return directories;
+}
+
+namespace {
+
+template <typename T>
+std::vector<T> ReadTensor(const SafetensorsDirectory& source, const std::string& name) {
+  const TensorInfo* info = source.Find(name);
+  CHECK(info != nullptr);
+  std::ifstream file(source.file_paths()[info->file_index], std::ios::binary);
+  file.seekg(static_cast<std::streamoff>(info->extent.offset_bytes));
+  std::vector<T> values(info->extent.size_bytes / sizeof(T));
+  file.read(reinterpret_cast<char*>(values.data()), static_cast<std::streamsize>(info->extent.size_bytes));
+  CHECK(file.good());
+  return values;
+}
+
+std::vector<int32_t> ReadIds(const SafetensorsDirectory& source, const std::string& name) {
+  const TensorInfo* info = source.Find(name);
+  CHECK(info != nullptr);
+  if (info->dtype == DType::kI32) return ReadTensor<int32_t>(source, name);
+  const std::vector<int64_t> wide = ReadTensor<int64_t>(source, name);
+  return {wide.begin(), wide.end()};
+}
+
+}  // namespace
+
+GoldenModel ReadGolden(const std::string& directory) {
+  GoldenModel golden;
+  golden.directory = directory;
+  golden.name = fs::path(directory).filename().string();
+  golden.tolerance = ReadJsonFile(directory + "/golden.json").value()["logit_tolerance_abs"].get<double>();
+  const auto source = SafetensorsDirectory::OpenFile(directory + "/golden.safetensors").value();
+  for (int i = 0; source->Find("input_ids." + std::to_string(i)) != nullptr; ++i) {
+    const std::string suffix = "." + std::to_string(i);
+    GoldenSequence sequence;
+    sequence.input_ids = ReadIds(*source, "input_ids" + suffix);
+    sequence.logits = ReadTensor<float>(*source, "logits" + suffix);
+    sequence.greedy = ReadIds(*source, "greedy" + suffix);
+    sequence.greedy_logits = ReadTensor<float>(*source, "greedy_logits" + suffix);
+    golden.vocab_size = static_cast<uint32_t>(sequence.logits.size() / sequence.input_ids.size());
+    golden.sequences.push_back(std::move(sequence));
+  }
+  CHECK(!golden.sequences.empty());
+  return golden;
+}
+
+std::string PackModel(const std::string& source, const TemporaryDirectory& directory, const std::string& name) {
+  PackOptions options;
+  options.source_dir = source;
+  options.output_path = directory.file(name);
+  const auto report = Pack(options, [](double, std::string_view) {});
+  if (!report) ADD_FAILURE() << report.error().message;
+  return options.output_path;
+}
+
+void TrainPredictors(const std::string& packed) {
+  TrainOptions options;
+  options.model_path = packed;
+  options.num_tokens = 2048;
+  const auto report = Train(options, [](double, std::string_view) {});
+  if (!report) ADD_FAILURE() << report.error().message;
+}
+
+std::string TaleDirectory() { return std::string(FRUGAL_SOURCE_DIR) + "/models/tale"; }
+
+EngineOptions TestOptions(const std::string& packed) {
+  EngineOptions options;
+  options.model_path = packed;
+  options.kv_type = DType::kF32;
+  options.sample_recall_every = 0;
+  return options;
+}
+
+std::unique_ptr<Engine> OpenOrFail(const EngineOptions& options) {
+  Result<std::unique_ptr<Engine>> engine = Engine::Open(options);
+  if (!engine) {
+    ADD_FAILURE() << engine.error().message;
+    return nullptr;
+  }
+  return std::move(engine).value();
+}
+
+std::vector<float> AllLogits(Engine& engine, std::span<const int32_t> ids, uint32_t batch) {
+  auto session = engine.NewSession();
+  if (!session) {
+    ADD_FAILURE() << session.error().message;
+    return {};
+  }
+  std::vector<float> all;
+  while (!ids.empty()) {
+    const uint32_t count = static_cast<uint32_t>(std::min<size_t>(batch, ids.size()));
+    const Status status = engine.Step(**session, ids.first(count), count);
+    if (!status) {
+      ADD_FAILURE() << status.error().message;
+      return all;
+    }
+    all.insert(all.end(), engine.logits().begin(),
+               engine.logits().begin() + static_cast<std::ptrdiff_t>(count * engine.config().vocab_size));
+    ids = ids.subspan(count);
+  }
+  return all;
+}
+
+}  // namespace frugal::testing
