@@ -156,9 +156,11 @@ void AddedTokenMatcher::Split(std::string_view text, AddedTokenPass pass, const 
           end < text.size() && characters.StartsWithWordCharacter(text.substr(end), scratch);
       if (word_before || word_behind) continue;
     }
-    if (entry->flags & kLeftStrip) begin = SkipSpacesBackward(text, std::min(done, begin), begin);
-    if (entry->flags & kRightStrip) {
-      end = spaces_end = end < spaces_end ? spaces_end : SkipSpaces(text, end);
+    if (entry->flags & kRightStrip) end = spaces_end = SkipSpaces(text, std::max(end, spaces_end));
+    if (entry->flags & kLeftStrip) {
+      begin = begin <= done ? done : SkipSpacesBackward(text, done, begin);
+      // Nothing is left of it: a token of spaces within those that an rstrip took.
+      if (begin >= end) continue;
     }
     if (done < begin) on_text(text.substr(done, begin - done));
     on_token(static_cast<int32_t>(entry->id));
