@@ -1,0 +1,109 @@
+#include "src/pack/bundle_panel.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "src/base/check.h"
+
+namespace frugal {
+namespace {
+
+constexpr uint32_t kElsewhere = UINT32_MAX;
+
+// A tile is copied together before it is transposed: its rows lie a power of two apart in fc2, so that they
+// would evict each other from the first-level cache.
+constexpr uint64_t kTileRows = 64;
+constexpr uint64_t kTileRowBytes = 64;
+
+}  // namespace
+
+Result<BundlePanel> BundlePanel::Create(const PackPlan& plan, uint64_t ffn_size, uint64_t panel_positions,
+                                        StagedReader& reader) {
+  BundlePanel panel(plan, reader);
+  FRUGAL_ASSIGN(panel.panel_, AlignedBuffer::Allocate(panel_positions * plan.stride_bytes));
+  panel.slot_of_.resize(ffn_size);
+  return panel;
+}
+
+Result<std::span<const std::byte>> BundlePanel::Build(const PlannedTensor& layer,
+                                                      std::span<const uint32_t> order, uint64_t first,
+                                                      uint64_t count, OnPiece on_piece) {
+  CHECK(count > 0 && first + count <= order.size() && count * plan_.stride_bytes <= panel_.size_bytes());
+  const std::span<const uint32_t> neurons = order.subspan(first, count);
+  std::fill(slot_of_.begin(), slot_of_.end(), kElsewhere);
+  for (uint64_t i = 0; i < count; ++i) slot_of_[neurons[i]] = static_cast<uint32_t>(i);
+  const auto [lowest, highest] = std::minmax_element(neurons.begin(), neurons.end());
+  begin_ = *lowest;
+  end_ = uint64_t{*highest} + 1;
+  // Rows fill the same bytes every time; what is behind them in a bundle stays zero from the allocation.
+  FRUGAL_TRY(AddUpRows(*layer.source, on_piece));
+  FRUGAL_TRY(AddDownColumns(*layer.down, on_piece));
+  return std::span<const std::byte>(panel_.data(), count * plan_.stride_bytes);
+}
+
+Status BundlePanel::AddUpRows(const TensorInfo& up, OnPiece on_piece) {
+  const uint64_t columns = up.columns();
+  const uint64_t row_bytes = columns * TraitsOf(plan_.up_type).block_bytes;
+  const uint64_t rows_at_once = std::max<uint64_t>(1, reader_.CapacityElements(up, plan_.up_type) / columns);
+  for (uint64_t row = begin_; row < end_; row += rows_at_once) {
+    const uint64_t num_rows = std::min(rows_at_once, end_ - row);
+    FRUGAL_ASSIGN(const std::span<const std::byte> rows,
+                  reader_.Read(up, row * columns, num_rows * columns, plan_.up_type));
+    for (uint64_t i = 0; i < num_rows; ++i) {
+      const uint32_t slot = slot_of_[row + i];
+      if (slot == kElsewhere) continue;
+      std::memcpy(panel_.data() + slot * plan_.stride_bytes, rows.data() + i * row_bytes, row_bytes);
+    }
+    FRUGAL_TRY(on_piece(num_rows * columns * TraitsOf(up.dtype).block_bytes));
+  }
+  return {};
+}
+
+Status BundlePanel::AddDownColumns(const TensorInfo& down, OnPiece on_piece) {
+  const uint64_t width = end_ - begin_;
+  const uint64_t rows_at_once =
+      std::max<uint64_t>(1, reader_.CapacityElements(down, plan_.down_type) / width);
+  for (uint64_t row = 0; row < down.rows(); row += rows_at_once) {
+    const uint64_t num_rows = std::min(rows_at_once, down.rows() - row);
+    FRUGAL_ASSIGN(const std::span<const std::byte> rows,
+                  reader_.ReadColumns(down, row, num_rows, begin_, end_, plan_.down_type));
+    if (TraitsOf(plan_.down_type).block_bytes == sizeof(uint16_t)) {
+      Scatter<uint16_t>(rows.data(), row, num_rows);
+    } else {
+      Scatter<uint32_t>(rows.data(), row, num_rows);
+    }
+    FRUGAL_TRY(on_piece(num_rows * width * TraitsOf(down.dtype).block_bytes));
+  }
+  return {};
+}
+
+// Columns [begin_, end_) of `num_rows` rows of fc2 go into the panel's bundles, where row r is element r of
+// the down row.
+template <typename T>
+void BundlePanel::Scatter(const std::byte* rows, uint64_t first_row, uint64_t num_rows) {
+  constexpr uint64_t kTileColumns = kTileRowBytes / sizeof(T);
+  const uint64_t num_columns = end_ - begin_;
+  std::array<std::array<T, kTileColumns>, kTileRows> tile;
+  std::array<T, kTileRows> column;
+  for (uint64_t tile_column = 0; tile_column < num_columns; tile_column += kTileColumns) {
+    const uint64_t width = std::min(kTileColumns, num_columns - tile_column);
+    for (uint64_t tile_row = 0; tile_row < num_rows; tile_row += kTileRows) {
+      const uint64_t height = std::min(kTileRows, num_rows - tile_row);
+      for (uint64_t r = 0; r < height; ++r) {
+        std::memcpy(tile[r].data(), rows + ((tile_row + r) * num_columns + tile_column) * sizeof(T),
+                    width * sizeof(T));
+      }
+      for (uint64_t c = 0; c < width; ++c) {
+        const uint32_t slot = slot_of_[begin_ + tile_column + c];
+        if (slot == kElsewhere) continue;
+        for (uint64_t r = 0; r < height; ++r) column[r] = tile[r][c];
+        std::byte* const bundle = panel_.data() + slot * plan_.stride_bytes;
+        std::memcpy(bundle + plan_.down_offset_bytes + (first_row + tile_row) * sizeof(T), column.data(),
+                    height * sizeof(T));
+      }
+    }
+  }
+}
+
+}  // namespace frugal

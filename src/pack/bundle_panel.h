@@ -1,0 +1,45 @@
+// Puts bundles together: fc1's rows and fc2's columns of some consecutive positions of one layer. fc2 is
+// stored by rows, so that this is a transposition; it goes through the processor's caches in small tiles.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "src/base/aligned_buffer.h"
+#include "src/base/function_ref.h"
+#include "src/base/result.h"
+#include "src/pack/pack_plan.h"
+#include "src/pack/staged_reader.h"
+
+namespace frugal {
+
+class BundlePanel {
+ public:
+  // Called for each piece that was read, with its bytes; its error ends the work.
+  using OnPiece = FunctionRef<Status(uint64_t bytes_read)>;
+
+  // Allocates all memory. `plan` and `reader` outlive this.
+  static Result<BundlePanel> Create(const PackPlan& plan, uint64_t ffn_size, uint64_t panel_positions,
+                                    StagedReader& reader);
+
+  // The bundles of positions [first, first + count); `order` is the source's neuron of each position
+  // // [ffn_size]. `count` is at most panel_positions. The result is valid until the next call.
+  Result<std::span<const std::byte>> Build(const PlannedTensor& layer, std::span<const uint32_t> order,
+                                           uint64_t first, uint64_t count, OnPiece on_piece);
+
+ private:
+  BundlePanel(const PackPlan& plan, StagedReader& reader) : plan_(plan), reader_(reader) {}
+  Status AddUpRows(const TensorInfo& up, OnPiece on_piece);
+  Status AddDownColumns(const TensorInfo& down, OnPiece on_piece);
+  template <typename T>
+  void Scatter(const std::byte* rows, uint64_t first_row, uint64_t num_rows);
+
+  const PackPlan& plan_;
+  StagedReader& reader_;
+  AlignedBuffer panel_;            // [panel_positions, stride_bytes]
+  std::vector<uint32_t> slot_of_;  // by neuron: its place in the panel, or kElsewhere // [ffn_size]
+  uint64_t begin_ = 0, end_ = 0;   // the panel's neurons are among these
+};
+
+}  // namespace frugal

@@ -1,0 +1,60 @@
+// Turns a Hugging Face checkpoint of an OPT model into the packed GGUF that frugal runs (packed_format.h). A
+// library: it prints nothing. The output appears under its name only when it is complete and synced; on an
+// error, a cancellation or a kill nothing has changed there.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "src/base/bytes.h"
+#include "src/base/function_ref.h"
+#include "src/base/memory_ledger.h"
+#include "src/base/result.h"
+#include "src/format/output_file.h"
+#include "src/tensor/dtype.h"
+
+namespace frugal {
+
+struct PackOptions {
+  std::string source_dir;
+  std::string output_path;
+  // F32, F16 or BF16 for all matrices and bundles; nothing: each tensor its own. Vectors (norms, biases) keep
+  // theirs always.
+  std::optional<DType> type;
+  Overwrite overwrite = Overwrite::kNo;
+  uint32_t align_bytes = 512;  // of a bundle: 512 or 4096 (BundleStrideBytes)
+  uint64_t ram_bytes = kGiB;   // of the whole process
+  // For each layer the source's neuron of each position, a permutation; empty: as in the source.
+  std::vector<std::vector<uint32_t>> neuron_orders;  // [num_layers][ffn_size], or empty
+  const std::atomic<bool>* cancel = nullptr;  // when it becomes true, Pack ends with kFailed "interrupted"
+  int (*fault_hook_for_test)(const char* operation) = nullptr;  // GgufWriter::set_fault_hook_for_test
+};
+
+struct PackReport {
+  uint64_t file_bytes = 0;
+  uint64_t source_bytes_read = 0;
+  uint64_t num_parameters = 0;
+  uint64_t num_tensors = 0;  // of the source, that were used
+  uint64_t stride_bytes = 0;
+  DType up_type = DType::kF32, down_type = DType::kF32;
+  uint64_t content_hash = 0;
+  bool has_tokenizer = false;
+  uint64_t elapsed_ns = 0;
+  MemoryLedger memory;                // what the budget went to
+  std::vector<std::string> warnings;  // tensors that were not used, a tokenizer that is not there
+};
+
+// `progress` gets the share that is done, in [0, 1], and the tensor that is worked on; often enough for a
+// progress bar.
+//
+// kUsage: the options, or the output exists. kBadModel: the checkpoint; also a NaN, an infinity or a number
+// that `type` cannot hold, with tensor and row. kDoesNotFit: the budget, with the smallest that works, before
+// any weight is read. kIo: with the file and what failed; a full disk before any weight is read.
+Result<PackReport> Pack(const PackOptions& options,
+                        FunctionRef<void(double share, std::string_view what)> progress);
+
+}  // namespace frugal

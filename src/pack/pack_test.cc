@@ -1,0 +1,524 @@
+#include "src/pack/pack.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "src/base/random.h"
+#include "src/format/gguf_reader.h"
+#include "src/format/packed_format.h"
+#include "src/model/model_file.h"
+#include "src/pack/pack_for_test.h"
+#include "src/tensor/half.h"
+
+namespace frugal {
+namespace {
+
+std::string BytesOf(const std::string& file, const Extent& extent) {
+  return file.substr(extent.offset_bytes, extent.size_bytes);
+}
+
+std::vector<uint64_t> HashesOf(const std::string& bytes) {
+  std::vector<uint64_t> hashes(bytes.size() / 8);
+  std::memcpy(hashes.data(), bytes.data(), bytes.size());
+  return hashes;
+}
+
+uint64_t HashOf(const std::string& bytes) { return HashBytes(std::as_bytes(std::span(bytes))); }
+
+std::string DecoderName(uint32_t layer, const char* part) {
+  return fmt::format("model.decoder.layers.{}.{}", layer, part);
+}
+
+// Row i of fc1 and column i of fc2 make the bundle of neuron i, byte for byte; zeros follow.
+void ExpectBundles(const ModelFile& model, const std::string& packed, const SourceForTest& source,
+                   const std::vector<std::vector<uint32_t>>& orders) {
+  const uint64_t hidden_size = model.config().hidden_size;
+  const uint64_t ffn_size = model.config().ffn_size;
+  for (uint32_t layer = 0; layer < model.config().num_layers; ++layer) {
+    const TensorInfo& up = source.Find(DecoderName(layer, "fc1.weight"));
+    const uint64_t element_bytes = TraitsOf(up.dtype).block_bytes;
+    const std::string up_bytes = source.Bytes(up);
+    const std::string down_bytes = source.Bytes(DecoderName(layer, "fc2.weight"));
+    const std::string up_bias = source.Bytes(DecoderName(layer, "fc1.bias"));
+    const std::string packed_bias = BytesOf(packed, model.vector(layer, LayerVector::kUpBias).extent);
+    const BundleInfo& info = model.bundles()[layer];
+    EXPECT_EQ(info.up_type, up.dtype);
+    const std::vector<uint64_t> hashes = HashesOf(BytesOf(packed, info.hashes));
+    for (uint64_t position = 0; position < ffn_size; ++position) {
+      const uint64_t i = orders.empty() ? position : orders[layer][position];
+      std::string expected = up_bytes.substr(i * hidden_size * element_bytes, hidden_size * element_bytes);
+      for (uint64_t row = 0; row < hidden_size; ++row) {
+        expected += down_bytes.substr((row * ffn_size + i) * element_bytes, element_bytes);
+      }
+      expected.resize(info.stride_bytes, '\0');
+      const std::string bundle =
+          packed.substr(info.extent.offset_bytes + position * info.stride_bytes, info.stride_bytes);
+      ASSERT_EQ(bundle, expected) << "layer " << layer << ", position " << position;
+      ASSERT_EQ(hashes[position], HashOf(bundle)) << "layer " << layer << ", position " << position;
+      ASSERT_EQ(packed_bias.substr(position * element_bytes, element_bytes),
+                up_bias.substr(i * element_bytes, element_bytes));
+    }
+  }
+}
+
+// All hashes, recomputed from the bytes as packed_format.h says.
+void ExpectHashes(const ModelFile& model, const std::string& packed, uint64_t content_hash) {
+  std::vector<uint64_t> expected;
+  for (const TensorInfo& info : model.gguf().tensors()) {
+    if (info.name.find("ffn_bundle") != std::string::npos || info.name == kTensorHashesName ||
+        info.name == kHashOfHashesName) {
+      continue;
+    }
+    const std::string bytes = BytesOf(packed, info.extent);
+    AppendChunkHashes(std::as_bytes(std::span(bytes)), expected);
+  }
+  EXPECT_EQ(HashesOf(BytesOf(packed, model.tensor_hashes())), expected);
+  std::vector<uint64_t> of_hashes;
+  for (const BundleInfo& bundle : model.bundles())
+    of_hashes.push_back(HashOf(BytesOf(packed, bundle.hashes)));
+  of_hashes.push_back(HashOf(BytesOf(packed, model.tensor_hashes())));
+  of_hashes.push_back(HashOf(packed.substr(0, model.gguf().data_offset_bytes())));
+  const std::string last = BytesOf(packed, model.hash_of_hashes());
+  EXPECT_EQ(HashesOf(last), of_hashes);
+  EXPECT_EQ(content_hash, HashOf(last));
+  EXPECT_EQ(model.gguf().tensors().back().name, kHashOfHashesName);
+}
+
+struct PackCase {
+  const char* name;
+  DType dtype;
+};
+
+class PackTest : public testing::TestWithParam<PackCase> {
+ protected:
+  std::string source_dir() const {
+    return std::string(GetParam().name) == "tale" ? TaleDir() : DataDir() + GetParam().name;
+  }
+  const TempDir directory_;
+  const std::string output_ = directory_.File("model.gguf");
+};
+
+TEST_P(PackTest, KeepsEveryByteOfTheWeights) {
+  double last_share = 0;
+  const auto report = Pack(MakePackOptions(source_dir(), output_), [&](double share, std::string_view) {
+    EXPECT_GE(share, last_share);
+    last_share = share;
+  });
+  ASSERT_TRUE(report.has_value()) << report.error().message;
+  EXPECT_EQ(last_share, 1.0);
+  const auto model = ModelFile::Open(output_);
+  ASSERT_TRUE(model.has_value()) << model.error().message;
+  const std::string packed = ReadAllForTest(output_);
+  const SourceForTest source(source_dir());
+  EXPECT_EQ(report->file_bytes, packed.size());
+  EXPECT_EQ(report->num_tensors, source.tensors().size());
+  ExpectBundles(*model, packed, source, {});
+  ExpectHashes(*model, packed, report->content_hash);
+  uint64_t num_parameters = 0;
+  for (const TensorInfo& tensor : source.tensors()) num_parameters += tensor.rows() * tensor.columns();
+  EXPECT_EQ(report->num_parameters, num_parameters);
+  EXPECT_EQ(model->matrices()[ModelFile::QId(0)].dtype, GetParam().dtype);
+  // Every other tensor is in the file as it is in the source.
+  const std::pair<const char*, std::string> names[] = {
+      {"token_embd.weight", "model.decoder.embed_tokens.weight"},
+      {"position_embd.weight", "model.decoder.embed_positions.weight"},
+      {"output_norm.bias", "model.decoder.final_layer_norm.bias"},
+      {"project_in.weight", "model.decoder.project_in.weight"},
+      {"project_out.weight", "model.decoder.project_out.weight"},
+      {"blk.1.attn_k.weight", DecoderName(1, "self_attn.k_proj.weight")},
+      {"blk.1.attn_output.weight", DecoderName(1, "self_attn.out_proj.weight")},
+      {"blk.1.attn_output.bias", DecoderName(1, "self_attn.out_proj.bias")},
+      {"blk.2.attn_norm.weight", DecoderName(2, "self_attn_layer_norm.weight")},
+      {"blk.2.ffn_norm.bias", DecoderName(2, "final_layer_norm.bias")},
+      {"blk.2.ffn_down.bias", DecoderName(2, "fc2.bias")},
+  };
+  for (const auto& [packed_name, source_name] : names) {
+    const TensorInfo* tensor = model->gguf().FindTensor(packed_name);
+    const bool in_source = std::any_of(source.tensors().begin(), source.tensors().end(),
+                                       [&name = source_name](const TensorInfo& t) { return t.name == name; });
+    ASSERT_EQ(tensor != nullptr, in_source) << packed_name;
+    if (in_source) {
+      EXPECT_EQ(BytesOf(packed, tensor->extent), source.Bytes(source_name)) << packed_name;
+    }
+  }
+}
+
+// The smallest budget builds a layer's bundles in many panels, in any order of neurons: the file is the same.
+TEST_P(PackTest, WritesTheSameFileInAnyBudget) {
+  PackOptions options = MakePackOptions(source_dir(), output_);
+  const SourceForTest source(source_dir());
+  const uint64_t ffn_size = source.Find(DecoderName(0, "fc1.weight")).shape[0];
+  Random random(7);
+  for (uint32_t layer = 0;; ++layer) {
+    const std::string name = DecoderName(layer, "fc1.weight");
+    if (std::none_of(source.tensors().begin(), source.tensors().end(),
+                     [&name](const TensorInfo& t) { return t.name == name; })) {
+      break;
+    }
+    std::vector<uint32_t> order(ffn_size);
+    std::iota(order.begin(), order.end(), 0u);
+    for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.Below(i)]);
+    options.neuron_orders.push_back(std::move(order));
+  }
+  for (const bool reordered : {false, true}) {
+    PackOptions roomy = options;
+    if (!reordered) roomy.neuron_orders.clear();
+    PackOptions tight = roomy;
+    tight.output_path = directory_.File("tight.gguf");
+    roomy.overwrite = tight.overwrite = Overwrite::kYes;
+    tight.ram_bytes = 1;
+    const auto refused = PackQuietly(tight);
+    ExpectError(refused, ErrorCode::kDoesNotFit, "the smallest that works is --ram ");
+    const std::string& message = refused.error().message;
+    const auto smallest = ParseSize(message.substr(message.rfind(' ') + 1));
+    ASSERT_TRUE(smallest.has_value()) << message;
+    tight.ram_bytes = *smallest;
+    const auto tight_report = PackQuietly(tight);
+    ASSERT_TRUE(tight_report.has_value()) << tight_report.error().message;
+    EXPECT_LE(tight_report->memory.total_bytes(), *smallest);
+    const auto roomy_report = PackQuietly(roomy);
+    ASSERT_TRUE(roomy_report.has_value()) << roomy_report.error().message;
+    EXPECT_EQ(tight_report->content_hash, roomy_report->content_hash);
+    EXPECT_EQ(ReadAllForTest(tight.output_path), ReadAllForTest(roomy.output_path));
+    tight.ram_bytes = *smallest - kMiB;
+    ExpectError(PackQuietly(tight), ErrorCode::kDoesNotFit, "smallest that works");
+    const auto model = ModelFile::Open(output_);
+    ASSERT_TRUE(model.has_value()) << model.error().message;
+    ExpectBundles(*model, ReadAllForTest(output_), source, roomy.neuron_orders);
+    const TensorInfo* order = model->gguf().FindTensor(BundleOrderName(1));
+    ASSERT_NE(order, nullptr);
+    const std::string order_bytes = BytesOf(ReadAllForTest(output_), order->extent);
+    for (uint32_t i = 0; i < ffn_size; ++i) {
+      uint32_t neuron = 0;
+      std::memcpy(&neuron, order_bytes.data() + i * 4, 4);
+      ASSERT_EQ(neuron, reordered ? roomy.neuron_orders[1][i] : i);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Checkpoints, PackTest,
+                         testing::Values(PackCase{"opt", DType::kF16}, PackCase{"opt-sharded", DType::kBF16},
+                                         PackCase{"opt-350m-style", DType::kF32},
+                                         PackCase{"tale", DType::kF16}),
+                         [](const auto& instance) {
+                           std::string name = instance.param.name;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+float ElementOf(DType dtype, const std::string& bytes, size_t i) {
+  if (dtype == DType::kF32) {
+    float value = 0;
+    std::memcpy(&value, bytes.data() + i * 4, 4);
+    return value;
+  }
+  uint16_t bits = 0;
+  std::memcpy(&bits, bytes.data() + i * 2, 2);
+  return dtype == DType::kF16 ? HalfToFloat(bits) : Bf16ToFloat(bits);
+}
+
+TEST(PackConversionTest, RoundsToTheNearest) {
+  const TempDir directory;
+  for (const char* name : {"opt", "opt-sharded", "opt-350m-style"}) {
+    const SourceForTest source(DataDir() + name);
+    for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+      SCOPED_TRACE(fmt::format("{} to {}", name, DTypeName(dtype)));
+      PackOptions options = MakePackOptions(DataDir() + name, directory.File("converted.gguf"));
+      options.overwrite = Overwrite::kYes;
+      options.type = dtype;
+      const auto report = PackQuietly(options);
+      ASSERT_TRUE(report.has_value()) << report.error().message;
+      const auto model = ModelFile::Open(options.output_path);
+      ASSERT_TRUE(model.has_value()) << model.error().message;
+      const std::string packed = ReadAllForTest(options.output_path);
+      const TensorInfo& up = source.Find(DecoderName(1, "fc1.weight"));
+      const TensorInfo& down = source.Find(DecoderName(1, "fc2.weight"));
+      const std::string up_bytes = source.Bytes(up);
+      const std::string down_bytes = source.Bytes(down);
+      const BundleInfo& info = model->bundles()[1];
+      EXPECT_EQ(info.up_type, dtype);
+      EXPECT_EQ(info.down_type, dtype);
+      const auto expected = [dtype](float value) {
+        if (dtype == DType::kF32) return value;
+        return dtype == DType::kF16 ? HalfToFloat(FloatToHalf(value)) : Bf16ToFloat(FloatToBf16(value));
+      };
+      for (const size_t i : {size_t{0}, size_t{17}, size_t{up.rows() - 1}}) {
+        const std::string bundle =
+            packed.substr(info.extent.offset_bytes + i * info.stride_bytes, info.stride_bytes);
+        for (size_t k = 0; k < up.columns(); ++k) {
+          ASSERT_EQ(ElementOf(dtype, bundle, k),
+                    expected(ElementOf(up.dtype, up_bytes, i * up.columns() + k)));
+          ASSERT_EQ(ElementOf(dtype, bundle.substr(info.down_offset_bytes), k),
+                    expected(ElementOf(down.dtype, down_bytes, k * down.columns() + i)));
+        }
+      }
+      const MatrixInfo& query = model->matrices()[ModelFile::QId(2)];
+      EXPECT_EQ(query.dtype, dtype);
+      const std::string query_bytes = source.Bytes(DecoderName(2, "self_attn.q_proj.weight"));
+      for (size_t i = 0; i < query.rows * query.columns; ++i) {
+        ASSERT_EQ(ElementOf(dtype,
+                            packed.substr(query.extent.offset_bytes + i * TraitsOf(dtype).block_bytes, 4), 0),
+                  expected(ElementOf(up.dtype, query_bytes, i)));
+      }
+      // Vectors keep their type.
+      EXPECT_EQ(model->vector(0, LayerVector::kUpBias).dtype, up.dtype);
+    }
+  }
+}
+
+class SpoiledCheckpointTest : public testing::Test {
+ protected:
+  // Puts `value` into element `element` of the tensor of a copy.
+  void Spoil(const char* model, const std::string& name, uint64_t element, float value) {
+    source_dir_ = CopyOf(DataDir() + model, directory_);
+    const SourceForTest source(source_dir_);
+    const TensorInfo& tensor = source.Find(name);
+    uint32_t bits = 0;
+    if (tensor.dtype == DType::kF32) {
+      std::memcpy(&bits, &value, 4);
+    } else {
+      bits = tensor.dtype == DType::kF16 ? FloatToHalf(value) : FloatToBf16(value);
+    }
+    const uint64_t size_bytes = TraitsOf(tensor.dtype).block_bytes;
+    OverwriteBytes(source.PathOf(tensor), tensor.extent.offset_bytes + element * size_bytes,
+                   std::as_bytes(std::span(&bits, 1)).first(size_bytes));
+    place_ = fmt::format("{}: {}: row {}, column {} at offset {}: ", source.PathOf(tensor), name,
+                         element / tensor.columns(), element % tensor.columns(),
+                         tensor.extent.offset_bytes + element * size_bytes);
+  }
+  PackOptions Options() const { return MakePackOptions(source_dir_, output_); }
+  void ExpectNothingLeft() const {
+    EXPECT_FALSE(std::filesystem::exists(output_));
+    EXPECT_FALSE(std::filesystem::exists(output_ + ".tmp"));
+  }
+
+  const TempDir directory_;
+  const std::string output_ = directory_.File("model.gguf");
+  std::string source_dir_;
+  std::string place_;
+};
+
+// A13
+TEST_F(SpoiledCheckpointTest, NamesTheRowOfWhatIsNotFinite) {
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const char* model : {"opt", "opt-sharded", "opt-350m-style"}) {
+    for (const char* part : {"fc1.weight", "fc2.weight", "self_attn.v_proj.weight", "fc1.bias"}) {
+      const std::string name = DecoderName(2, part);
+      Spoil(model, name, 131, std::nanf(""));
+      ExpectError(PackQuietly(Options()), ErrorCode::kBadModel, place_ + "NaN");
+      Spoil(model, name, 255, -inf);
+      ExpectError(PackQuietly(Options()), ErrorCode::kBadModel, place_ + "-inf");
+      ExpectNothingLeft();
+    }
+  }
+}
+
+TEST_F(SpoiledCheckpointTest, NamesTheRowOfWhatOverflows) {
+  for (const char* part : {"fc1.weight", "fc2.weight", "self_attn.out_proj.weight"}) {
+    Spoil("opt-350m-style", DecoderName(1, part), 1000, 65520.0f);
+    PackOptions options = Options();
+    options.type = DType::kF16;
+    ExpectError(PackQuietly(options), ErrorCode::kBadModel, place_ + "the value is too large for F16");
+    ExpectNothingLeft();
+    options.type = DType::kBF16;
+    options.overwrite = Overwrite::kYes;
+    EXPECT_TRUE(PackQuietly(options).has_value());
+    std::filesystem::remove(output_);
+  }
+}
+
+// The columns of a panel are a part of fc2's rows: the place must be right there too.
+TEST_F(SpoiledCheckpointTest, NamesTheRowInASmallBudget) {
+  const std::string name = DecoderName(0, "fc2.weight");
+  Spoil("opt-350m-style", name, 63 * 256 + 201, 1e30f);
+  PackOptions options = Options();
+  options.type = DType::kF16;
+  options.ram_bytes = 1;
+  const std::string message = PackQuietly(options).error().message;
+  options.ram_bytes = *ParseSize(message.substr(message.rfind(' ') + 1));
+  ExpectError(PackQuietly(options), ErrorCode::kBadModel, place_ + "the value is too large for F16");
+}
+
+std::string ReplaceAll(std::string text, std::string_view from, std::string_view to) {
+  for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) {
+    text.replace(at, from.size(), to);
+  }
+  return text;
+}
+
+// A11
+TEST_F(SpoiledCheckpointTest, NamesWhatIsMissingOrOfAnotherShape) {
+  source_dir_ = CopyOf(DataDir() + "opt", directory_);
+  const std::string weights = source_dir_ + "/model.safetensors";
+  const std::string config = source_dir_ + "/config.json";
+  const std::string good_weights = ReadAllForTest(weights);
+  const std::string good_config = ReadAllForTest(config);
+  const auto write = [](const std::string& path, const std::string& text) {
+    std::ofstream(path, std::ios::binary) << text;
+  };
+  for (const char* part :
+       {"fc1.weight", "fc2.weight", "fc1.bias", "self_attn.k_proj.weight", "self_attn_layer_norm.bias"}) {
+    const std::string name = DecoderName(1, part);
+    std::string renamed = name;
+    renamed.back() = 'x';
+    write(weights, ReplaceAll(good_weights, "\"" + name + "\"", "\"" + renamed + "\""));
+    ExpectError(PackQuietly(Options()), ErrorCode::kBadModel, "tensor " + name + " is missing");
+  }
+  write(weights, good_weights);
+  write(config, ReplaceAll(good_config, "\"ffn_dim\": 256", "\"ffn_dim\": 128"));
+  ExpectError(PackQuietly(Options()), ErrorCode::kBadModel,
+              "fc1.bias has the shape [256], config.json makes it [128]");
+  write(config,
+        ReplaceAll(good_config, "\"max_position_embeddings\": 128", "\"max_position_embeddings\": 130"));
+  ExpectError(PackQuietly(Options()), ErrorCode::kBadModel,
+              "embed_positions.weight has the shape [130, 64], config.json makes it [132, 64]");
+  write(config, ReplaceAll(good_config, "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false"));
+  ExpectError(PackQuietly(Options()), ErrorCode::kBadModel, "tensor lm_head.weight is missing");
+  // F16 and I16 have the same size.
+  write(config, good_config);
+  write(weights,
+        ReplaceAll(good_weights, "{\"dtype\":\"F16\",\"shape\":[256]", "{\"dtype\":\"I16\",\"shape\":[256]"));
+  const auto wrong_type = PackQuietly(Options());
+  ASSERT_FALSE(wrong_type.has_value());
+  EXPECT_EQ(wrong_type.error().code, ErrorCode::kBadModel) << wrong_type.error().message;
+  ExpectNothingLeft();
+}
+
+TEST_F(SpoiledCheckpointTest, ReportsTensorsThatAreNotUsed) {
+  source_dir_ = CopyOf(DataDir() + "opt", directory_);
+  const std::string config = source_dir_ + "/config.json";
+  const std::string text = ReadAllForTest(config);
+  std::ofstream(config) << ReplaceAll(text, "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 2");
+  const auto report = PackQuietly(Options());
+  ASSERT_TRUE(report.has_value()) << report.error().message;
+  ASSERT_EQ(report->warnings.size(), 17u);  // the tokenizer that is not there, and a layer of 16 tensors
+  EXPECT_NE(report->warnings[0].find("no tokenizer"), std::string::npos);
+  EXPECT_NE(report->warnings[1].find("model.decoder.layers.2.fc1.bias [256] is not used"), std::string::npos);
+}
+
+// Before transformers 4.20 names had no "model." in front.
+TEST_F(SpoiledCheckpointTest, TakesNamesWithoutModelInFront) {
+  source_dir_ = CopyOf(DataDir() + "opt", directory_);
+  const auto packed = PackQuietly(Options());
+  ASSERT_TRUE(packed.has_value());
+  const std::string weights = source_dir_ + "/model.safetensors";
+  // Spaces keep the header's length.
+  const std::string text = ReadAllForTest(weights);
+  std::ofstream(weights, std::ios::binary) << ReplaceAll(text, "\"model.decoder.", "      \"decoder.");
+  PackOptions options = Options();
+  options.output_path = directory_.File("bare.gguf");
+  const auto bare = PackQuietly(options);
+  ASSERT_TRUE(bare.has_value()) << bare.error().message;
+  EXPECT_EQ(bare->content_hash, packed->content_hash);
+}
+
+TEST(PackOptionsTest, RefusesWhatCannotBeMeant) {
+  const TempDir directory;
+  PackOptions options = MakePackOptions(DataDir() + "opt", directory.File("model.gguf"));
+  options.align_bytes = 1024;
+  ExpectError(PackQuietly(options), ErrorCode::kUsage, "1024");
+  options.align_bytes = 512;
+  options.type = DType::kQ8_0;
+  ExpectError(PackQuietly(options), ErrorCode::kUsage, "Q8_0");
+  options.type.reset();
+  options.neuron_orders.assign(3, std::vector<uint32_t>(256));
+  ExpectError(PackQuietly(options), ErrorCode::kUsage, "no permutation");
+  options.neuron_orders.resize(2);
+  ExpectError(PackQuietly(options), ErrorCode::kUsage, "2 orders of neurons for 3 layers");
+  options.neuron_orders.clear();
+  const std::string copy = CopyOf(DataDir() + "opt", directory);
+  options.source_dir = copy;
+  options.output_path = copy + "/model.safetensors";
+  options.overwrite = Overwrite::kYes;
+  ExpectError(PackQuietly(options), ErrorCode::kUsage, "is a file of the checkpoint itself");
+  ExpectError(PackQuietly(MakePackOptions(directory.File("absent"), directory.File("a.gguf"))),
+              ErrorCode::kIo, "absent");
+}
+
+TEST(PackOptionsTest, AlignsBundlesAsAskedFor) {
+  const TempDir directory;
+  PackOptions options = MakePackOptions(DataDir() + "opt", directory.File("model.gguf"));
+  options.align_bytes = 4096;
+  const auto report = PackQuietly(options);
+  ASSERT_TRUE(report.has_value()) << report.error().message;
+  EXPECT_EQ(report->stride_bytes, 4096u);
+  const auto model = ModelFile::Open(options.output_path);
+  ASSERT_TRUE(model.has_value()) << model.error().message;
+  ExpectBundles(*model, ReadAllForTest(options.output_path), SourceForTest(options.source_dir), {});
+}
+
+TEST(PackOutputTest, KeepsAnExistingFile) {
+  const TempDir directory;
+  const std::string output = directory.Write("model.gguf", "precious");
+  PackOptions options = MakePackOptions(DataDir() + "opt", output);
+  ExpectError(PackQuietly(options), ErrorCode::kUsage, "exists already");
+  EXPECT_EQ(ReadAllForTest(output), "precious");
+  options.overwrite = Overwrite::kYes;
+  ASSERT_TRUE(PackQuietly(options).has_value());
+  EXPECT_TRUE(ModelFile::Open(output).has_value());
+}
+
+int fault_countdown = 0;
+int FailWhenCountedDown(const char*) { return fault_countdown-- == 0 ? 28 /*ENOSPC*/ : 0; }
+
+// D9, D10: whichever operation fails, nothing is left and what was there stays.
+TEST(PackOutputTest, LeavesNothingWhicheverOperationFails) {
+  const TempDir directory;
+  const std::string output = directory.File("model.gguf");
+  PackOptions options = MakePackOptions(DataDir() + "opt", output);
+  options.fault_hook_for_test = FailWhenCountedDown;
+  int num_failures = 0;
+  for (;; ++num_failures) {
+    fault_countdown = num_failures;
+    const auto report = PackQuietly(options);
+    if (report.has_value()) break;
+    EXPECT_EQ(report.error().code, ErrorCode::kIo) << report.error().message;
+    ASSERT_TRUE(directory.empty()) << "operation " << num_failures << ": " << report.error().message;
+  }
+  EXPECT_GT(num_failures, 60);  // a write for each tensor at least
+  EXPECT_TRUE(ModelFile::Open(output).has_value());
+}
+
+TEST(PackOutputTest, LeavesNothingWhenCancelled) {
+  const TempDir directory;
+  std::atomic<bool> cancel = false;
+  PackOptions options = MakePackOptions(DataDir() + "opt", directory.File("model.gguf"));
+  options.cancel = &cancel;
+  const auto report = Pack(options, [&cancel](double share, std::string_view) { cancel = share > 0.5; });
+  ExpectError(report, ErrorCode::kFailed, "interrupted");
+  EXPECT_TRUE(directory.empty());
+}
+
+TEST(PackKeysTest, AreThoseOfTheModel) {
+  const TempDir directory;
+  const std::string output = directory.File("tale.gguf");
+  const auto report = PackQuietly(MakePackOptions(TaleDir(), output));
+  ASSERT_TRUE(report.has_value()) << report.error().message;
+  EXPECT_TRUE(report->has_tokenizer);
+  EXPECT_TRUE(report->warnings.empty());
+  const auto model = ModelFile::Open(output);
+  ASSERT_TRUE(model.has_value()) << model.error().message;
+  const GgufReader& gguf = model->gguf();
+  EXPECT_EQ(*gguf.GetString("general.name"), "tale");
+  EXPECT_EQ(*gguf.GetString("frugal.activation"), "relu");
+  EXPECT_EQ(*gguf.GetString(kBundleLayoutKey), "up+down");
+  EXPECT_EQ(*gguf.GetUint("general.file_type"), 1u);
+  EXPECT_EQ(*gguf.GetUint("opt.attention.head_count_kv"), 4u);
+  EXPECT_EQ(model->config().eos_id, 2);
+  EXPECT_EQ(model->config().max_context, 512u);
+  // What is read first lies first: vectors, embeddings, then layer by layer.
+  const std::vector<TensorInfo>& tensors = gguf.tensors();
+  EXPECT_EQ(tensors[0].name, "output_norm.weight");
+  EXPECT_EQ(tensors[82].name, "token_embd.weight");
+  EXPECT_EQ(tensors[83].name, "position_embd.weight");
+  EXPECT_EQ(tensors[84].name, "blk.0.attn_q.weight");
+  EXPECT_EQ(tensors[88].name, "blk.0.ffn_bundle.weight");
+  EXPECT_EQ(tensors[89].name, "blk.1.attn_q.weight");
+}
+
+}  // namespace
+}  // namespace frugal
