@@ -1,0 +1,123 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "src/base/bytes.h"
+#include "src/cli/common.h"
+#include "src/cli/system_limits.h"
+
+namespace frugal {
+namespace {
+
+constexpr Choice<RunMode> kModes[] = {{"resident", RunMode::kResident},
+                                      {"naive", RunMode::kNaive},
+                                      {"hybrid", RunMode::kHybrid},
+                                      {"flash", RunMode::kFlash}};
+constexpr Choice<DType> kKvTypes[] = {{"f32", DType::kF32}, {"f16", DType::kF16}};
+constexpr Choice<PolicyKind> kPolicies[] = {
+    {"decay", PolicyKind::kDecay}, {"lru", PolicyKind::kLru}, {"window", PolicyKind::kWindow}};
+constexpr Choice<IoBackend> kBackends[] = {
+    {"auto", IoBackend::kAuto}, {"uring", IoBackend::kUring}, {"pread", IoBackend::kPread}};
+constexpr Choice<VerifyMode> kVerifyModes[] = {
+    {"first", VerifyMode::kFirst}, {"always", VerifyMode::kAlways}, {"off", VerifyMode::kOff}};
+
+Status ResolveSwitches(const EngineFlags& flags, EngineOptions& options) {
+  FRUGAL_ASSIGN(options.mode, ParseChoice("--mode", flags.mode, kModes));
+  FRUGAL_ASSIGN(options.policy, ParseChoice("--policy", flags.policy, kPolicies));
+  options.predictor_path = flags.predictor_path;
+  options.predictor = !flags.no_predictor;
+  options.window = !flags.no_window;
+  options.bundling = !flags.no_bundling;
+  options.overlap = !flags.no_overlap;
+  options.early = !flags.no_early && options.overlap;
+  if (flags.window_option != nullptr && flags.window_option->count() > 0)
+    options.window_tokens = flags.window_tokens;
+  if (flags.no_window && options.window_tokens) {
+    return Error{ErrorCode::kUsage, "--window and --no-window contradict each other"};
+  }
+  if (flags.no_predictor && !flags.predictor_path.empty()) {
+    return Error{ErrorCode::kUsage, "--predictor-file and --no-predictor contradict each other"};
+  }
+  if (!flags.slots.empty()) {
+    FRUGAL_ASSIGN(options.slots_share, ParseShare("--slots", flags.slots));
+  }
+  if (!flags.popular.empty()) {
+    FRUGAL_ASSIGN(options.popular_share, ParseShare("--pin-popular", flags.popular));
+  }
+  return {};
+}
+
+}  // namespace
+
+void AddModelArgument(CLI::App& sub, std::string& model_path) {
+  sub.add_option("model,-m,--model", model_path, "packed model (.gguf)")->required();
+}
+
+void AddEngineFlags(CLI::App& sub, EngineFlags& flags) {
+  AddModelArgument(sub, flags.model_path);
+  sub.add_option(
+      "--ram", flags.ram,
+      "memory budget of the whole process, such as 7G or 20M (default: the cgroup's limit, at most "
+      "80% of the available memory)");
+  sub.add_option("-c,--ctx-size", flags.context, "tokens of context (default: the model's, at most 2048)");
+  sub.add_option("-t,--threads", flags.num_threads, "threads (default: usable cores)")
+      ->check(CLI::Range(1, ThreadPool::kMaxThreads));
+  sub.add_option("--kv", flags.kv, "type of the KV cache: f32, f16")->capture_default_str();
+  sub.add_option("--mode", flags.mode, "resident, naive, hybrid, flash")->capture_default_str();
+  sub.add_option("--predictor-file", flags.predictor_path,
+                 "predictors (default: NAME.predict.gguf beside the model)");
+  sub.add_flag("--no-predictor", flags.no_predictor, "use all neurons");
+  sub.add_flag("--no-window", flags.no_window, "keep no neuron from one token to the next");
+  sub.add_flag("--no-bundling", flags.no_bundling, "read the halves of a bundle apart");
+  sub.add_flag("--no-overlap", flags.no_overlap, "wait for every read where it is asked for");
+  sub.add_flag("--no-early", flags.no_early, "no early prediction");
+  flags.window_option = sub.add_option("--window", flags.window_tokens,
+                                       "keep the neurons of the last K tokens (the paper's window)");
+  sub.add_option("--slots", flags.slots,
+                 "share of the FFN kept in memory, such as 50% (default: what the budget holds)");
+  sub.add_option("--policy", flags.policy, "which neuron is given up first: decay, lru, window")
+      ->capture_default_str();
+  sub.add_option("--pin-popular", flags.popular,
+                 "share of the slots for the most popular neurons, such as 10%");
+  sub.add_option("--io", flags.io, "auto, uring, pread")->capture_default_str();
+  sub.add_option("--verify", flags.verify, "check hashes of weights: first (read), always, off")
+      ->capture_default_str();
+  sub.add_option("--batch", flags.batch, "most tokens of a prefill step")->check(CLI::Range(1, 4096));
+  sub.add_option("--seed", flags.seed, "seed of everything random")->capture_default_str();
+}
+
+Result<EngineOptions> ResolveEngineFlags(const EngineFlags& flags) {
+  EngineOptions options;
+  options.model_path = flags.model_path;
+  if (flags.ram.empty()) {
+    options.ram_bytes = FindDefaultRam().size_bytes;
+  } else {
+    FRUGAL_ASSIGN(options.ram_bytes, ParseSizeFlag("--ram", flags.ram));
+  }
+  options.context = flags.context;
+  options.num_threads =
+      flags.num_threads > 0 ? flags.num_threads : std::min(UsableCores(), ThreadPool::kMaxThreads);
+  FRUGAL_ASSIGN(options.kv_type, ParseChoice("--kv", flags.kv, kKvTypes));
+  FRUGAL_ASSIGN(options.io, ParseChoice("--io", flags.io, kBackends));
+  FRUGAL_ASSIGN(options.verify, ParseChoice("--verify", flags.verify, kVerifyModes));
+  FRUGAL_TRY(ResolveSwitches(flags, options));
+  if (flags.batch > 0) options.max_batch = flags.batch;
+  options.seed = flags.seed;
+  return options;
+}
+
+void AddEnvironmentTwins(CLI::App& app) {
+  const auto add_twins = [](CLI::App& to) {
+    for (CLI::Option* option : to.get_options()) {
+      if (option == to.get_help_ptr() || option->get_lnames().empty() || option->get_lnames()[0] == "version")
+        continue;
+      std::string name = "FRUGAL_" + option->get_lnames()[0];
+      std::transform(name.begin(), name.end(), name.begin(),
+                     [](unsigned char c) { return c == '-' ? '_' : static_cast<char>(std::toupper(c)); });
+      option->envname(name);
+    }
+  };
+  for (CLI::App* sub : app.get_subcommands({})) add_twins(*sub);
+}
+
+}  // namespace frugal
