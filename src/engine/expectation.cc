@@ -1,0 +1,172 @@
+#include "src/engine/expectation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
+
+#include "src/base/bytes.h"
+#include "src/format/byte_source.h"
+#include "src/format/gguf_reader.h"
+#include "src/format/packed_format.h"
+
+namespace frugal {
+namespace {
+
+// Tokens after which a neuron of any use at all counts as kept for good.
+constexpr double kForever = 1e7;
+
+double Sum(std::span<const float> values) { return std::accumulate(values.begin(), values.end(), 0.0); }
+
+// Neurons used at least once in the last `tokens` tokens.
+double DistinctUsed(std::span<const float> use, double tokens) {
+  double sum = 0;
+  for (const float p : use) sum += 1.0 - std::pow(1.0 - static_cast<double>(p), tokens);
+  return sum;
+}
+
+// Che's T: after how many tokens a bundle that was not used again is given up.
+double KeptTokens(std::span<const float> use, uint32_t num_slots) {
+  if (DistinctUsed(use, kForever) <= num_slots) return kForever;
+  double low = 0, high = kForever;
+  for (int step = 0; step < 40; ++step) {
+    const double middle = (low + high) / 2;
+    (DistinctUsed(use, middle) <= num_slots ? low : high) = middle;
+  }
+  return low;
+}
+
+double RecencyMisses(std::span<const float> use, double tokens) {
+  // One token's set does not fit: what comes back has always been given up.
+  if (tokens < 1) return Sum(use);
+  double missed = 0;
+  for (const float p : use) missed += static_cast<double>(p) * std::pow(1.0 - static_cast<double>(p), tokens);
+  return missed;
+}
+
+double FrequencyMisses(std::span<const float> use, uint32_t num_slots) {
+  if (num_slots >= use.size()) return 0;
+  std::vector<float> sorted(use.begin(), use.end());
+  const auto rest = sorted.begin() + num_slots;
+  std::nth_element(sorted.begin(), rest, sorted.end(), std::greater<>());
+  return Sum({rest, sorted.end()});
+}
+
+// Bytes of both reads of a bundle in halves: sectors that both halves touch are read twice.
+uint64_t BundleReadBytes(const BundleInfo& bundle, Bundling bundling) {
+  if (bundling == Bundling::kTogether) return bundle.stride_bytes;
+  const uint64_t up_bytes = bundle.down_offset_bytes;
+  return bundle.stride_bytes + RoundUp(up_bytes, kSectorBytes) - RoundDown(up_bytes, kSectorBytes);
+}
+
+void AddEmbeddingRow(const MatrixInfo& matrix, const PlacedTensor& placed, Expectation& expectation) {
+  if (placed.size_bytes == 0) return;
+  const double absent =
+      1.0 - static_cast<double>(placed.resident_bytes) / static_cast<double>(placed.size_bytes);
+  expectation.row_reads += absent;
+  expectation.row_bytes += absent * static_cast<double>(RoundUp(matrix.row_bytes, kHashChunkBytes));
+}
+
+double TouchedBytes(const ModelFile& model, const EnginePlan& plan, double bundles_used) {
+  double bytes = bundles_used * static_cast<double>(model.bundles()[0].stride_bytes);
+  for (uint32_t id = 0; id < model.matrices().size(); ++id) {
+    const bool is_table = id == model.ids().token_embedding || id == model.ids().position_embedding;
+    if (is_table && id != model.ids().output) continue;
+    bytes += static_cast<double>(model.matrices()[id].extent.size_bytes);
+  }
+  bytes += static_cast<double>(plan.ledger.line_bytes("predictors"));
+  return bytes + static_cast<double>(plan.ledger.line_bytes("KV cache")) / 2;
+}
+
+// ExpectedReadSeconds for a number of reads that need not be whole.
+double RandomReadSeconds(const DeviceProfile& profile, double reads, double bytes) {
+  if (reads <= 0) return 0;
+  constexpr double kTokens = 1000;
+  const double count = std::max(1.0, std::round(reads * kTokens));
+  return ExpectedReadSeconds(profile, static_cast<uint64_t>(count),
+                             static_cast<uint64_t>(std::max(1.0, bytes / reads))) /
+         kTokens;
+}
+
+}  // namespace
+
+NeuronUse AllNeuronsUsed(const ModelConfig& config) {
+  return NeuronUse(size_t{config.num_layers} * config.ffn_size, 1.0f);
+}
+
+Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfig& config) {
+  FRUGAL_ASSIGN(auto source, OpenFileSource(predictor.path));
+  FRUGAL_ASSIGN(const GgufReader gguf, GgufReader::Open(std::move(source)));
+  FRUGAL_ASSIGN(source, OpenFileSource(predictor.path));
+  NeuronUse use = AllNeuronsUsed(config);
+  for (uint32_t layer = 0; layer < config.num_layers; ++layer) {
+    if (predictor.layers[layer].rank == 0) continue;
+    const std::span<float> of_layer =
+        std::span(use).subspan(size_t{layer} * config.ffn_size, config.ffn_size);
+    const std::string name = PredictorTensorName(layer, PredictorKind::kOnTime, "popularity");
+    const TensorInfo* info = gguf.FindTensor(name);
+    if (info == nullptr || info->dtype != DType::kF32 || info->extent.size_bytes != of_layer.size_bytes()) {
+      return BadModel("{}: {}: expected F32 [{}]", predictor.path, name, config.ffn_size);
+    }
+    FRUGAL_TRY(source->Read(info->extent.offset_bytes, std::as_writable_bytes(of_layer)));
+    for (size_t i = 0; i < of_layer.size(); ++i) {
+      if (of_layer[i] >= 0.0f && of_layer[i] <= 1.0f) continue;
+      return BadModel("{}: {}[{}] is {}, expected 0 to 1", predictor.path, name, i, of_layer[i]);
+    }
+    const double mean = Sum(of_layer) / static_cast<double>(of_layer.size());
+    if (mean <= 0) continue;
+    const float scale = static_cast<float>(predictor.layers[layer].predicted_share / mean);
+    for (float& share : of_layer) share = std::min(1.0f, share * scale);
+  }
+  return use;
+}
+
+double ExpectedMisses(std::span<const float> use, uint32_t num_slots, const PolicyOptions& policy) {
+  switch (policy.kind) {
+    case PolicyKind::kDecay:
+      break;
+    case PolicyKind::kLru:
+      return RecencyMisses(use, KeptTokens(use, num_slots));
+    case PolicyKind::kWindow:
+      return RecencyMisses(use, std::min<double>(policy.window_steps, KeptTokens(use, num_slots)));
+  }
+  return FrequencyMisses(use, num_slots);
+}
+
+double ReadBoundSeconds(const DeviceProfile& profile, double sequential_bytes, double random_reads,
+                        double random_bytes) {
+  double seconds = RandomReadSeconds(profile, random_reads, random_bytes);
+  if (sequential_bytes > 0) seconds += sequential_bytes / profile.sequential_bytes_per_second;
+  return seconds;
+}
+
+Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, std::span<const float> use,
+                         const DeviceProfile* profile) {
+  Expectation expectation;
+  const MatrixIds& ids = model.ids();
+  expectation.streamed_bytes = static_cast<double>(plan.streamed_bytes_per_token);
+  for (const uint32_t id : {ids.token_embedding, ids.position_embedding}) {
+    AddEmbeddingRow(model.matrices()[id], plan.tensors[id], expectation);
+  }
+  expectation.bundles_used = static_cast<double>(model.config().num_layers) * model.config().ffn_size;
+  if (plan.weights.ffn == FfnPlacement::kOnDemand) {
+    const CacheOptions& cache = plan.weights.cache;
+    expectation.bundles_used = Sum(use);
+    expectation.bundles_missed = ExpectedMisses(use, cache.num_slots, cache.policy);
+    expectation.demand_reads = expectation.bundles_missed * (cache.bundling == Bundling::kHalves ? 2 : 1);
+    expectation.demand_bytes =
+        expectation.bundles_missed * static_cast<double>(BundleReadBytes(model.bundles()[0], cache.bundling));
+  }
+  expectation.touched_bytes = TouchedBytes(model, plan, expectation.bundles_used);
+  expectation.compute_seconds = expectation.touched_bytes / kAssumedMemoryBytesPerSecond;
+  if (profile == nullptr) return expectation;
+  const double read_seconds = ReadBoundSeconds(*profile, expectation.streamed_bytes, expectation.demand_reads,
+                                               expectation.demand_bytes) +
+                              ReadBoundSeconds(*profile, 0, expectation.row_reads, expectation.row_bytes);
+  expectation.read_seconds = read_seconds;
+  expectation.token_seconds = plan.weights.overlap ? std::max(read_seconds, expectation.compute_seconds)
+                                                   : read_seconds + expectation.compute_seconds;
+  return expectation;
+}
+
+}  // namespace frugal

@@ -1,0 +1,67 @@
+// What a token of a plan will cost: bytes read and milliseconds, from the plan, the predictors' statistics
+// and the measured device. Everything here is an estimate before the fact and says how it was made; `frugal
+// bench` measures. Pure arithmetic, but for LoadNeuronUse, which reads the predictor file and no weight.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "src/engine/plan.h"
+#include "src/io/device_profile.h"
+
+namespace frugal {
+
+// Bytes that one processor socket moves from RAM per second, assumed where nothing has been measured: two
+// channels of DDR4-2400 do 38 GB/s on paper, and a few cores with kernels that convert on the way get about a
+// third of it.
+constexpr double kAssumedMemoryBytesPerSecond = 12e9;
+
+// Share of tokens that use each neuron, of all layers in order. // [num_layers * ffn_size]
+using NeuronUse = std::vector<float>;
+
+// Every neuron for every token: what flash does without predictors.
+NeuronUse AllNeuronsUsed(const ModelConfig& config);
+// A predictor file's popularity, scaled in each layer to the share that the held-out part of its training
+// predicted. Layers without a predictor use every neuron. kBadModel names the file and the tensor.
+Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfig& config);
+
+// Bundles per token that are not in one of `num_slots` slots when they are wanted, once the cache is warm and
+// if neurons came independently of each other and of the past (the independent reference model; real text
+// repeats itself and misses less):
+//   decay   the most used neurons hold the slots, the use of the others is missed
+//   lru     Che's approximation (Che, Tung and Wang 2002): a neuron is kept for T tokens, where T fills the
+//   slots window  the same with T at most the window; a window of 0 misses everything
+double ExpectedMisses(std::span<const float> use, uint32_t num_slots, const PolicyOptions& policy);
+
+// Decoding one token. Reads that early prediction guesses wrong are not in it.
+struct Expectation {
+  double streamed_bytes = 0;  // weights streamed in layer order, in large sequential reads
+  double row_reads = 0;  // rows of the embeddings, and the bytes around them that are read to verify them
+  double row_bytes = 0;
+  double bundles_used = 0;    // by the selectors, all layers
+  double bundles_missed = 0;  // each a random read (of halves: two)
+  double demand_reads = 0;
+  double demand_bytes = 0;
+  double touched_bytes = 0;    // weights, predictors and half of the KV cache that the processor goes through
+  double compute_seconds = 0;  // touched_bytes at kAssumedMemoryBytesPerSecond
+  // Nothing when the device was not measured. With overlap a token costs the larger of reading and computing,
+  // without it their sum.
+  std::optional<double> read_seconds;
+  std::optional<double> token_seconds;
+
+  double read_bytes() const { return streamed_bytes + row_bytes + demand_bytes; }
+  double hit_share() const { return bundles_used > 0 ? 1.0 - bundles_missed / bundles_used : 1.0; }
+};
+
+// `use` is looked at only where bundles live on demand. `profile`: nullptr when the device was not measured.
+Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, std::span<const float> use,
+                         const DeviceProfile* profile);
+
+// The bound of design.md section 1: max(reads / IOPS, bytes / bandwidth, bytes touched / memory bandwidth)
+// for what was (or will be) read. `sequential_bytes` in large reads, `random_reads` of random_bytes together.
+double ReadBoundSeconds(const DeviceProfile& profile, double sequential_bytes, double random_reads,
+                        double random_bytes);
+
+}  // namespace frugal

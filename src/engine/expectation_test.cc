@@ -1,0 +1,75 @@
+#include "src/engine/expectation.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace frugal {
+namespace {
+
+PolicyOptions Policy(PolicyKind kind, uint32_t window_steps = 4) {
+  PolicyOptions options;
+  options.kind = kind;
+  options.window_steps = window_steps;
+  return options;
+}
+
+DeviceProfile TestProfile() {
+  DeviceProfile profile;
+  profile.sequential_bytes_per_second = 1e9;
+  profile.random = {{4096, 1, 10e3, 40.96e6}, {4096, 32, 100e3, 409.6e6}, {65536, 32, 12e3, 786.4e6}};
+  return profile;
+}
+
+TEST(ExpectationTest, DecayKeepsTheMostUsedNeuronsAndMissesTheUseOfTheRest) {
+  const std::vector<float> use = {0.1f, 0.9f, 0.5f, 0.2f};
+  EXPECT_NEAR(ExpectedMisses(use, 0, Policy(PolicyKind::kDecay)), 1.7, 1e-6);
+  EXPECT_NEAR(ExpectedMisses(use, 2, Policy(PolicyKind::kDecay)), 0.3, 1e-6);
+  EXPECT_EQ(ExpectedMisses(use, 4, Policy(PolicyKind::kDecay)), 0.0);
+  EXPECT_EQ(ExpectedMisses(use, 9, Policy(PolicyKind::kDecay)), 0.0);
+}
+
+TEST(ExpectationTest, LruOfEqualNeuronsHitsAsOftenAsTheyAreInMemory) {
+  // By symmetry a neuron of 1,000 equal ones is in one of 300 slots with probability 0.3 when it is used.
+  const std::vector<float> use(1000, 0.01f);
+  EXPECT_NEAR(ExpectedMisses(use, 300, Policy(PolicyKind::kLru)), 10 * 0.7, 0.05);
+}
+
+TEST(ExpectationTest, LruMissesEverythingWhenATokensSetExceedsTheSlots) {
+  const std::vector<float> use(100, 1.0f);
+  EXPECT_NEAR(ExpectedMisses(use, 99, Policy(PolicyKind::kLru)), 100, 1e-9);
+  EXPECT_NEAR(ExpectedMisses(use, 100, Policy(PolicyKind::kLru)), 0, 1e-9);
+}
+
+TEST(ExpectationTest, AWindowMissesWhatItsTokensDidNotUse) {
+  const std::vector<float> use(10, 0.5f);
+  EXPECT_NEAR(ExpectedMisses(use, 10, Policy(PolicyKind::kWindow, 3)), 10 * 0.5 * 0.125, 1e-9);
+  EXPECT_NEAR(ExpectedMisses(use, 10, Policy(PolicyKind::kWindow, 0)), 5, 1e-9);
+  // The slots end it before the window does.
+  EXPECT_GT(ExpectedMisses(use, 6, Policy(PolicyKind::kWindow, 3)), 10 * 0.5 * 0.125);
+}
+
+TEST(ExpectationTest, MoreSlotsNeverMissMore) {
+  std::vector<float> use;
+  for (int i = 1; i <= 200; ++i) use.push_back(1.0f / static_cast<float>(i));
+  for (const PolicyKind kind : {PolicyKind::kDecay, PolicyKind::kLru, PolicyKind::kWindow}) {
+    double last = 1e9;
+    for (uint32_t slots = 0; slots <= 200; slots += 10) {
+      const double misses = ExpectedMisses(use, slots, Policy(kind));
+      EXPECT_LE(misses, last + 1e-9) << slots;
+      last = misses;
+    }
+  }
+}
+
+TEST(ExpectationTest, TheReadBoundAddsSequentialBytesAndRandomReads) {
+  const DeviceProfile profile = TestProfile();
+  EXPECT_NEAR(ReadBoundSeconds(profile, 5e8, 0, 0), 0.5, 1e-9);
+  EXPECT_NEAR(ReadBoundSeconds(profile, 0, 1000, 1000 * 4096.0), 0.01, 1e-6);
+  EXPECT_NEAR(ReadBoundSeconds(profile, 5e8, 1000, 1000 * 4096.0), 0.51, 1e-6);
+  // Fewer reads than one per token count in proportion.
+  EXPECT_NEAR(ReadBoundSeconds(profile, 0, 0.5, 0.5 * 4096), 0.5e-5, 1e-9);
+}
+
+}  // namespace
+}  // namespace frugal
