@@ -30,7 +30,8 @@ class PatternFile {
     EXPECT_TRUE(fd.valid()) << path_;
     std::vector<std::byte> bytes((size_bytes + 7) / 8 * 8);
     FillPattern(kTestSeed, 0, bytes);
-    EXPECT_EQ(write(fd.get(), bytes.data(), size_bytes), static_cast<ssize_t>(size_bytes));
+    EXPECT_EQ(write(fd.get(), bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
+    EXPECT_EQ(ftruncate(fd.get(), static_cast<off_t>(size_bytes)), 0);
     EXPECT_EQ(fsync(fd.get()), 0);
   }
   ~PatternFile() { unlink(path_.c_str()); }

@@ -1,5 +1,6 @@
 #include "src/io/whole_reader.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -257,8 +258,11 @@ TEST_P(WholeReaderTest, ReadNowReadsAnythingAnywhere) {
     const Status status = fixture.whole->ReadNow(fixture.file, offset, destination, "test");
     ASSERT_TRUE(status) << status.error().message;
     ASSERT_TRUE(IsPattern(kTestSeed, offset, destination));
-    for (uint64_t i = 0; i < shift; ++i) ASSERT_EQ(memory.data()[i], std::byte{0});
-    for (uint64_t i = shift + size; i < memory.size_bytes(); ++i) ASSERT_EQ(memory.data()[i], std::byte{0});
+    const auto is_zero = [](std::byte b) { return b == std::byte{0}; };
+    const std::span<std::byte> before = memory.bytes().first(shift);
+    const std::span<std::byte> behind = memory.bytes().subspan(shift + size);
+    ASSERT_TRUE(std::all_of(before.begin(), before.end(), is_zero));
+    ASSERT_TRUE(std::all_of(behind.begin(), behind.end(), is_zero));
   }
 }
 
