@@ -7,6 +7,8 @@
 #include <hwy/highway.h>
 // clang-format on
 
+#include <algorithm>
+
 #include "src/base/check.h"
 #include "src/kernels/kernels.h"
 #include "src/kernels/scalar.h"
@@ -16,9 +18,26 @@ HWY_BEFORE_NAMESPACE();
 namespace frugal::HWY_NAMESPACE {
 #if !FRUGAL_SCALAR_TARGET
 
-// A register tile has rows x tokens x kParts accumulators; AVX2 has 16 registers, AVX-512 and NEON 32.
-constexpr size_t kRowsOfOneToken = kParts == 2 ? 4 : 2;
-constexpr size_t kTokensOfOneRow = kParts == 2 ? 8 : 3;
+// One token: several rows at once are several streams from memory, which the prefetchers follow faster than
+// one. AVX2 has 16 registers for rows x kParts accumulators, AVX-512 and NEON 32.
+constexpr size_t kRowsOfOneToken = kParts == 2 ? 4 : 3;
+// Contiguous rows shorter than this are read one after the other instead: streams that short end before the
+// prefetchers have found them.
+constexpr size_t kShortRowBytes = 4096;
+// Few tokens: one row is converted once for up to three of them.
+constexpr size_t kFewTokens = 3;
+
+// Many tokens: a block of rows x tokens is summed over kBlockColumns at a time. Its weights lie in the L1
+// cache as float, its lanes go through memory between the steps, which keeps their bits. The register tile
+// has one vector of the lanes of 3 rows x 4 tokens.
+constexpr size_t kTileRows = 3;
+constexpr size_t kTileTokens = 4;
+constexpr size_t kBlockRows = 2 * kTileRows;
+constexpr size_t kBlockTokens = 4 * kTileTokens;
+constexpr size_t kBlockColumns = 512;
+constexpr size_t kLeastTokensOfBlock = 2 * kTileTokens;
+// Rows that stay in the L2 cache while all blocks of tokens pass over them.
+constexpr size_t kCachedRowBytes = 256 * 1024;
 
 // The last columns, fewer than 32, copied behind each other and padded so that a step with the padding
 // changes no lane: weights with +0, x with -0: their product is -0, and acc + -0 is acc, whatever its sign.
@@ -90,25 +109,157 @@ HWY_INLINE void Tile(const RowSet& set, size_t row, size_t columns, const float*
   }
 }
 
+struct Block {
+  alignas(64) float weights[kBlockRows][kBlockColumns];
+  alignas(64) float lanes[kBlockRows / kTileRows][kBlockTokens / kTileTokens][kParts][kTileRows][kTileTokens]
+                         [kWidth];
+};
+
+// Adds groups of 32 columns of 3 rows x 4 tokens to their lanes.
+HWY_INLINE void AddToLanes(const float* weights, const float* const (&x)[kTileTokens], size_t columns,
+                           float (&lanes)[kParts][kTileRows][kTileTokens][kWidth]) {
+  const FloatTag d;
+  for (size_t p = 0; p < kParts; ++p) {
+    FloatVector acc[kTileRows][kTileTokens];
+    FRUGAL_UNROLL
+    for (size_t i = 0; i < kTileRows * kTileTokens; ++i) {
+      acc[i / kTileTokens][i % kTileTokens] = hn::Load(d, lanes[p][i / kTileTokens][i % kTileTokens]);
+    }
+    for (size_t k = p * kWidth; k < columns; k += kLanes) {
+      FloatVector w[kTileRows];
+      FRUGAL_UNROLL
+      for (size_t i = 0; i < kTileRows; ++i) w[i] = hn::Load(d, weights + i * kBlockColumns + k);
+      FRUGAL_UNROLL
+      for (size_t t = 0; t < kTileTokens; ++t) {
+        const FloatVector xt = hn::LoadU(d, x[t] + k);
+        FRUGAL_UNROLL
+        for (size_t i = 0; i < kTileRows; ++i) acc[i][t] = hn::MulAdd(w[i], xt, acc[i][t]);
+      }
+    }
+    FRUGAL_UNROLL
+    for (size_t i = 0; i < kTileRows * kTileTokens; ++i) {
+      hn::Store(acc[i / kTileTokens][i % kTileTokens], d, lanes[p][i / kTileTokens][i % kTileTokens]);
+    }
+  }
+}
+
+// Columns [k, k + count) of the rows as float; padded to a whole group at the end of the row.
+template <class Row>
+HWY_INLINE void FillWeights(const std::byte* row, size_t k, size_t count, float* weights) {
+  const FloatTag d;
+  const size_t full = count - count % kLanes;
+  for (size_t i = 0; i < full; i += kWidth) hn::Store(Row::Load(d, row, k + i), d, weights + i);
+  if (full == count) return;
+  RowTail<Row> tail;
+  tail.Fill(row, k + full, k + count);
+  for (size_t i = 0; i < kLanes; i += kWidth) hn::Store(Row::Load(d, tail.bytes, i), d, weights + full + i);
+}
+
+// Columns [k, k + count) of all rows and tokens of a block.
+HWY_INLINE void AddColumnsToBlock(const float* x, size_t x_stride, size_t k, size_t count, size_t row_tiles,
+                                  size_t token_tiles, Block& block) {
+  const size_t full = count - count % kLanes;
+  for (size_t tt = 0; tt < token_tiles; ++tt) {
+    const float* tokens[kTileTokens];
+    for (size_t t = 0; t < kTileTokens; ++t) tokens[t] = x + (tt * kTileTokens + t) * x_stride + k;
+    for (size_t rt = 0; rt < row_tiles; ++rt) {
+      AddToLanes(block.weights[rt * kTileRows], tokens, full, block.lanes[rt][tt]);
+    }
+    if (full == count) continue;
+    TokenTail tails[kTileTokens];
+    for (size_t t = 0; t < kTileTokens; ++t) {
+      tails[t].Fill(tokens[t], full, count);
+      tokens[t] = tails[t].values;
+    }
+    for (size_t rt = 0; rt < row_tiles; ++rt) {
+      AddToLanes(block.weights[rt * kTileRows] + full, tokens, kLanes, block.lanes[rt][tt]);
+    }
+  }
+}
+
+// Rows [row, row + num_rows), at most kBlockRows, of num_tokens tokens, a multiple of kTileTokens.
+template <class Row>
+HWY_NOINLINE void DotBlock(const RowSet& set, size_t row, size_t num_rows, size_t columns, const float* x,
+                           size_t x_stride, size_t num_tokens, float* out, size_t out_stride) {
+  const FloatTag d;
+  Block block;
+  const size_t row_tiles = (num_rows + kTileRows - 1) / kTileRows;
+  const size_t token_tiles = num_tokens / kTileTokens;
+  std::memset(block.lanes, 0, sizeof(block.lanes));
+  for (size_t k = 0; k < columns; k += kBlockColumns) {
+    const size_t count = std::min(kBlockColumns, columns - k);
+    for (size_t i = 0; i < row_tiles * kTileRows; ++i) {
+      // A tile that is not full computes its last row again.
+      FillWeights<Row>(set.row(row + std::min(i, num_rows - 1)), k, count, block.weights[i]);
+    }
+    AddColumnsToBlock(x, x_stride, k, count, row_tiles, token_tiles, block);
+  }
+  for (size_t i = 0; i < num_rows; ++i) {
+    for (size_t t = 0; t < num_tokens; ++t) {
+      FloatVector parts[kParts];
+      FRUGAL_UNROLL
+      for (size_t p = 0; p < kParts; ++p) {
+        parts[p] =
+            hn::Load(d, block.lanes[i / kTileRows][t / kTileTokens][p][i % kTileRows][t % kTileTokens]);
+      }
+      out[t * out_stride + row + i] = SumLanes(parts);
+    }
+  }
+}
+
+template <class Row>
+void DotRowsOfOneToken(const RowSet& rows, size_t begin, size_t end, size_t columns, const float* x,
+                       float* out) {
+  size_t i = begin;
+  if (rows.index != nullptr || rows.stride_bytes >= kShortRowBytes) {
+    for (; i + kRowsOfOneToken <= end; i += kRowsOfOneToken) {
+      Tile<Row, kRowsOfOneToken, 1>(rows, i, columns, x, 0, out, 0);
+    }
+  }
+  for (; i < end; ++i) Tile<Row, 1, 1>(rows, i, columns, x, 0, out, 0);
+}
+
+template <class Row>
+void DotRowsOfFewTokens(const RowSet& rows, size_t begin, size_t end, size_t columns, const float* x,
+                        size_t x_stride, size_t num_tokens, float* out, size_t out_stride) {
+  for (size_t i = begin; i < end; ++i) {
+    for (size_t t = 0; t < num_tokens;) {
+      const size_t rest = num_tokens - t;
+      const float* xt = x + t * x_stride;
+      float* to = out + t * out_stride;
+      if (rest == 2 || rest == 4) {
+        Tile<Row, 1, 2>(rows, i, columns, xt, x_stride, to, out_stride);
+        t += 2;
+      } else {
+        Tile<Row, 1, kFewTokens>(rows, i, columns, xt, x_stride, to, out_stride);
+        t += kFewTokens;
+      }
+    }
+  }
+}
+
 template <class Row>
 void DotRowsOf(const RowSet& rows, size_t begin, size_t end, size_t columns, const float* x, size_t x_stride,
                size_t num_tokens, float* out, size_t out_stride) {
-  for (size_t i = begin; i < end;) {
+  const size_t cached_rows = kCachedRowBytes / (Row::Offset(columns) + 1) / kBlockRows * kBlockRows;
+  const size_t step = num_tokens < kLeastTokensOfBlock ? end - begin : std::max(kBlockRows, cached_rows);
+  for (size_t first = begin; first < end; first += step) {
+    const size_t last = std::min(end, first + step);
     size_t t = 0;
-    for (; t + kTokensOfOneRow <= num_tokens; t += kTokensOfOneRow) {
-      Tile<Row, 1, kTokensOfOneRow>(rows, i, columns, x + t * x_stride, x_stride, out + t * out_stride,
-                                    out_stride);
-    }
-    const bool many = end - i >= kRowsOfOneToken && num_tokens == 1;
-    for (; t < num_tokens; ++t) {
-      if (many) {
-        Tile<Row, kRowsOfOneToken, 1>(rows, i, columns, x + t * x_stride, x_stride, out + t * out_stride,
-                                      out_stride);
-      } else {
-        Tile<Row, 1, 1>(rows, i, columns, x + t * x_stride, x_stride, out + t * out_stride, out_stride);
+    while (num_tokens - t >= kLeastTokensOfBlock) {
+      const size_t count = std::min(kBlockTokens, (num_tokens - t) / kTileTokens * kTileTokens);
+      for (size_t i = first; i < last; i += kBlockRows) {
+        DotBlock<Row>(rows, i, std::min(kBlockRows, last - i), columns, x + t * x_stride, x_stride, count,
+                      out + t * out_stride, out_stride);
       }
+      t += count;
     }
-    i += many ? kRowsOfOneToken : 1;
+    if (num_tokens - t == 1) {
+      DotRowsOfOneToken<Row>(rows, first, last, columns, x + t * x_stride, out + t * out_stride);
+    } else {
+      DotRowsOfFewTokens<Row>(rows, first, last, columns, x + t * x_stride, x_stride, num_tokens - t,
+                              out + t * out_stride, out_stride);
+    }
   }
 }
 

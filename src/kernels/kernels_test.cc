@@ -148,7 +148,9 @@ TEST_P(KernelsTest, DotRowsOfEverySize) {
 
 TEST_P(KernelsTest, DotRowsOfEveryBatchAndRange) {
   for (DType dtype : kDTypes) {
-    for (size_t columns : {64, 96, 1056}) {
+    for (size_t columns :
+         {64, 45, 512, 1056, 1051}) {  // above and below the columns of a block, with and without a rest
+      if (columns % TraitsOf(dtype).block_elements != 0) continue;
       const Weights weights(random_, dtype, 20, columns, Values::kOrdinary);
       for (size_t num_tokens = 0; num_tokens <= 37; num_tokens += num_tokens < 10 ? 1 : 9) {
         for (size_t end = 0; end <= 11; ++end) {
