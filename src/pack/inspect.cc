@@ -1,0 +1,199 @@
+#include "src/pack/inspect.h"
+
+#include <memory>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+#include "src/format/byte_source.h"
+#include "src/format/gguf_parser.h"
+#include "src/format/gguf_reader.h"
+#include "src/format/packed_format.h"
+#include "src/format/tokenizer_keys.h"
+#include "src/format/untrusted_text.h"
+#include "src/pack/bundle_types.h"
+
+namespace frugal {
+namespace {
+
+// Names and paths are shown whole: programs look things up by them.
+constexpr size_t kMaxPathBytes = 1 << 16;
+
+std::string Shown(std::string_view text) { return Printable(text, kMaxShownBytes); }
+
+// The first elements. The walks have no way to stop: an error of ours ends them, and is dropped.
+Result<nlohmann::json> FirstElements(const GgufReader& gguf, const GgufKeyValue& entry,
+                                     const GgufArray& array) {
+  nlohmann::json shown = nlohmann::json::array();
+  bool enough = array.count == 0;
+  const auto add = [&](nlohmann::json value) -> Status {
+    shown.push_back(std::move(value));
+    enough = shown.size() >= std::min(kMaxShownElements, array.count);
+    if (enough) return MakeError(ErrorCode::kFailed, "enough");
+    return {};
+  };
+  Status walked;
+  switch (array.element_type) {
+    case GgufType::kString:
+      walked =
+          gguf.ForEachString(entry.key, [&](uint64_t, std::string_view text) { return add(Shown(text)); });
+      break;
+    case GgufType::kF32:
+      walked = gguf.ForEachFloat(entry.key, [&](uint64_t, float value) { return add(value); });
+      break;
+    case GgufType::kBool:
+    case GgufType::kF64:
+      return shown;  // no writer of models uses them: the count has to do
+    default:
+      walked = gguf.ForEachInt(entry.key, [&](uint64_t, int64_t value) { return add(value); });
+  }
+  if (!walked && !enough) return std::move(walked).error();
+  return shown;
+}
+
+Result<InspectedKey> InspectKey(const GgufReader& gguf, const GgufKeyValue& entry) {
+  InspectedKey key;
+  key.key = Printable(entry.key, kMaxPathBytes);
+  key.type = TraitsOf(entry.type).name;
+  if (const auto* array = std::get_if<GgufArray>(&entry.value)) {
+    key.type = fmt::format("array of {}", TraitsOf(array->element_type).name);
+    key.count = array->count;
+    FRUGAL_ASSIGN(key.value, FirstElements(gguf, entry, *array));
+    return key;
+  }
+  std::visit(
+      [&key](const auto& value) {
+        using Value = std::decay_t<decltype(value)>;
+        if constexpr (std::is_same_v<Value, std::string>) {
+          key.value = Shown(value);
+        } else if constexpr (!std::is_same_v<Value, GgufArray>) {
+          key.value = value;
+        }
+      },
+      entry.value);
+  return key;
+}
+
+bool IsWeight(DType dtype) { return IsFloat(dtype) || dtype == DType::kQ8_0; }
+
+Result<PackedSummary> Summarise(const GgufReader& gguf, ByteSource& source) {
+  PackedSummary summary;
+  FRUGAL_ASSIGN(summary.architecture, gguf.GetString("general.architecture"));
+  FRUGAL_ASSIGN(summary.config, ReadGgufConfig(gguf));
+  FRUGAL_ASSIGN(summary.stride_bytes, gguf.GetUint(kBundleStrideKey));
+  FRUGAL_ASSIGN(const BundleTypes types, ReadBundleTypes(gguf, 0));
+  summary.up_type = types.up;
+  summary.down_type = types.down;
+  summary.bundle_bytes =
+      *RowBytes(types.up, summary.config.hidden_size) + *RowBytes(types.down, summary.config.hidden_size);
+  uint64_t weight_bytes = 0;
+  for (const TensorInfo& tensor : gguf.tensors()) {
+    if (tensor.name.ends_with(".ffn_bundle.weight")) {
+      summary.ffn_bytes += tensor.extent.size_bytes;
+    } else if (IsWeight(tensor.dtype)) {
+      weight_bytes += tensor.extent.size_bytes;
+    }
+  }
+  weight_bytes += summary.ffn_bytes;
+  if (weight_bytes > 0) {
+    summary.ffn_share = static_cast<double>(summary.ffn_bytes) / static_cast<double>(weight_bytes);
+  }
+  summary.has_tokenizer = gguf.Find(tokenizer_keys::kTokens) != nullptr;
+  if (summary.has_tokenizer) {
+    FRUGAL_ASSIGN(summary.num_tokens, gguf.ArrayCount(tokenizer_keys::kTokens));
+  }
+  const TensorInfo* hashes = gguf.FindTensor(kHashOfHashesName);
+  if (hashes == nullptr) {
+    return BadModel("{}: tensor {} is missing", gguf.name(), kHashOfHashesName);
+  }
+  // Two for the file and one for each layer, of which ReadGgufConfig allows 1024.
+  const uint64_t expected_bytes = (uint64_t{summary.config.num_layers} + 2) * sizeof(uint64_t);
+  if (hashes->extent.size_bytes != expected_bytes) {
+    return BadModel("{}: {} has {} bytes, expected {}", gguf.name(), kHashOfHashesName,
+                    hashes->extent.size_bytes, expected_bytes);
+  }
+  std::vector<std::byte> bytes(expected_bytes);
+  FRUGAL_TRY(source.Read(hashes->extent.offset_bytes, bytes));
+  summary.content_hash = HashBytes(bytes);
+  return summary;
+}
+
+nlohmann::ordered_json ToJson(const PackedSummary& packed) {
+  const ModelConfig& config = packed.config;
+  nlohmann::ordered_json json;
+  json["architecture"] = packed.architecture;
+  json["num_layers"] = config.num_layers;
+  json["hidden_size"] = config.hidden_size;
+  json["embedding_size"] = config.embedding_size;
+  json["ffn_size"] = config.ffn_size;
+  json["num_heads"] = config.num_heads;
+  json["vocab_size"] = config.vocab_size;
+  json["max_context"] = config.max_context;
+  json["up_type"] = DTypeName(packed.up_type);
+  json["down_type"] = DTypeName(packed.down_type);
+  json["stride_bytes"] = packed.stride_bytes;
+  json["bundle_bytes"] = packed.bundle_bytes;
+  json["ffn_bytes"] = packed.ffn_bytes;
+  json["ffn_share"] = packed.ffn_share;
+  json["has_tokenizer"] = packed.has_tokenizer;
+  json["num_tokens"] = packed.num_tokens;
+  json["content_hash"] = fmt::format("{:016x}", packed.content_hash);
+  return json;
+}
+
+}  // namespace
+
+Result<Inspection> Inspect(const std::string& path) {
+  FRUGAL_ASSIGN(std::unique_ptr<ByteSource> source, OpenFileSource(path));
+  FRUGAL_ASSIGN(const std::unique_ptr<ByteSource> data, OpenFileSource(path));
+  FRUGAL_ASSIGN(const GgufReader gguf, GgufReader::Open(std::move(source)));
+  Inspection inspection;
+  inspection.path = path;
+  inspection.file_bytes = data->size_bytes();
+  inspection.version = gguf.version();
+  inspection.alignment_bytes = gguf.alignment_bytes();
+  inspection.data_offset_bytes = gguf.data_offset_bytes();
+  for (const GgufKeyValue& entry : gguf.key_values()) {
+    FRUGAL_ASSIGN(InspectedKey key, InspectKey(gguf, entry));
+    inspection.keys.push_back(std::move(key));
+  }
+  inspection.tensors = gguf.tensors();
+  for (const TensorInfo& tensor : inspection.tensors) {
+    if (IsWeight(tensor.dtype)) inspection.num_parameters += tensor.rows() * tensor.columns();
+  }
+  if (gguf.Find(kPackedVersionKey) != nullptr) {
+    FRUGAL_ASSIGN(inspection.packed, Summarise(gguf, *data));
+    const ModelConfig& config = inspection.packed->config;
+    inspection.num_parameters += uint64_t{2} * config.num_layers * config.ffn_size * config.hidden_size;
+  }
+  return inspection;
+}
+
+nlohmann::ordered_json ToJson(const Inspection& inspection) {
+  nlohmann::ordered_json json;
+  json["file"] = {{"path", Printable(inspection.path, kMaxPathBytes)},
+                  {"file_bytes", inspection.file_bytes},
+                  {"gguf_version", inspection.version},
+                  {"alignment_bytes", inspection.alignment_bytes},
+                  {"data_offset_bytes", inspection.data_offset_bytes},
+                  {"num_parameters", inspection.num_parameters}};
+  if (inspection.packed) json["packed"] = ToJson(*inspection.packed);
+  json["keys"] = nlohmann::ordered_json::array();
+  for (const InspectedKey& key : inspection.keys) {
+    nlohmann::ordered_json item = {{"key", key.key}, {"type", key.type}, {"value", key.value}};
+    if (key.count) item["count"] = *key.count;
+    json["keys"].push_back(std::move(item));
+  }
+  json["tensors"] = nlohmann::ordered_json::array();
+  for (const TensorInfo& tensor : inspection.tensors) {
+    json["tensors"].push_back({{"name", Printable(tensor.name, kMaxPathBytes)},
+                               {"type", DTypeName(tensor.dtype)},
+                               {"shape", tensor.shape},
+                               {"offset_bytes", tensor.extent.offset_bytes},
+                               {"size_bytes", tensor.extent.size_bytes}});
+  }
+  return json;
+}
+
+}  // namespace frugal

@@ -1,0 +1,60 @@
+// What a GGUF file says of itself: keys, tensors and, for packed models, the figures that people ask for. No
+// weight is read. Printing is the caller's.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "src/base/result.h"
+#include "src/model/config.h"
+#include "src/tensor/dtype.h"
+#include "src/tensor/tensor_info.h"
+
+namespace frugal {
+
+// Of an array and of a string: longer ones are cut.
+constexpr uint64_t kMaxShownElements = 8;
+constexpr uint64_t kMaxShownBytes = 200;
+
+struct InspectedKey {
+  std::string key;
+  std::string type;               // "u32", "string", "array of string"
+  nlohmann::json value;           // of an array its first kMaxShownElements
+  std::optional<uint64_t> count;  // of an array
+};
+
+struct PackedSummary {
+  std::string architecture;
+  ModelConfig config;
+  DType up_type = DType::kF32, down_type = DType::kF32;
+  uint64_t stride_bytes = 0;
+  uint64_t bundle_bytes = 0;  // of a stride that are weights
+  uint64_t ffn_bytes = 0;     // of all bundles
+  double ffn_share = 0;       // of all weights' bytes
+  bool has_tokenizer = false;
+  uint64_t num_tokens = 0;    // of the tokenizer
+  uint64_t content_hash = 0;  // what a predictor file names
+};
+
+struct Inspection {
+  std::string path;
+  uint64_t file_bytes = 0;
+  uint32_t version = 0;
+  uint64_t alignment_bytes = 0;
+  uint64_t data_offset_bytes = 0;
+  std::vector<InspectedKey> keys;
+  std::vector<TensorInfo> tensors;      // in file order
+  uint64_t num_parameters = 0;          // of float and quantised tensors, and in bundles
+  std::optional<PackedSummary> packed;  // of packed models
+};
+
+// Errors as GgufReader::Open; also kBadModel when a packed model lacks a key.
+Result<Inspection> Inspect(const std::string& path);
+
+// The same as one object: file, keys, tensors, packed.
+nlohmann::ordered_json ToJson(const Inspection& inspection);
+
+}  // namespace frugal
