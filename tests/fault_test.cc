@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <random>
 
 #include "src/base/random.h"
 #include "src/io/fault_reader.h"

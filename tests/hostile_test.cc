@@ -27,7 +27,7 @@ class HostileTest : public ::testing::TestWithParam<bool> {  // with a predictor
     TrainPredictors(*packed_);
     Random random(7);
     ids_ = new std::vector<int32_t>{2};
-    while (ids_->size() < 40) ids_->push_back(static_cast<int32_t>(4 + random.Below(4000)));
+    while (ids_->size() < 24) ids_->push_back(static_cast<int32_t>(4 + random.Below(4000)));
   }
   static void TearDownTestSuite() {
     delete ids_;
@@ -76,7 +76,7 @@ std::string* HostileTest::packed_ = nullptr;
 std::vector<int32_t>* HostileTest::ids_ = nullptr;
 
 TEST_P(HostileTest, CacheOfAnySize) {
-  ExpectSameBits({Slots(BundleCache::kMinSlots, 32), Slots(BundleCache::kMinSlots, 1), Slots(100, 1), Slots(1000, 1), Slots(2049, 7),
+  ExpectSameBits({Slots(BundleCache::kMinSlots, 32), Slots(BundleCache::kMinSlots, 1), Slots(300, 1), Slots(1000, 1), Slots(2049, 7),
                   Slots(8 * 2048, 1)});
 }
 
@@ -91,7 +91,7 @@ TEST_P(HostileTest, Threads) {
 }
 
 TEST_P(HostileTest, BatchesOfAnySize) {
-  ExpectSameBits({{"one batch", [](EngineOptions&) {}, 40}, {"batches of 7", [](EngineOptions&) {}, 7},
+  ExpectSameBits({{"one batch", [](EngineOptions&) {}, 24}, {"batches of 7", [](EngineOptions&) {}, 7},
                   {"token by token", [](EngineOptions&) {}, 1}});
 }
 

@@ -4,6 +4,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <random>
+
 #include "src/base/random.h"
 #include "src/pack/check.h"
 #include "tests/support.h"

@@ -17,11 +17,14 @@ bool LaterVictim(float a, float b) { return a > b; }
 }  // namespace
 
 BundleCache::BundleCache(const BundleSpace& space, const CacheOptions& options, WholeReader& reader)
-    : space_(space), options_(options), reader_(reader) {}
+    : space_(space),
+      options_(options),
+      reader_(reader),
+      planner_({.max_gap_bytes = 0, .max_read_bytes = options.max_read_bytes, .max_segments = kMaxJoined}) {}
 
 Result<std::unique_ptr<BundleCache>> BundleCache::Create(const BundleSpace& space, const CacheOptions& options,
                                                          WholeReader& reader) {
-  CHECK(options.num_slots >= kMinSlots);
+  CHECK(options.num_slots > 0);
   CHECK(space.stride_bytes % kSectorBytes == 0);
   CHECK(options.verify == VerifyMode::kOff || space.hashes.size() == space.num_bundles());
   std::unique_ptr<BundleCache> cache(new BundleCache(space, options, reader));
@@ -147,7 +150,8 @@ size_t BundleCache::Acquire(uint32_t layer, std::span<const uint32_t> positions,
   misses_.clear();
   size_t taken = 0;
   for (; taken < positions.size(); ++taken) {
-    const uint32_t bundle = base + positions[taken];
+    const uint32_t position = positions[taken];
+    const uint32_t bundle = base + position;
     uint32_t slot = slot_of_[bundle];
     if (slot != kNoSlot) {
       CountAsked(slot);
@@ -156,16 +160,16 @@ size_t BundleCache::Acquire(uint32_t layer, std::span<const uint32_t> positions,
       if (slot == kNoSlot) break;
       StartReading(bundle, slot);
       ++statistics_.num_misses;
-      misses_.push_back(bundle);
+      misses_.push_back(position);
     }
     ++pins_[slot];
     slots[taken] = slot;
     if (misses_.size() == misses_.capacity()) {
-      QueueReads(misses_);
+      QueueReads(layer, misses_);
       misses_.clear();
     }
   }
-  QueueReads(misses_);
+  QueueReads(layer, misses_);
   return taken;
 }
 
@@ -192,16 +196,16 @@ void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) 
       StartReading(bundle, slot);
       prefetched_[slot] = 1;
       ++statistics_.num_prefetched;
-      misses_.push_back(bundle);
+      misses_.push_back(position);
     }
     ++pins_[slot];
     prefetch_pins_.push_back(slot);
     if (misses_.size() == misses_.capacity()) {
-      QueueReads(misses_);
+      QueueReads(layer, misses_);
       misses_.clear();
     }
   }
-  QueueReads(misses_);
+  QueueReads(layer, misses_);
 }
 
 void BundleCache::ReleasePrefetched() {
@@ -220,24 +224,26 @@ size_t BundleCache::PinForGood(uint32_t layer, std::span<const uint32_t> positio
   return taken;
 }
 
-// Joins neighbours: bundles of one layer that follow each other in the file become one vectored read.
-void BundleCache::QueueReads(std::span<const uint32_t> misses) {
+// Bundles of one layer that follow each other in the file become one vectored read. Gaps are not bridged: whether that pays
+// depends on the device, and the bytes would come on top.
+void BundleCache::QueueReads(uint32_t layer, std::span<const uint32_t> positions) {
+  const uint32_t base = layer * space_.bundles_per_layer;
   if (options_.bundling == Bundling::kHalves) {
-    for (uint32_t bundle : misses) {
-      QueueRead(bundle, 1, Half::kUp);
+    for (uint32_t position : positions) {
+      QueueRead(base + position, 1, Half::kUp);
       ++num_ups_;
-      waiting_downs_.push_back(bundle);
+      waiting_downs_.push_back(base + position);
     }
     SubmitQueued();
     return;
   }
-  const uint64_t by_size = std::max<uint64_t>(1, options_.max_read_bytes / space_.stride_bytes);
-  const uint32_t max_count = static_cast<uint32_t>(std::min<uint64_t>(by_size, ExtentReader::kMaxSegments));
-  for (size_t i = 0; i < misses.size();) {
-    uint32_t count = 1;
-    while (i + count < misses.size() && count < max_count && misses[i + count] == misses[i] + count) ++count;
-    QueueRead(misses[i], count, Half::kWhole);
-    i += count;
+  std::array<PlannedRead, 32> reads;
+  while (!positions.empty()) {
+    const size_t count = planner_.Plan(positions, {space_.layer_offset_bytes[layer], space_.stride_bytes}, reads);
+    for (const PlannedRead& read : std::span(reads).first(count)) {
+      QueueRead(base + positions[read.first], static_cast<uint32_t>(read.count), Half::kWhole);
+    }
+    positions = positions.subspan(reads[count - 1].first + reads[count - 1].count);
   }
   SubmitQueued();
 }
@@ -266,7 +272,7 @@ bool BundleCache::TrySubmitRead(uint32_t read_index) {
   uint64_t end = space_.stride_bytes;
   if (read.half == Half::kUp) end = RoundUp(space_.up_bytes, kSectorBytes);
   if (read.half == Half::kDown) begin = RoundDown(space_.up_bytes, kSectorBytes);
-  std::array<iovec, ExtentReader::kMaxSegments> destinations;
+  std::array<iovec, kMaxJoined> destinations;
   for (uint32_t i = 0; i < read.count; ++i) {
     const uint64_t slot = slot_of_[read.first_bundle + i];
     destinations[i] = {memory_.data() + slot * space_.stride_bytes + begin, end - begin};

@@ -13,6 +13,7 @@
 #include "src/base/aligned_buffer.h"
 #include "src/base/result.h"
 #include "src/cache/eviction_policy.h"
+#include "src/io/read_plan.h"
 #include "src/io/whole_reader.h"
 
 namespace frugal {
@@ -53,9 +54,11 @@ struct CacheStatistics {
 
 class BundleCache {
  public:
-  // Smallest pool that works: one bundle in use and one being read.
-  static constexpr uint32_t kMinSlots = 8;
+  // Smallest pool the planner gives: sets that exceed it go through in waves of a quarter, and a wave of 16 still fills a queue.
+  static constexpr uint32_t kMinSlots = 64;
   static constexpr uint32_t kNoSlot = ~0u;
+  // Most bundles of one read; the reader's number of segments.
+  static constexpr uint32_t kMaxJoined = 32;
 
   static Result<std::unique_ptr<BundleCache>> Create(const BundleSpace& space, const CacheOptions& options, WholeReader& reader);
   ~BundleCache();
@@ -119,7 +122,7 @@ class BundleCache {
   void PushHeap(uint32_t slot);
   void DropSlot(uint32_t slot);
   void StartReading(uint32_t bundle, uint32_t slot);
-  void QueueReads(std::span<const uint32_t> misses);
+  void QueueReads(uint32_t layer, std::span<const uint32_t> positions);
   void QueueRead(uint32_t first_bundle, uint32_t count, Half half);
   bool TrySubmitRead(uint32_t read);
   void CountAsked(uint32_t slot);
@@ -130,6 +133,7 @@ class BundleCache {
   const BundleSpace space_;
   const CacheOptions options_;
   WholeReader& reader_;
+  const ReadPlanner planner_;
   std::unique_ptr<EvictionPolicy> policy_;
   AlignedBuffer memory_;                // [num_slots, stride_bytes]
   std::vector<uint32_t> slot_of_;       // [num_bundles], kNoSlot when absent

@@ -307,7 +307,8 @@ Result<EnginePlan> Planner::Make() {
   }
   if (!Fits(choice)) return Refusal(context);
   const uint64_t smallest = Build(Smallest(context)).peak_bytes();
-  if (options_.mode != RunMode::kResident && options_.ram_bytes != 0) Grow(choice);
+  const bool streams = options_.mode == RunMode::kNaive || options_.mode == RunMode::kHybrid;
+  if (streams || (flash() && options_.ram_bytes != 0)) Grow(choice);
   if (options_.ram_bytes == 0 || options_.mode == RunMode::kResident) {
     TryUpgrade(choice, [&](Choice& better) {
       better.queue_depth = 64;

@@ -80,8 +80,7 @@ std::string_view WholeReader::backend_name() const { return reader_->name(); }
 uint64_t WholeReader::MemoryBytes(uint32_t capacity, uint32_t max_segments) {
   const uint64_t num_slots = uint64_t{capacity} + kNowParts;
   const uint64_t slot_bytes = sizeof(Slot) + max_segments * sizeof(iovec) + 3 * sizeof(uint32_t);
-  return num_slots * slot_bytes + kBatch * (sizeof(ReadRequest) + sizeof(ReadCompletion)) +
-         kNowParts * kBouncePieceBytes;
+  return num_slots * slot_bytes + kBatch * (sizeof(ReadRequest) + sizeof(ReadCompletion));
 }
 
 bool WholeReader::TrySubmit(const WholeRead& read) {

@@ -89,7 +89,7 @@ class WholeReader {
   const ReadStatistics& statistics() const { return statistics_; }
   std::string_view backend_name() const;
 
-  // Memory of its own tables for that capacity, and of ReadNow's bounce buffer.
+  // Memory of its own tables for that capacity; ReadNow's bounce buffer comes on top where something is not aligned.
   static uint64_t MemoryBytes(uint32_t capacity, uint32_t max_segments = ExtentReader::kMaxSegments);
 
  private:

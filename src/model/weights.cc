@@ -28,10 +28,6 @@ void Weights::Dispatch(std::span<const WholeCompletion> completions) {
     Status status;
     if ((completion.tag & BundleCache::kTagOwner) != 0) {
       status = cache_->OnCompletion(completion);
-    } else if ((completion.tag & kDirectTag) != 0) {
-      --direct_pending_;
-      // Direct() names what it was reading; here the failure is kept for it.
-      if (completion.failed) status = MakeError(ErrorCode::kIo, "{}", DescribeFailure(completion.failure));
     } else if (completion.failed) {
       status = StreamError(completion.failure);
     } else if ((completion.tag & kStreamTag) != 0) {
@@ -134,32 +130,11 @@ Status Weights::ReadRow(uint32_t matrix, uint64_t row, std::span<float> out) {
 // Reads into memory and waits; other reads go on meanwhile.
 Status Weights::Direct(uint64_t offset_bytes, std::span<std::byte> destination, const std::string& what) {
   FRUGAL_TRY(TakeError());
-  const auto fail = [&](Error error) {
-    if (error.code == ErrorCode::kIo) error = WithContext(std::move(error), what);
-    return WithContext(std::move(error), file_.path());
-  };
-  uint64_t submitted = 0;
-  while (submitted < destination.size() || direct_pending_ > 0) {
-    while (submitted < destination.size()) {
-      const uint64_t size = std::min<uint64_t>(destination.size() - submitted, kMiB);
-      const iovec part = {destination.data() + submitted, size};
-      if (!reader_->TrySubmit({&file_, offset_bytes + submitted, {&part, 1}, kDirectTag})) break;
-      ++direct_pending_;
-      submitted += size;
-    }
-    std::array<WholeCompletion, 32> completions;
-    const uint64_t start = NowNs();
-    const size_t count = reader_->Reap(completions, WaitMode::kBlock);
-    stall_ns_ += NowNs() - start;
-    Dispatch({completions.data(), count});
-    if (error_.has_value()) {
-      DrainAndDiscard(*reader_);  // the destination is the caller's
-      direct_pending_ = 0;
-      if (error_->message.find(file_.path()) == std::string::npos) error_ = fail(*std::move(error_));
-      return *error_;
-    }
-  }
-  return {};
+  const uint64_t start = NowNs();
+  Status status = reader_->ReadNow(file_, offset_bytes, destination, fmt::format("{}: {}", file_.path(), what));
+  stall_ns_ += NowNs() - start;
+  if (!status) error_ = std::move(status).error();
+  return TakeError();
 }
 
 Status Weights::BeginBundles(uint32_t layer, std::span<const uint32_t> positions, std::span<const uint32_t> counts,
@@ -291,6 +266,7 @@ Result<BundleWave> Weights::NextCacheWave() {
     open_.ahead_begin = open_.cursor;
     open_.ahead_end = open_.ahead_begin + acquire();
   }
+  Poll();  // starts the reads
   FRUGAL_TRY(TakeError());
   return wave;
 }
@@ -352,7 +328,9 @@ void Weights::EndBundles() {
 }
 
 void Weights::Prefetch(uint32_t layer, std::span<const uint32_t> positions) {
-  if (cache_ != nullptr) cache_->Prefetch(layer, positions);
+  if (cache_ == nullptr) return;
+  cache_->Prefetch(layer, positions);
+  Poll();  // starts the reads
 }
 
 Status Weights::EndStep() {

@@ -124,6 +124,7 @@ class Weights {
   Weights(const ModelFile& model, const WeightPlan& plan, File file);
   Status Load(const WeightsOptions& options);
   Status LoadHashes();
+  Status VerifyHeader(uint64_t expected);
   Status LoadVectors();
   Status LoadResident();
   Status OpenCache();
@@ -174,7 +175,6 @@ class Weights {
   std::vector<uint32_t> ready_rows_;      // [ffn_size]
   std::vector<uint8_t> given_;            // [ffn_size]
   AlignedBuffer row_scratch_;
-  size_t direct_pending_ = 0;
   std::optional<Error> error_;
   uint64_t stall_ns_ = 0;
   uint64_t block_ffn_bytes_ = 0;  // bundles read with blocks and scans

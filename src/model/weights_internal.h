@@ -8,6 +8,5 @@ namespace frugal {
 // Owners of reads, in WholeRead::tag; BundleCache::kTagOwner is the cache's.
 constexpr uint64_t kStreamTag = uint64_t{1} << 61;
 constexpr uint64_t kScanTag = uint64_t{1} << 60;
-constexpr uint64_t kDirectTag = uint64_t{1} << 59;
 
 }  // namespace frugal

@@ -1,4 +1,6 @@
 // Opening: hashes, vectors, what is resident, the cache and the streams; and verification, wherever bytes come from.
+#include <xxhash.h>
+
 #include <algorithm>
 #include <array>
 
@@ -41,7 +43,7 @@ uint64_t Weights::ReaderBytes(const WeightsOptions& options) {
   reader.backend = options.backend;
   reader.queue_depth = options.queue_depth;
   reader.num_pread_threads = options.num_pread_threads;
-  return ReaderMemoryBytes(reader) + WholeReader::MemoryBytes(ReaderCapacity(options.queue_depth));
+  return ReaderMemoryBytes(reader) + WholeReader::MemoryBytes(ReaderCapacity(options.queue_depth), BundleCache::kMaxJoined);
 }
 
 Result<std::unique_ptr<Weights>> Weights::Open(const ModelFile& model, const WeightPlan& plan, const WeightsOptions& options) {
@@ -73,7 +75,7 @@ Status Weights::Load(const WeightsOptions& options) {
   FRUGAL_ASSIGN(OpenedReader opened, OpenReader(reader_options));
   reader_note_ = opened.note;
   if (options.decorate_reader) opened.reader = options.decorate_reader(std::move(opened.reader));
-  reader_ = std::make_unique<WholeReader>(std::move(opened.reader), ReaderCapacity(options.queue_depth));
+  reader_ = std::make_unique<WholeReader>(std::move(opened.reader), ReaderCapacity(options.queue_depth), BundleCache::kMaxJoined);
 
   FRUGAL_TRY(LoadHashes());
   FRUGAL_TRY(LoadVectors());
@@ -101,6 +103,7 @@ Status Weights::LoadHashes() {
   FRUGAL_TRY(read(model_.hash_of_hashes(), hash_of_hashes, kHashOfHashesName));
   content_hash_ = HashBytes(std::as_bytes(std::span<const uint64_t>(hash_of_hashes)));
   if (plan_.verify == VerifyMode::kOff) return {};
+  FRUGAL_TRY(VerifyHeader(hash_of_hashes[num_layers + 1]));
   const auto check = [&](std::span<const uint64_t> hashes, uint32_t index, const std::string& name) -> Status {
     if (HashBytes(std::as_bytes(hashes)) == hash_of_hashes[index]) return {};
     return BadModel("{}: {}: row {} at offset {}: the hashes do not match their own hash: the file is damaged", file_.path(), name, 0,
@@ -115,6 +118,22 @@ Status Weights::LoadHashes() {
   tensor_hashes_.resize(model_.num_hashes());
   FRUGAL_TRY(read(model_.tensor_hashes(), tensor_hashes_, kTensorHashesName));
   return check(tensor_hashes_, num_layers, kTensorHashesName);
+}
+
+// The header (keys, vocabulary, tensor infos) was parsed already; a flipped bit in it is an error all the same.
+Status Weights::VerifyHeader(uint64_t expected) {
+  const uint64_t size = model_.gguf().data_offset_bytes();
+  FRUGAL_ASSIGN(AlignedBuffer piece, AlignedBuffer::Allocate(64 * kKiB));
+  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(), XXH3_freeState);
+  XXH3_64bits_reset(state.get());
+  for (uint64_t at = 0; at < size; at += piece.size_bytes()) {
+    const std::span<std::byte> bytes = piece.bytes().first(std::min<uint64_t>(piece.size_bytes(), size - at));
+    FRUGAL_TRY(Direct(at, bytes, "header (no tensor)"));
+    XXH3_64bits_update(state.get(), bytes.data(), bytes.size());
+  }
+  if (XXH3_64bits_digest(state.get()) == expected) return {};
+  return BadModel("{}: {}: row {}: the header (bytes 0 to {}) does not match its hash: the file is damaged", file_.path(),
+                  kHashOfHashesName, model_.config().num_layers + 1, size);
 }
 
 Status Weights::LoadVector(const VectorInfo& info, std::span<float> out, AlignedBuffer& scratch) {
