@@ -1,0 +1,188 @@
+#include "src/cli/plan_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "src/base/bytes.h"
+
+namespace frugal {
+namespace {
+
+std::string GroupName(const std::string& name) {
+  if (!name.starts_with("blk.")) return name;
+  const size_t end = name.find('.', 4);
+  return end == std::string::npos ? name : "blk.*" + name.substr(end);
+}
+
+std::string FormatLedger(const EnginePlan& plan) {
+  std::string text = "Memory\n";
+  const auto line = [&text](std::string_view name, uint64_t bytes, std::string_view note) {
+    text += fmt::format("  {:<20}{:>14}  {:>11}  {}", name, bytes, FormatSize(bytes), note);
+    text.resize(text.find_last_not_of(' ') + 1);
+    text += '\n';
+  };
+  for (const LedgerLine& entry : plan.ledger.lines()) line(entry.name, entry.size_bytes, entry.note);
+  line("total", plan.peak_bytes(), "");
+  if (plan.ram_bytes > 0) {
+    line("budget", plan.ram_bytes,
+         fmt::format("{:.1f}% of it planned",
+                     100.0 * static_cast<double>(plan.peak_bytes()) / static_cast<double>(plan.ram_bytes)));
+  }
+  return text;
+}
+
+std::string FormatTensors(const EnginePlan& plan, TensorDetail detail) {
+  std::vector<TensorGroup> groups;
+  if (detail == TensorDetail::kGrouped) {
+    groups = GroupTensors(plan.tensors);
+  } else {
+    for (const PlacedTensor& tensor : plan.tensors) {
+      groups.push_back({tensor.name, tensor.where, 1, tensor.size_bytes, tensor.resident_bytes});
+    }
+  }
+  std::string text =
+      fmt::format("\nTensors\n  {:<32}{:>6}{:>13}{:>13}  {}\n", "name", "count", "size", "resident", "where");
+  for (const TensorGroup& group : groups) {
+    text += fmt::format("  {:<32}{:>6}{:>13}{:>13}  {}\n", group.name, group.num_tensors,
+                        FormatSize(group.size_bytes), FormatSize(group.resident_bytes), group.where);
+  }
+  return text;
+}
+
+std::string FormatSmallest(const PlanReport& report) {
+  const uint64_t smallest = report.plan->smallest_bytes;
+  std::string text = fmt::format(
+      "\nSmallest budget that works with these options and a context of {}: {} bytes (--ram {})\n",
+      report.plan->context, smallest, RamFlag(smallest));
+  if (report.smallest_reduced_bytes) {
+    text += fmt::format("  with the context reduced to {}: {} bytes (--ram {})\n", report.reduced_context,
+                        *report.smallest_reduced_bytes, RamFlag(*report.smallest_reduced_bytes));
+  }
+  return text;
+}
+
+std::string FormatBytes(double bytes) { return FormatSize(static_cast<uint64_t>(bytes + 0.5)); }
+
+std::string FormatExpectation(const PlanReport& report) {
+  const Expectation& expected = report.expectation;
+  std::string text = "\nExpected for one token of decoding (estimates; `frugal bench` measures)\n";
+  text += fmt::format("  {:<20}{:>12}\n", "read", FormatBytes(expected.read_bytes()));
+  text += fmt::format("  {:<20}{:>12}  large sequential reads in layer order\n", "  streamed",
+                      FormatBytes(expected.streamed_bytes));
+  text += fmt::format("  {:<20}{:>12}  {:.1f} reads of embedding rows\n", "  rows",
+                      FormatBytes(expected.row_bytes), expected.row_reads);
+  if (report.plan->weights.ffn == FfnPlacement::kOnDemand) {
+    text += fmt::format("  {:<20}{:>12}  {:.1f} reads: {:.0f} neurons used, {:.1f}% of them in slots\n",
+                        "  bundles on demand", FormatBytes(expected.demand_bytes), expected.demand_reads,
+                        expected.bundles_used, 100 * expected.hit_share());
+    text +=
+        "    (neurons as popular as in training and independent of each other; real text repeats itself and\n"
+        "     misses less; wrong guesses of early prediction come on top)\n";
+  }
+  text += fmt::format("  {:<20}{:>9.3f} ms  {} touched at an assumed {:.0f} GB/s\n", "computing",
+                      1e3 * expected.compute_seconds, FormatBytes(expected.touched_bytes),
+                      kAssumedMemoryBytesPerSecond / 1e9);
+  if (!expected.token_seconds) {
+    return text + "  milliseconds of reading: the device was not measured; run `frugal probe " +
+           report.model->path() + "`\n";
+  }
+  text += fmt::format("  {:<20}{:>9.3f} ms  on {}\n", "reading", 1e3 * *expected.read_seconds,
+                      report.device_name);
+  const bool overlap = report.plan->weights.overlap;
+  return text + fmt::format("  {:<20}{:>9.3f} ms  {}\n", "token", 1e3 * *expected.token_seconds,
+                            overlap ? "the larger of the two: they overlap" : "the sum: nothing overlaps");
+}
+
+nlohmann::ordered_json ExpectationToJson(const Expectation& expected) {
+  nlohmann::ordered_json json;
+  json["read_bytes"] = expected.read_bytes();
+  json["streamed_bytes"] = expected.streamed_bytes;
+  json["row_reads"] = expected.row_reads;
+  json["row_bytes"] = expected.row_bytes;
+  json["bundles_used"] = expected.bundles_used;
+  json["bundles_missed"] = expected.bundles_missed;
+  json["hit_share"] = expected.hit_share();
+  json["demand_reads"] = expected.demand_reads;
+  json["demand_bytes"] = expected.demand_bytes;
+  json["touched_bytes"] = expected.touched_bytes;
+  json["assumed_memory_bytes_per_second"] = kAssumedMemoryBytesPerSecond;
+  json["compute_ms"] = 1e3 * expected.compute_seconds;
+  json["read_ms"] = nullptr;
+  json["token_ms"] = nullptr;
+  if (expected.read_seconds) json["read_ms"] = 1e3 * *expected.read_seconds;
+  if (expected.token_seconds) json["token_ms"] = 1e3 * *expected.token_seconds;
+  return json;
+}
+
+}  // namespace
+
+std::string RamFlag(uint64_t bytes) { return fmt::format("{}M", (bytes + kMiB - 1) / kMiB); }
+
+std::vector<TensorGroup> GroupTensors(const std::vector<PlacedTensor>& tensors) {
+  std::vector<TensorGroup> groups;
+  for (const PlacedTensor& tensor : tensors) {
+    const std::string name = GroupName(tensor.name);
+    auto found = std::find_if(groups.begin(), groups.end(), [&](const TensorGroup& group) {
+      return group.name == name && group.where == tensor.where;
+    });
+    if (found == groups.end()) {
+      // Beside those of its name that live elsewhere.
+      const auto same = std::find_if(groups.rbegin(), groups.rend(),
+                                     [&](const TensorGroup& group) { return group.name == name; });
+      found =
+          groups.insert(same == groups.rend() ? groups.end() : same.base(), {name, tensor.where, 0, 0, 0});
+    }
+    ++found->num_tensors;
+    found->size_bytes += tensor.size_bytes;
+    found->resident_bytes += tensor.resident_bytes;
+  }
+  return groups;
+}
+
+std::string FormatPlan(const PlanReport& report, TensorDetail detail) {
+  const EnginePlan& plan = *report.plan;
+  std::string text = fmt::format("{}: {} mode, {}, context of {}{}, {} threads, batches of {}\n\n",
+                                 report.model->path(), RunModeName(report.options->mode), report.selector,
+                                 plan.context, plan.context_reduced ? " (reduced to fit the budget)" : "",
+                                 plan.num_threads, plan.max_rows);
+  return text + FormatLedger(plan) + FormatTensors(plan, detail) + FormatSmallest(report) +
+         FormatExpectation(report);
+}
+
+nlohmann::ordered_json PlanToJson(const PlanReport& report) {
+  const EnginePlan& plan = *report.plan;
+  nlohmann::ordered_json json;
+  json["model"] = report.model->path();
+  json["mode"] = RunModeName(report.options->mode);
+  json["selector"] = report.selector;
+  json["ram_bytes"] = plan.ram_bytes;
+  json["peak_bytes"] = plan.peak_bytes();
+  json["smallest_bytes"] = plan.smallest_bytes;
+  json["smallest_ram_flag"] = RamFlag(plan.smallest_bytes);
+  json["smallest_with_reduced_context_bytes"] = report.smallest_reduced_bytes.value_or(plan.smallest_bytes);
+  json["context"] = plan.context;
+  json["context_reduced"] = plan.context_reduced;
+  json["threads"] = plan.num_threads;
+  json["max_rows"] = plan.max_rows;
+  json["num_slots"] = plan.weights.cache.num_slots;
+  json["early_prediction"] = plan.use_early;
+  json["ledger"] = nlohmann::ordered_json::array();
+  for (const LedgerLine& line : plan.ledger.lines()) {
+    json["ledger"].push_back({{"name", line.name}, {"bytes", line.size_bytes}, {"note", line.note}});
+  }
+  json["tensors"] = nlohmann::ordered_json::array();
+  for (const PlacedTensor& tensor : plan.tensors) {
+    json["tensors"].push_back({{"name", tensor.name},
+                               {"where", tensor.where},
+                               {"size_bytes", tensor.size_bytes},
+                               {"resident_bytes", tensor.resident_bytes}});
+  }
+  json["expected_per_token"] = ExpectationToJson(report.expectation);
+  json["device"] = nullptr;
+  if (!report.device_name.empty()) json["device"] = report.device_name;
+  return json;
+}
+
+}  // namespace frugal

@@ -1,0 +1,45 @@
+// What `frugal plan` says of an EnginePlan, as text and as JSON. Pure formatting, so that it can be tested
+// without a terminal.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "src/engine/engine.h"
+#include "src/engine/expectation.h"
+
+namespace frugal {
+
+struct PlanReport {
+  const ModelFile* model = nullptr;
+  const EnginePlan* plan = nullptr;
+  const EngineOptions* options = nullptr;
+  // The smallest budget if the context may be reduced to its least; only when that is less than
+  // plan->smallest_bytes.
+  std::optional<uint64_t> smallest_reduced_bytes;
+  uint32_t reduced_context = 0;
+  Expectation expectation;
+  std::string device_name;  // empty: not measured
+  std::string selector;     // "predictor", "all neurons (no predictor file ...)"
+};
+
+enum class TensorDetail { kGrouped, kEach };
+std::string FormatPlan(const PlanReport& report, TensorDetail detail);
+nlohmann::ordered_json PlanToJson(const PlanReport& report);
+
+// Tensors of all layers that live alike as one line: "blk.*.attn_q.weight".
+struct TensorGroup {
+  std::string name;
+  std::string where;
+  uint64_t num_tensors = 0;
+  uint64_t size_bytes = 0;
+  uint64_t resident_bytes = 0;
+};
+std::vector<TensorGroup> GroupTensors(const std::vector<PlacedTensor>& tensors);
+
+// `bytes` as --ram takes it, rounded up to whole M: "17M".
+std::string RamFlag(uint64_t bytes);
+
+}  // namespace frugal

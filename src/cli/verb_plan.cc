@@ -1,0 +1,77 @@
+// frugal plan: what a run would take, before any weight is read.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "src/cli/plan_report.h"
+#include "src/cli/profile_cache.h"
+#include "src/cli/verbs.h"
+
+namespace frugal {
+namespace {
+
+// plan.cc reduces the context to no less than this before it refuses.
+constexpr uint32_t kLeastContext = 64;
+
+struct PlanFlags {
+  EngineFlags engine;
+  bool json = false, tensors = false;
+};
+
+std::string DescribeSelector(const EngineOptions& options, const EnginePlan& plan) {
+  if (plan.use_predictor) return plan.use_early ? "predictor and early prediction" : "predictor";
+  if (options.mode != RunMode::kFlash || !options.predictor) return "all neurons";
+  return "all neurons (no predictor file: run `frugal train`)";
+}
+
+// The smallest budget when the planner may reduce the context.
+Result<std::optional<uint64_t>> SmallestReduced(const OpenedHeader& header, EngineOptions options,
+                                                const EnginePlan& plan) {
+  if (options.context != 0 || plan.context <= kLeastContext) return std::optional<uint64_t>();
+  options.context = kLeastContext;
+  options.ram_bytes = 0;
+  const PredictorInfo* predictor = header.predictor ? &*header.predictor : nullptr;
+  FRUGAL_ASSIGN(const EnginePlan reduced,
+                MakePlan(*header.model, predictor, header.tokenizer_bytes, options));
+  if (reduced.smallest_bytes >= plan.smallest_bytes) return std::optional<uint64_t>();
+  return std::optional<uint64_t>(reduced.smallest_bytes);
+}
+
+Status Plan(const PlanFlags& flags) {
+  FRUGAL_ASSIGN(const EngineOptions options, ResolveEngineFlags(flags.engine));
+  FRUGAL_ASSIGN(const OpenedHeader header, OpenHeader(options));
+  const PredictorInfo* predictor = header.predictor ? &*header.predictor : nullptr;
+  FRUGAL_ASSIGN(const EnginePlan plan, MakePlan(*header.model, predictor, header.tokenizer_bytes, options));
+  NeuronUse use = AllNeuronsUsed(header.model->config());
+  if (plan.use_predictor) {
+    FRUGAL_ASSIGN(use, LoadNeuronUse(*predictor, header.model->config()));
+  }
+  const std::optional<DeviceProfile> profile = FindProfile(options.model_path);
+  PlanReport report;
+  report.model = header.model.get();
+  report.plan = &plan;
+  report.options = &options;
+  FRUGAL_ASSIGN(report.smallest_reduced_bytes, SmallestReduced(header, options, plan));
+  report.reduced_context = kLeastContext;
+  report.expectation = ExpectDecode(*header.model, plan, use, profile ? &*profile : nullptr);
+  report.device_name = profile ? profile->device_name : "";
+  report.selector = DescribeSelector(options, plan);
+  StandardOutput out;
+  if (flags.json)
+    return out.Print(PlanToJson(report).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  return out.Print(FormatPlan(report, flags.tensors ? TensorDetail::kEach : TensorDetail::kGrouped));
+}
+
+}  // namespace
+
+void AddPlanVerb(CLI::App& app, Exit& exit) {
+  CLI::App* sub =
+      app.add_subcommand("plan", "Show what a run would take: memory, where weights live, expected speed");
+  auto flags = std::make_shared<PlanFlags>();
+  AddEngineFlags(*sub, flags->engine);
+  sub->add_flag("--json", flags->json, "print JSON, with every tensor");
+  sub->add_flag("--tensors", flags->tensors, "list every tensor instead of groups");
+  exit.RunAsCallback(*sub, [flags] { return Plan(*flags); });
+}
+
+}  // namespace frugal

@@ -1,0 +1,143 @@
+// frugal probe: measures the device of a model or folder, prints the tables, keeps them for `plan` and
+// `bench`.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <ctime>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "src/base/bytes.h"
+#include "src/cli/profile_cache.h"
+#include "src/cli/verbs.h"
+
+namespace frugal {
+namespace {
+
+constexpr Choice<IoBackend> kBackends[] = {
+    {"auto", IoBackend::kAuto}, {"uring", IoBackend::kUring}, {"pread", IoBackend::kPread}};
+
+struct ProbeFlags {
+  std::string path;
+  std::string io = "auto";
+  bool quick = false, json = false, force = false;
+};
+
+std::string FormatTime(uint64_t unix_seconds) {
+  const std::time_t time = static_cast<std::time_t>(unix_seconds);
+  std::tm parts{};
+  char text[64];
+  if (gmtime_r(&time, &parts) == nullptr) return "an unknown time";
+  return {text, std::strftime(text, sizeof(text), "%Y-%m-%d %H:%M UTC", &parts)};
+}
+
+std::string FormatReadSize(uint32_t bytes) {
+  if (bytes >= kMiB) return fmt::format("{} MiB", bytes / kMiB);
+  return bytes >= kKiB ? fmt::format("{} KiB", bytes / kKiB) : fmt::format("{} B", bytes);
+}
+
+// A table of read sizes (rows) by queue depths (columns).
+template <typename Cell>
+std::string FormatTable(const DeviceProfile& profile, std::string_view title, Cell cell) {
+  std::set<uint32_t> sizes, depths;
+  for (const DeviceProfile::Point& point : profile.random) {
+    sizes.insert(point.read_bytes);
+    depths.insert(point.queue_depth);
+  }
+  std::string text = fmt::format("\n{}\n{:>10}", title, "read size");
+  for (const uint32_t depth : depths) text += fmt::format("{:>12}", fmt::format("depth {}", depth));
+  for (const uint32_t size : sizes) {
+    text += fmt::format("\n{:>10}", FormatReadSize(size));
+    for (const uint32_t depth : depths) {
+      const auto point = std::find_if(
+          profile.random.begin(), profile.random.end(),
+          [&](const DeviceProfile::Point& p) { return p.read_bytes == size && p.queue_depth == depth; });
+      text +=
+          point == profile.random.end() ? fmt::format("{:>12}", "-") : fmt::format("{:>12}", cell(*point));
+    }
+  }
+  return text + "\n";
+}
+
+std::string FormatProfile(const DeviceProfile& profile) {
+  std::string text = fmt::format(
+      "{}: {}, {}, {} read{}, measured {}\n", profile.device_name, profile.backend,
+      profile.direct_note.empty() ? "O_DIRECT" : fmt::format("buffered ({})", profile.direct_note),
+      FormatSize(profile.file_bytes), profile.verified ? " and verified" : "",
+      FormatTime(profile.measured_at_unix));
+  text += fmt::format("sequential: {:.2f} GB/s\n", profile.sequential_bytes_per_second / 1e9);
+  text += FormatTable(profile, "random reads, GB/s", [](const DeviceProfile::Point& point) {
+    return fmt::format("{:.3f}", point.bytes_per_second / 1e9);
+  });
+  text += FormatTable(profile, "random reads, reads/s (IOPS)",
+                      [](const DeviceProfile::Point& point) { return fmt::format("{:.0f}", point.iops); });
+  return text + fmt::format("\na gap of up to {} costs less to read over than a read of its own\n",
+                            FormatSize(GapWorthReading(profile)));
+}
+
+Result<DeviceProfile> Measure(const ProbeFlags& flags, IoBackend backend) {
+  ProbeOptions options;
+  options.path = flags.path;
+  options.effort = flags.quick ? ProbeEffort::kQuick : ProbeEffort::kFull;
+  options.backend = backend;
+  options.measured_at_unix = static_cast<uint64_t>(std::time(nullptr));
+  const bool show = StandardErrorIsTerminal();
+  const auto progress = [show](double share, std::string_view what) {
+    if (show) fmt::print(stderr, "\r\033[Kprobe: {:3.0f}% {}", 100 * share, what);
+  };
+  Result<DeviceProfile> profile = ProbeDevice(options, progress);
+  if (show) fmt::print(stderr, "\r\033[K");
+  return profile;
+}
+
+// A full measurement serves where a quick one is asked for; another backend's does not.
+bool Serves(const CachedProfile& cached, const ProbeFlags& flags, IoBackend backend) {
+  if (cached.effort == ProbeEffort::kQuick && !flags.quick) return false;
+  if (backend == IoBackend::kPread) return cached.profile.backend == "pread";
+  return backend == IoBackend::kAuto || cached.profile.backend != "pread";
+}
+
+Status Probe(const ProbeFlags& flags) {
+  FRUGAL_ASSIGN(const IoBackend backend, ParseChoice("--io", flags.io, kBackends));
+  FRUGAL_ASSIGN(const std::string device_id, DeviceIdOf(flags.path));
+  const std::string directory = ProfileDirectory();
+  CachedProfile cached;
+  bool measured = true;
+  if (!flags.force && !directory.empty()) {
+    Result<std::optional<CachedProfile>> found = LoadProfile(directory, device_id);
+    if (!found) fmt::print(stderr, "warning: {}: measuring anew\n", found.error().message);
+    if (found && found->has_value() && Serves(**found, flags, backend)) {
+      cached = std::move(**found);
+      measured = false;
+    }
+  }
+  if (measured) {
+    FRUGAL_ASSIGN(cached.profile, Measure(flags, backend));
+    cached.effort = flags.quick ? ProbeEffort::kQuick : ProbeEffort::kFull;
+    const Status saved = SaveProfile(directory, cached);
+    if (!saved) fmt::print(stderr, "warning: the measurement is not kept: {}\n", saved.error().message);
+  } else {
+    fmt::print(stderr, "measured before (--force measures anew)\n");
+  }
+  StandardOutput out;
+  if (!flags.json) return out.Print(FormatProfile(cached.profile));
+  nlohmann::ordered_json json = ProfileToJson(cached);
+  json["gap_worth_reading_bytes"] = GapWorthReading(cached.profile);
+  return out.Print(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
+}  // namespace
+
+void AddProbeVerb(CLI::App& app, Exit& exit) {
+  CLI::App* sub =
+      app.add_subcommand("probe", "Measure the device of a model or folder: sequential and random reads");
+  auto flags = std::make_shared<ProbeFlags>();
+  sub->add_option("path", flags->path, "a model file or a folder on the device")->required();
+  sub->add_flag("--quick", flags->quick, "about 10 s and 1 GiB instead of a minute and 4 GiB");
+  sub->add_flag("--json", flags->json, "print JSON");
+  sub->add_flag("--force", flags->force, "measure anew even if the device is known");
+  sub->add_option("--io", flags->io, "auto, uring, pread")->capture_default_str();
+  exit.RunAsCallback(*sub, [flags] { return Probe(*flags); });
+}
+
+}  // namespace frugal
