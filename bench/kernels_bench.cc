@@ -1,11 +1,12 @@
-// How near the kernels come to the memory bus: bytes of weights a second, beside plain reading of memory. One
-// thread.
+// How near the kernels come to the memory bus, on one thread: bytes of weights a second, beside plain reading
+// of memory.
 #include <benchmark/benchmark.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <numeric>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -78,7 +79,7 @@ void DotRowsContiguous(benchmark::State& state) {
   state.SetLabel(std::string(DTypeName(dtype)));
 }
 
-// The active set of an FFN layer: a tenth of the bundles, in order, with holes. Arguments: dtype, tokens.
+// The active set of an FFN layer: a quarter of the bundles, in order, with holes. Arguments: dtype, tokens.
 void DotRowsGathered(benchmark::State& state) {
   const DType dtype = static_cast<DType>(state.range(0));
   const size_t num_tokens = static_cast<size_t>(state.range(1));

@@ -16,9 +16,9 @@ HWY_BEFORE_NAMESPACE();
 namespace frugal::HWY_NAMESPACE {
 #if !FRUGAL_SCALAR_TARGET
 
-// Rows are taken eight at a time, each read in the order of its columns, since the flash-sized working set
-// comes from memory: eight streams keep the prefetchers busy, and `out`, which stays in the cache, is read
-// and written once for eight rows.
+// Rows are taken eight at a time, each read in the order of its columns: eight streams from memory keep the
+// prefetchers busy, and `out`, which stays in the cache, is read and written once for eight rows. Prefetch
+// instructions for the next eight made it slower (Zen 3).
 constexpr size_t kRowsAtOnce = 8;
 
 template <class Row, size_t kRows, size_t kVectors, class D>

@@ -1,12 +1,11 @@
 // Pieces of the SIMD kernels, compiled once for each instruction set: loads of rows as float, the 32 lanes
-// and their sum, and e^x. NOLINTBEGIN: the guard is Highway's: the file is included once for each target.
+// and their sum, and e^x. The guard is Highway's: the file is included once for each target.
 #if defined(FRUGAL_KERNELS_SIMD_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef FRUGAL_KERNELS_SIMD_INL_H
 #undef FRUGAL_KERNELS_SIMD_INL_H
 #else
 #define FRUGAL_KERNELS_SIMD_INL_H
 #endif
-// NOLINTEND
 
 #include <hwy/highway.h>
 
