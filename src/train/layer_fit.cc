@@ -1,0 +1,210 @@
+#include "src/train/layer_fit.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "src/base/bytes.h"
+#include "src/kernels/kernels.h"
+#include "src/kernels/training_kernels.h"
+#include "src/train/linear_algebra.h"
+
+namespace frugal {
+namespace {
+
+constexpr uint64_t kRankTrialRows = 2048;  // of the choosing rows; enough to compare ranks
+
+class LayerFitter {
+ public:
+  LayerFitter(ThreadPool& pool, const TrainOptions& options, uint32_t layer, const SampleSplit& split,
+              LayerSamples& samples, LayerWeights weights)
+      : pool_(pool),
+        options_(options),
+        layer_(layer),
+        split_(split),
+        samples_(samples),
+        hidden_(weights.hidden_size),
+        ffn_(weights.ffn_size),
+        layer_bytes_(static_cast<double>(weights.bundle_bytes) * weights.ffn_size) {
+    target_.hidden_size = hidden_;
+    target_.ffn_size = ffn_;
+    target_.weight = std::move(weights.up);
+    target_.bias = std::move(weights.bias);
+    target_.variance.resize(ffn_);
+  }
+
+  Result<LayerPredictors> Run(FunctionRef<void(double share)> progress);
+
+ private:
+  struct Fitted {
+    QuantisedPredictor predictor;
+    PredictorQuality quality;
+  };
+
+  Status Whiten(PredictorKind kind, Whitening* whitening);
+  // The target on whitened on-time inputs.
+  void AimAtOnTime(const Whitening& whitening);
+  Result<Fitted> FitKind(PredictorKind kind, const Whitening& whitening, double recall,
+                         FunctionRef<void(double share)> progress);
+  Result<uint32_t> ChooseRank(PredictorKind kind, const Whitening& whitening,
+                              std::span<const float> directions, double recall);
+  double Cost(double predicted_share, uint32_t rank) const {
+    const double bytes = static_cast<double>(PredictorBytes(hidden_, ffn_, rank));
+    return predicted_share + options_.predictor_byte_cost * bytes / layer_bytes_;
+  }
+
+  ThreadPool& pool_;
+  const TrainOptions& options_;
+  const uint32_t layer_;
+  const SampleSplit& split_;
+  LayerSamples& samples_;
+  const uint32_t hidden_, ffn_;
+  const double layer_bytes_;
+  const FitOptions fit_;
+  LinearTarget target_;
+};
+
+Status LayerFitter::Whiten(PredictorKind kind, Whitening* whitening) {
+  FRUGAL_ASSIGN(*whitening, MeasureWhitening(pool_, samples_.inputs(kind), split_.fit, hidden_));
+  return WhitenRows(pool_, *whitening, split_.fit, samples_.inputs(kind));
+}
+
+void LayerFitter::AimAtOnTime(const Whitening& whitening) {
+  std::vector<float> mean(ffn_);
+  MatMulF32(whitening.mean.data(), target_.weight.data(), mean.data(), 1, ffn_, hidden_);
+  Add(target_.bias.data(), mean.data(), ffn_);
+  MultiplyInPlace(pool_, target_.weight.data(), whitening.factor.data(), ffn_, hidden_);
+  for (size_t i = 0; i < ffn_; ++i) {
+    const float* const row = target_.weight.data() + i * hidden_;
+    double variance = 0.0;
+    for (size_t j = 0; j < hidden_; ++j) variance += static_cast<double>(row[j]) * row[j];
+    target_.variance[i] = static_cast<float>(variance);
+  }
+}
+
+// By the closed form, which costs next to nothing. Fine-tuning gains most at low ranks, so this errs on the
+// side of high ones.
+Result<uint32_t> LayerFitter::ChooseRank(PredictorKind kind, const Whitening& whitening,
+                                         std::span<const float> directions, double recall) {
+  const std::vector<uint32_t> ranks = CandidateRanks(options_, hidden_);
+  if (ranks.size() == 1) return ranks[0];
+  const RowRange rows = {split_.choose.begin, std::min(kRankTrialRows, split_.choose.count)};
+  uint32_t best_rank = 0;
+  double best_cost = std::numeric_limits<double>::infinity();
+  for (const uint32_t rank : ranks) {
+    if (Cost(0.0, rank) >= best_cost) break;  // its bytes alone cost more
+    const QuantisedPredictor trial =
+        Quantise(pool_, ClosedForm(pool_, target_, directions, rank, fit_.positive_weight), whitening);
+    FRUGAL_ASSIGN(const ScoreCounts counts,
+                  CountScores(pool_, trial, samples_.inputs(kind), samples_.active, rows));
+    const double cost = Cost(counts.Choose(recall).predicted_share, rank);
+    if (cost < best_cost) {
+      best_cost = cost;
+      best_rank = rank;
+    }
+  }
+  return best_rank;
+}
+
+Result<LayerFitter::Fitted> LayerFitter::FitKind(PredictorKind kind, const Whitening& whitening,
+                                                 double recall, FunctionRef<void(double share)> progress) {
+  const uint64_t seed = (options_.seed * 65536 + layer_) * 2 + (kind == PredictorKind::kEarly ? 1 : 0);
+  const RowStore& inputs = samples_.inputs(kind);
+  WhiteFactors factors;
+  {
+    const std::vector<float> directions =
+        LeadingDirections(pool_, target_, CandidateRanks(options_, hidden_).back(), seed);
+    FRUGAL_ASSIGN(const uint32_t rank, ChooseRank(kind, whitening, directions, recall));
+    factors = ClosedForm(pool_, target_, directions, rank, fit_.positive_weight);
+  }
+  FitOptions fit = fit_;
+  fit.num_epochs = options_.num_epochs;
+  fit.seed = seed;
+  fit.cancel = options_.cancel;
+  FRUGAL_TRY(FineTune(pool_, inputs, samples_.active, split_.fit, fit, factors, progress));
+
+  Fitted fitted;
+  fitted.predictor = Quantise(pool_, factors, whitening);
+  FRUGAL_ASSIGN(const ScoreCounts counts,
+                CountScores(pool_, fitted.predictor, inputs, samples_.active, split_.choose));
+  const ScoreCounts::Choice choice = counts.Choose(counts.RecallWithMargin(recall));
+  for (float& bias : fitted.predictor.bias) bias -= choice.threshold;
+  FRUGAL_ASSIGN(fitted.quality,
+                MeasureQuality(pool_, fitted.predictor, inputs, samples_.active, split_.report, {}));
+  return fitted;
+}
+
+Result<LayerPredictors> LayerFitter::Run(FunctionRef<void(double share)> progress) {
+  const double on_time_share = options_.early ? 0.5 : 1.0;
+  LayerPredictors result;
+  Whitening whitening;
+  FRUGAL_TRY(Whiten(PredictorKind::kOnTime, &whitening));
+  AimAtOnTime(whitening);
+  FRUGAL_ASSIGN(Fitted on_time, FitKind(PredictorKind::kOnTime, whitening, options_.recall_target,
+                                        [&](double share) { progress(share * on_time_share); }));
+  std::vector<uint64_t> chosen(size_t{Selector::WordsPerToken(ffn_)} * 64);
+  const RowRange held_out = {split_.choose.begin, split_.choose.count + split_.report.count};
+  FRUGAL_ASSIGN(const PredictorQuality unused, MeasureQuality(pool_, on_time.predictor, samples_.on_time,
+                                                              samples_.active, held_out, chosen));
+  static_cast<void>(unused);
+  result.popularity.resize(ffn_);
+  for (size_t i = 0; i < ffn_; ++i) {
+    result.popularity[i] =
+        static_cast<float>(static_cast<double>(chosen[i]) / static_cast<double>(held_out.count));
+  }
+  result.on_time = std::move(on_time.predictor);
+  result.on_time_quality = on_time.quality;
+  if (!options_.early) return result;
+
+  FRUGAL_TRY(Whiten(PredictorKind::kEarly, &whitening));
+  {
+    // Both inputs are white: the regression of the one on the other is their covariance.
+    FRUGAL_ASSIGN(const std::vector<float> regression,
+                  CrossCovariance(pool_, samples_.on_time, samples_.early, split_.fit, hidden_));
+    MultiplyInPlace(pool_, target_.weight.data(), regression.data(), ffn_, hidden_);
+  }
+  FRUGAL_ASSIGN(Fitted early,
+                FitKind(PredictorKind::kEarly, whitening, options_.early_recall_target,
+                        [&](double share) { progress(on_time_share + share * (1.0 - on_time_share)); }));
+  result.early = std::move(early.predictor);
+  result.early_quality = early.quality;
+  return result;
+}
+
+}  // namespace
+
+std::vector<uint32_t> CandidateRanks(const TrainOptions& options, uint32_t hidden_size) {
+  const uint32_t largest = static_cast<uint32_t>(RoundUp(hidden_size, 32));
+  std::vector<uint32_t> ranks;
+  for (const uint32_t rank : options.ranks) {
+    if (rank <= largest) ranks.push_back(rank);
+  }
+  std::sort(ranks.begin(), ranks.end());
+  ranks.erase(std::unique(ranks.begin(), ranks.end()), ranks.end());
+  if (ranks.empty()) ranks.push_back(largest);
+  return ranks;
+}
+
+uint64_t FitLayerBytes(const TrainOptions& options, uint32_t hidden_size, uint32_t ffn_size) {
+  const uint64_t hidden = hidden_size;
+  const uint64_t ffn = ffn_size;
+  const uint32_t rank = CandidateRanks(options, hidden_size).back();
+  const uint64_t factors = (hidden + ffn) * rank;
+  // The target; factor and inverse of the whitening with one square more; eigenvectors; factors, and again
+  // twice while they are quantised; rows in flight; the panels of the Cholesky factor.
+  const uint64_t floats = hidden * ffn + 4 * ffn + 4 * hidden * hidden + 2 * (rank + 16) * hidden +
+                          3 * factors + 3 * 512 * hidden +
+                          static_cast<uint64_t>(options.num_threads) * 48 * (2 * hidden + 512) +
+                          2 * 64 * hidden;
+  return floats * sizeof(float) +
+         FineTuneBytes(hidden, ffn, rank, FitOptions().batch_rows, options.num_threads) +
+         CountScoresBytes(options.num_threads) + 2 * PredictorBytes(hidden_size, ffn_size, rank);
+}
+
+Result<LayerPredictors> FitLayer(ThreadPool& pool, const TrainOptions& options, uint32_t layer,
+                                 const SampleSplit& split, LayerSamples& samples, LayerWeights weights,
+                                 FunctionRef<void(double share)> progress) {
+  return LayerFitter(pool, options, layer, split, samples, std::move(weights)).Run(progress);
+}
+
+}  // namespace frugal

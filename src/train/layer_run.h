@@ -1,0 +1,37 @@
+// Runs the model over the text, one layer at a time: the residual stream of all tokens is kept between
+// layers, so that a layer's weights are needed once and no others with them.
+#pragma once
+
+#include <atomic>
+#include <vector>
+
+#include "src/base/function_ref.h"
+#include "src/base/thread_pool.h"
+#include "src/model/model_file.h"
+#include "src/model/weights.h"
+#include "src/train/row_store.h"
+#include "src/train/samples.h"
+
+namespace frugal {
+
+using TokenSequences = std::vector<std::vector<int32_t>>;
+
+constexpr uint32_t kRunRows = 64;  // of a batch
+
+// The plan of one layer's weights, all of them resident.
+WeightPlan OneLayerPlan(uint32_t layer);
+
+// hidden: F32 [tokens, hidden_size], in the order of the sequences; becomes token plus position embedding.
+Status EmbedText(Weights& weights, const TokenSequences& text, RowStore& hidden);
+
+// Advances `hidden` by one layer. `split` and `samples` may be nullptr (a layer that is finished); otherwise
+// the layer's inputs and activity are kept.
+Status RunLayerOverText(Weights& weights, ThreadPool& pool, uint32_t layer, const TokenSequences& text,
+                        uint32_t max_sequence, RowStore& hidden, const SampleSplit* split,
+                        LayerSamples* samples, const std::atomic<bool>* cancel,
+                        FunctionRef<void(double share)> progress);
+
+// The up projection of a layer as floats. // [ffn_size, hidden_size]
+Result<std::vector<float>> ReadUpRows(Weights& weights, uint32_t layer);
+
+}  // namespace frugal

@@ -1,0 +1,34 @@
+// What a training run will hold in memory, before it reads any weight: which rows lie in RAM and which in
+// temporary files, and how many sequences are sampled together. Pure arithmetic.
+#pragma once
+
+#include <cstdint>
+
+#include "src/base/memory_ledger.h"
+#include "src/model/model_file.h"
+#include "src/model/weight_plan.h"
+#include "src/train/row_store.h"
+#include "src/train/train.h"
+
+namespace frugal {
+
+// The text: of equal sequences where it is sampled.
+struct TextSize {
+  uint64_t num_tokens = 0;
+  uint64_t num_sequences = 0;
+  uint32_t longest = 0;  // tokens of the longest sequence
+};
+
+struct TrainPlan {
+  MemoryLedger ledger;
+  Placement hidden = Placement::kMemory;   // the residual stream of all tokens
+  Placement samples = Placement::kMemory;  // a layer's inputs and activity
+  uint32_t sample_batch = 0;               // sequences that are sampled together; 0 when the text is given
+  WeightPlan sample_weights;
+  bool spilled() const { return hidden == Placement::kSpilled || samples == Placement::kSpilled; }
+};
+
+// kDoesNotFit names the smallest budget that works.
+Result<TrainPlan> PlanTraining(const ModelFile& model, const TrainOptions& options, const TextSize& text);
+
+}  // namespace frugal
