@@ -145,7 +145,8 @@ void GgufWriter::AddFloat32Array(std::string_view key, std::span<const float> va
 size_t GgufWriter::AddTensor(std::string_view name, DType dtype, std::span<const uint64_t> shape) {
   CHECK(!began_);
   const std::optional<uint64_t> size_bytes = SizeOf(dtype, shape);
-  const char* reason = name.size() > GgufReader::kMaxNameBytes ? "has a name that is too long" : WhyBadName(name);
+  const char* reason =
+      name.size() > GgufReader::kMaxNameBytes ? "has a name that is too long" : WhyBadName(name);
   if (!size_bytes) reason = "has a shape that no GGUF file can hold";
   if (!tensor_names_.emplace(name).second) reason = "was added twice";
   if (reason != nullptr && !problem_) {

@@ -33,7 +33,9 @@ Npy ReadNpy(const std::string& path) {
   EXPECT_EQ(bytes.substr(10 + npy.dictionary.size(), header_bytes - 11 - npy.dictionary.size()),
             std::string(header_bytes - 11 - npy.dictionary.size(), ' '));
   npy.data.resize((bytes.size() - header_bytes) / sizeof(float));
-  std::memcpy(npy.data.data(), bytes.data() + header_bytes, npy.data.size() * sizeof(float));
+  if (!npy.data.empty()) {
+    std::memcpy(npy.data.data(), bytes.data() + header_bytes, npy.data.size() * sizeof(float));
+  }
   return npy;
 }
 

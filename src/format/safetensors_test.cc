@@ -338,8 +338,8 @@ TEST_F(ShardsTest, A12NumbersOfShards) {
   }
   // Counting from 0 is in use, and so are widths that differ.
   ASSERT_EQ(rename(dir_.File(kFirst).c_str(), dir_.File("m-00000-of-000002.safetensors").c_str()), 0);
-  WriteIndex(
-      R"({"weight_map":{"a":"m-00000-of-000002.safetensors","b":"m-00000-of-000002.safetensors","c":"SECOND"}})");
+  WriteIndex(R"({"weight_map":{"a":"m-00000-of-000002.safetensors",)"
+             R"("b":"m-00000-of-000002.safetensors","c":"SECOND"}})");
   EXPECT_TRUE(SafetensorsDirectory::Open(dir_.path()));
 }
 
