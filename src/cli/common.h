@@ -63,6 +63,9 @@ void AddModelArgument(CLI::App& sub, std::string& model_path);
 // kUsage naming the flag and what it takes.
 Result<EngineOptions> ResolveEngineFlags(const EngineFlags& flags);
 
+// The value of --io.
+Result<IoBackend> ParseIoBackend(std::string_view text);
+
 // Gives every option of the app and of its subcommands the environment variable FRUGAL_LONG_NAME (--top-k:
 // FRUGAL_TOP_K).
 void AddEnvironmentTwins(CLI::App& app);

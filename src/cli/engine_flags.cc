@@ -49,6 +49,8 @@ Status ResolveSwitches(const EngineFlags& flags, EngineOptions& options) {
 
 }  // namespace
 
+Result<IoBackend> ParseIoBackend(std::string_view text) { return ParseChoice("--io", text, kBackends); }
+
 void AddModelArgument(CLI::App& sub, std::string& model_path) {
   sub.add_option("model,-m,--model", model_path, "packed model (.gguf)")->required();
 }
@@ -98,7 +100,7 @@ Result<EngineOptions> ResolveEngineFlags(const EngineFlags& flags) {
   options.num_threads =
       flags.num_threads > 0 ? flags.num_threads : std::min(UsableCores(), ThreadPool::kMaxThreads);
   FRUGAL_ASSIGN(options.kv_type, ParseChoice("--kv", flags.kv, kKvTypes));
-  FRUGAL_ASSIGN(options.io, ParseChoice("--io", flags.io, kBackends));
+  FRUGAL_ASSIGN(options.io, ParseIoBackend(flags.io));
   FRUGAL_ASSIGN(options.verify, ParseChoice("--verify", flags.verify, kVerifyModes));
   FRUGAL_TRY(ResolveSwitches(flags, options));
   if (flags.batch > 0) options.max_batch = flags.batch;

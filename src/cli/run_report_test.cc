@@ -1,0 +1,74 @@
+#include "src/cli/run_report.h"
+
+#include <gtest/gtest.h>
+
+#include "src/cli/progress_bar.h"
+
+namespace frugal {
+namespace {
+
+RunReport SomeReport() {
+  RunReport report;
+  report.prompt.num_tokens = 4;
+  report.prompt.elapsed_ns = 2'000'000;
+  EngineStatistics before, after;
+  before.num_rows = 4;
+  before.weights.reads.bytes_read = 1000;
+  after.num_rows = 14;
+  after.step_ns = 20'000'000;
+  after.weights.reads.bytes_read = 11000;
+  after.weights.reads.busy_ns = 5000;
+  after.weights.stall_ns = 5'000'000;
+  after.weights.cache.num_hits = 30;
+  after.weights.cache.num_late_hits = 4;
+  after.weights.cache.num_misses = 6;
+  report.decode = ReportPhase(before, after);
+  return report;
+}
+
+TEST(RunReport, APhaseIsWhatHappenedInIt) {
+  const PhaseReport decode = SomeReport().decode;
+  EXPECT_EQ(decode.num_tokens, 10u);
+  EXPECT_DOUBLE_EQ(decode.bytes_per_token(), 1000.0);
+  EXPECT_DOUBLE_EQ(decode.gb_per_second(), 2.0);
+  EXPECT_DOUBLE_EQ(decode.ms_per_token(), 2.0);
+  EXPECT_DOUBLE_EQ(decode.tokens_per_second(), 500.0);
+  EXPECT_DOUBLE_EQ(decode.stall_share(), 0.25);
+  EXPECT_DOUBLE_EQ(decode.hit_rate(), 0.75);
+}
+
+TEST(RunReport, AnEmptyPhaseDividesByNothing) {
+  const PhaseReport phase;
+  EXPECT_EQ(phase.ms_per_token(), 0.0);
+  EXPECT_EQ(phase.tokens_per_second(), 0.0);
+  EXPECT_EQ(phase.gb_per_second(), 0.0);
+  EXPECT_EQ(phase.stall_share(), 0.0);
+  EXPECT_LT(phase.hit_rate(), 0.0);
+}
+
+TEST(RunReport, TheBlockHasTheFormOfLlamaCpp) {
+  const std::string text = FormatRunReport(SomeReport());
+  EXPECT_NE(text.find("prompt eval time =       2.00 ms /     4 tokens (    0.50 ms per token,  2000.00 "
+                      "tokens per second)"),
+            std::string::npos)
+      << text;
+  EXPECT_NE(text.find("\n       eval time =      20.00 ms /    10 tokens ("), std::string::npos) << text;
+}
+
+TEST(RunReport, UnknownRecallIsNull) {
+  RunReport report = SomeReport();
+  EXPECT_TRUE(RunReportJson(report)["recall"].is_null());
+  report.exact = false;
+  report.recall = 0.98;
+  EXPECT_EQ(RunReportJson(report)["recall"], 0.98);
+  EXPECT_NE(FormatRunReport(report).find("98.00%"), std::string::npos);
+}
+
+TEST(ProgressBar, DrawsTheShareAndKeepsToTheWidth) {
+  EXPECT_EQ(FormatProgress("packing", 0.5, "blk.3", 80), "packing [############............]  50% blk.3");
+  EXPECT_EQ(FormatProgress("packing", 7.0, "x", 80), "packing [########################] 100% x");
+  EXPECT_EQ(FormatProgress("packing", 0.5, "blk.3", 12), "packing [###");
+}
+
+}  // namespace
+}  // namespace frugal
