@@ -194,7 +194,8 @@ bool Events::parse_error(size_t position, const std::string&, const nlohmann::de
   if (const size_t begin = what.rfind(" - "); begin != what.npos) what = what.substr(begin + 3);
   std::string reason;
   for (const char c : what.substr(0, 120)) reason.push_back(c >= 0x20 && c <= 0x7E ? c : '?');
-  return Fail(fmt::format("byte {}: not JSON: {}", position, reason));
+  // nlohmann counts the bytes that it has read; the one that is wrong is the last of them.
+  return Fail(fmt::format("byte {}: not JSON: {}", position == 0 ? 0 : position - 1, reason));
 }
 
 // What people put in place of a model file by mistake.

@@ -110,33 +110,33 @@ Status TokenTable::AddToken(std::string_view spelled, TokenKind kind) {
   }
   // An unused token is a hole: nothing can make it, and it decodes to nothing.
   if (kind == TokenKind::kUnused) spelled = {};
-  scratch_.clear();
+  std::string text;
   Form token_form = Form::kBytes;
-  if (!TryDecodeByteLevel(spelled, scratch_)) {
+  if (!TryDecodeByteLevel(spelled, text)) {
     token_form = Form::kLiteral;
-    scratch_.assign(spelled);
+    text.assign(spelled);
   }
   const uint32_t begin = offsets_[id];
-  if (scratch_.size() > text_.size() - begin) {
+  if (text.size() > text_.size() - begin) {
     return BadModel("token {}: more text than the {} bytes announced", id, text_.size());
   }
   if (kind != TokenKind::kUnused) {
-    const int32_t known = FindKey(scratch_, token_form);
+    const int32_t known = FindKey(text, token_form);
     if (known >= 0) return BadModel("tokens {} and {} are the same: {}", known, id, Quoted(spelled));
   }
-  std::copy(scratch_.begin(), scratch_.end(), text_.begin() + begin);
-  offsets_[id + 1] = static_cast<uint32_t>(begin + scratch_.size());
+  std::copy(text.begin(), text.end(), text_.begin() + begin);
+  offsets_[id + 1] = static_cast<uint32_t>(begin + text.size());
   flags_[id] = static_cast<uint16_t>(static_cast<unsigned>(kind) | static_cast<unsigned>(token_form));
   ++num_tokens_;
   if (kind == TokenKind::kUnused) return {};
 
-  uint64_t slot = SlotOf(scratch_, token_form);
+  uint64_t slot = SlotOf(text, token_form);
   while (token_slots_[slot] != 0) {
     if (++slot == token_slots_.size()) slot = 0;
   }
   token_slots_[slot] = id + 1;
-  if (scratch_.size() == 1 && token_form == Form::kBytes) {
-    byte_tokens_[static_cast<unsigned char>(scratch_[0])] = static_cast<int32_t>(id);
+  if (text.size() == 1 && token_form == Form::kBytes) {
+    byte_tokens_[static_cast<unsigned char>(text[0])] = static_cast<int32_t>(id);
   }
   return {};
 }

@@ -8,7 +8,6 @@
 #include <array>
 #include <cstdint>
 #include <span>
-#include <string>
 #include <string_view>
 
 #include "src/base/aligned_buffer.h"
@@ -95,7 +94,6 @@ class TokenTable {
   std::array<int32_t, 256> byte_tokens_{};
   uint32_t num_tokens_ = 0;
   uint32_t num_merges_ = 0;
-  std::string scratch_;
 };
 
 }  // namespace frugal
