@@ -1,6 +1,9 @@
 // frugal VERB ...: parses, runs one verb, ends with its exit code (0 done, 1 failed, 2 usage, 3 bad model, 4
 // does not fit, 5 I/O, 6 out of memory).
+#include <fmt/format.h>
+
 #include <csignal>
+#include <new>
 
 #include "src/cli/common.h"
 #include "src/cli/verbs.h"
@@ -22,9 +25,16 @@ int Main(int argc, char** argv) {
   AddEnvironmentTwins(app);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::Success& asked) {
+    return app.exit(asked);  // --help, --version
   } catch (const CLI::ParseError& error) {
-    // Help and version come as "errors" with code 0; every real one is a usage error.
-    return app.exit(error) == 0 ? 0 : static_cast<int>(ErrorCode::kUsage);
+    const std::vector<CLI::App*> verbs = app.get_subcommands();
+    fmt::print(stderr, "frugal: {} (see `frugal {}--help`)\n", error.what(),
+               verbs.empty() ? std::string() : verbs[0]->get_name() + " ");
+    return static_cast<int>(ErrorCode::kUsage);
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "frugal: out of memory\n");
+    return static_cast<int>(ErrorCode::kOutOfMemory);
   }
   return exit.code();
 }

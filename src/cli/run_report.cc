@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "src/base/bytes.h"
+#include "src/engine/expectation.h"
 
 namespace frugal {
 namespace {
@@ -56,6 +57,14 @@ double PhaseReport::gb_per_second() const {
 double PhaseReport::stall_share() const {
   return Divide(static_cast<double>(stall_ns), static_cast<double>(elapsed_ns));
 }
+double PhaseReport::FlashBoundMs(const DeviceProfile& profile, bool bundles_on_demand) const {
+  if (num_tokens == 0) return 0.0;
+  const uint64_t random_bytes = bundles_on_demand ? ffn_bytes_read : 0;
+  const uint64_t random_reads = bundles_on_demand ? num_reads : 0;
+  return 1e3 / static_cast<double>(num_tokens) *
+         ReadBoundSeconds(profile, static_cast<double>(bytes_read - random_bytes),
+                          static_cast<double>(random_reads), static_cast<double>(random_bytes));
+}
 double PhaseReport::hit_rate() const {
   const uint64_t asked = num_hits + num_late_hits + num_misses;
   return asked == 0 ? -1.0 : static_cast<double>(num_hits) / static_cast<double>(asked);
@@ -108,6 +117,10 @@ std::string FormatRunReport(const RunReport& report) {
     text += fmt::format("{:>16} = {} hits ({:.1f}%), {} late hits, {} misses\n", "bundles", decode.num_hits,
                         100 * decode.hit_rate(), decode.num_late_hits, decode.num_misses);
   }
+  if (report.flash_bound_ms) {
+    text += fmt::format("{:>16} = {:.2f} ms per token for these reads on this device; {:.2f} ms measured\n",
+                        "flash bound", *report.flash_bound_ms, decode.ms_per_token());
+  }
   text += fmt::format("{:>16} = {:.1f}% of decoding\n", "stall", 100 * decode.stall_share());
   if (report.exact) {
     text += fmt::format("{:>16} = exact, all neurons\n", "recall");
@@ -143,6 +156,8 @@ nlohmann::ordered_json RunReportJson(const RunReport& report) {
   json["exact"] = report.exact;
   json["recall"] =
       report.recall < 0 ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(report.recall);
+  json["flash_bound_ms_per_token"] = report.flash_bound_ms ? nlohmann::ordered_json(*report.flash_bound_ms)
+                                                           : nlohmann::ordered_json(nullptr);
   json["prompt"] = PhaseJson(report.prompt);
   json["decode"] = PhaseJson(report.decode);
   return json;

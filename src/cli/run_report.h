@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "src/engine/engine.h"
+#include "src/io/device_profile.h"
 
 namespace frugal {
 
@@ -27,6 +29,8 @@ struct PhaseReport {
   double bytes_per_token() const;
   double gb_per_second() const;  // 10^9 bytes
   double stall_share() const;
+  // Reads of bundles are random ones where bundles live on demand, all others sequential.
+  double FlashBoundMs(const DeviceProfile& profile, bool bundles_on_demand) const;
   // Hits among the bundles asked for; negative when none was.
   double hit_rate() const;
 };
@@ -52,6 +56,9 @@ struct RunReport {
   StopReason stop = StopReason::kTokenLimit;
   bool exact = true;     // all neurons
   double recall = -1.0;  // sampled; negative: not known
+  // What decoding's reads take at best per token, by the device's measurement; nothing when it was not
+  // measured.
+  std::optional<double> flash_bound_ms;
 };
 
 // Lines, each with its newline.

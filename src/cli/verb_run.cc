@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "src/base/clock.h"
+#include "src/cli/profile_cache.h"
 #include "src/cli/run_report.h"
 #include "src/cli/verbs.h"
 #include "src/engine/process_memory.h"
@@ -195,6 +196,9 @@ Status Run::Do(uint64_t load_ns) {
   report_.decode = ReportPhase(prefilled, decoded);
   report_.exact = !engine_.has_predictor();
   report_.recall = decoded.recall;
+  if (const std::optional<DeviceProfile> profile = FindProfile(engine_.model().path())) {
+    report_.flash_bound_ms = report_.decode.FlashBoundMs(*profile, engine_.weights().bundles_on_demand());
+  }
   return WriteReport();
 }
 
