@@ -2,71 +2,93 @@
 
 #include <algorithm>
 
-#include "src/format/regular_file.h"
-#include "src/text/utf8.h"
-
 namespace frugal {
 namespace {
 
-constexpr size_t kSmallestSequence = 8;
+// Every step-th passage is kept; when that becomes too much, every second one of these goes and the step
+// doubles.
+class Passages {
+ public:
+  Passages(const EncodeFunction& encode, const TrainingTextOptions& options)
+      : encode_(encode), options_(options) {}
 
-// Whole characters of a piece that was cut out of a text anywhere: at most 3 bytes go at each end.
-std::string_view TrimToCharacters(std::string_view text, bool cut_front, bool cut_back) {
-  for (int i = 0;
-       cut_front && i < 3 && !text.empty() && (static_cast<unsigned char>(text.front()) & 0xC0) == 0x80;
-       ++i) {
-    text.remove_prefix(1);
-  }
-  if (!cut_back) return text;
-  for (size_t back = 1; back <= std::min<size_t>(3, text.size()); ++back) {
-    if (NextUtf8(text.substr(text.size() - back)).state == Utf8State::kIncomplete) {
-      return text.substr(0, text.size() - back);
+  Status Add(std::string& text) {
+    if (text.find_first_not_of(" \t\r\n") != std::string::npos) {
+      if (index_ % step_ == 0) {
+        FRUGAL_ASSIGN(std::vector<int32_t> ids, encode_(text));
+        num_tokens_ += ids.size();
+        kept_.push_back({index_, std::move(ids)});
+      }
+      ++index_;
+      if (num_tokens_ > options_.max_tokens && kept_.size() > 1) Thin();
     }
+    text.clear();
+    return {};
   }
-  return text;
-}
 
-void CutIntoSequences(const std::vector<int32_t>& prefix, const std::vector<int32_t>& ids,
-                      size_t sequence_tokens, std::vector<std::vector<int32_t>>& sequences) {
-  const size_t body = sequence_tokens - prefix.size();
-  for (size_t at = 0; at < ids.size(); at += body) {
-    const size_t count = std::min(body, ids.size() - at);
-    if (prefix.size() + count < kSmallestSequence) return;
-    std::vector<int32_t>& sequence = sequences.emplace_back(prefix);
-    sequence.insert(sequence.end(), ids.begin() + static_cast<std::ptrdiff_t>(at),
-                    ids.begin() + static_cast<std::ptrdiff_t>(at + count));
+  std::vector<std::vector<int32_t>> Sequences() const {
+    std::vector<std::vector<int32_t>> sequences;
+    for (const Passage& passage : kept_) {
+      for (size_t at = 0; at < passage.ids.size(); at += options_.sequence_tokens) {
+        const size_t end = std::min<size_t>(passage.ids.size(), at + options_.sequence_tokens);
+        sequences.emplace_back(passage.ids.begin() + static_cast<std::ptrdiff_t>(at),
+                               passage.ids.begin() + static_cast<std::ptrdiff_t>(end));
+      }
+    }
+    return sequences;
   }
-}
+
+ private:
+  struct Passage {
+    uint64_t index;
+    std::vector<int32_t> ids;
+  };
+
+  void Thin() {
+    step_ *= 2;
+    std::erase_if(kept_, [this](const Passage& passage) { return passage.index % step_ != 0; });
+    num_tokens_ = 0;
+    for (const Passage& passage : kept_) num_tokens_ += passage.ids.size();
+  }
+
+  const EncodeFunction& encode_;
+  const TrainingTextOptions& options_;
+  std::vector<Passage> kept_;
+  uint64_t index_ = 0, step_ = 1, num_tokens_ = 0;
+};
 
 }  // namespace
 
 Result<std::vector<std::vector<int32_t>>> ReadTrainingText(const std::string& path,
-                                                           const Tokenizer& tokenizer,
+                                                           const EncodeFunction& encode,
                                                            const TrainingTextOptions& options) {
-  FRUGAL_ASSIGN(const RegularFile file, OpenRegularFile(path));
-  FRUGAL_ASSIGN(const std::vector<int32_t> prefix, tokenizer.Encode("", SpecialTokens::kAdd));
-  if (prefix.size() >= options.sequence_tokens) {
-    return MakeError(ErrorCode::kUsage, "sequences of {} tokens hold nothing behind the tokenizer's {}",
-                     options.sequence_tokens, prefix.size());
+  FRUGAL_ASSIGN(TextStream stream, TextStream::Open(path));
+  Passages passages(encode, options);
+  std::string line, text;
+  uint64_t line_number = 0, first_line = 1;
+  const auto add = [&]() -> Status {
+    Status status = passages.Add(text);
+    if (!status) {
+      return WithContext(std::move(status).error(), fmt::format("{}: lines from {}", path, first_line));
+    }
+    first_line = line_number + 1;
+    return {};
+  };
+  while (true) {
+    FRUGAL_ASSIGN(const bool more, stream.ReadLine(&line));
+    if (!more) break;
+    ++line_number;
+    if (!options.separator.empty() && line == options.separator) {
+      FRUGAL_TRY(add());
+      continue;
+    }
+    text += line;
+    text += '\n';
+    if (text.size() >= options.passage_bytes) FRUGAL_TRY(add());
   }
-  // Pieces lie one behind the other when the text is short enough, else a stride apart.
-  const uint64_t num_pieces = std::max<uint64_t>(
-      1, (std::min(file.size_bytes, options.max_bytes) + options.piece_bytes - 1) / options.piece_bytes);
-  const uint64_t stride_bytes = std::max(options.piece_bytes, file.size_bytes / num_pieces);
-  std::vector<std::vector<int32_t>> sequences;
-  std::string piece;
-  for (uint64_t at = 0; at < file.size_bytes; at += stride_bytes) {
-    piece.resize(std::min(options.piece_bytes, file.size_bytes - at));
-    FRUGAL_TRY(ReadFully(file.fd.get(), path, at, std::as_writable_bytes(std::span(piece))));
-    const std::string_view text = TrimToCharacters(piece, at > 0, at + piece.size() < file.size_bytes);
-    Result<std::vector<int32_t>> ids = tokenizer.Encode(text, SpecialTokens::kOmit);
-    if (!ids) return WithContext(std::move(ids).error(), path + ": piece at offset " + std::to_string(at));
-    CutIntoSequences(prefix, *ids, options.sequence_tokens, sequences);
-  }
-  if (sequences.empty()) {
-    return MakeError(ErrorCode::kUsage, "{}: too little text: a sequence needs {} tokens", path,
-                     kSmallestSequence);
-  }
+  FRUGAL_TRY(add());
+  std::vector<std::vector<int32_t>> sequences = passages.Sequences();
+  if (sequences.empty()) return MakeError(ErrorCode::kUsage, "{}: there is no text in it", path);
   return sequences;
 }
 

@@ -1,4 +1,5 @@
-// A text file as token sequences to train on: read in pieces, so that a text of any size fits the budget.
+// A text file as token sequences to train on, read as a stream: of a text of any size only a part that is
+// spread evenly over it is kept. The same text gives the same sequences.
 #pragma once
 
 #include <cstdint>
@@ -6,22 +7,21 @@
 #include <vector>
 
 #include "src/base/result.h"
-#include "src/text/tokenizer.h"
+#include "src/cli/text_pieces.h"
 
 namespace frugal {
 
 struct TrainingTextOptions {
-  uint32_t sequence_tokens = 512;     // of a sequence, the prefix included
-  uint64_t piece_bytes = 256 * 1024;  // read and tokenised at once
-  uint64_t max_bytes = 16 << 20;      // of a longer text, pieces spread evenly over it
+  std::string separator;             // a line equal to it parts stories; empty: none
+  uint32_t sequence_tokens = 512;    // at most
+  uint64_t passage_bytes = 8 << 10;  // lines are tokenised together up to this size
+  uint64_t max_tokens = 1 << 20;     // kept at most, about
 };
 
-// Each sequence begins with what the tokenizer puts before a text (</s> for OPT); a piece's rest that does
-// not fill a sequence is one too when it has at least 8 tokens. A piece ends where the file is cut, at whole
-// characters. kUsage when the file is no UTF-8 text or holds too little for a sequence; kBadModel or kIo when
-// it cannot be read.
+// Passages are encoded with `encode`, which puts the tokenizer's own tokens in front (</s> for OPT), and cut
+// into sequences. kUsage when a passage is no UTF-8 or the file holds no text; else as TextStream.
 Result<std::vector<std::vector<int32_t>>> ReadTrainingText(const std::string& path,
-                                                           const Tokenizer& tokenizer,
+                                                           const EncodeFunction& encode,
                                                            const TrainingTextOptions& options);
 
 }  // namespace frugal

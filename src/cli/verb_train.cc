@@ -17,6 +17,7 @@ namespace {
 struct TrainFlags {
   TrainOptions options;
   std::string text_path;
+  std::string separator = "<|story|>";
   std::string ram = "1G";
   int num_threads = 0;
   std::string io = "auto";
@@ -37,12 +38,15 @@ Status ReadText(const TrainFlags& flags, TrainOptions& options) {
   }
   FRUGAL_ASSIGN(const Tokenizer tokenizer, LoadTokenizer(model.gguf()));
   TrainingTextOptions text_options;
+  text_options.separator = flags.separator;
   text_options.sequence_tokens = std::min(options.sequence_tokens, model.config().max_context);
-  // Training asks for num_tokens of it. Far more than that is read, so that they come from all over the text;
-  // a token is seldom shorter than two bytes, and ids take a small part of the budget.
-  text_options.max_bytes =
-      std::clamp<uint64_t>(options.num_tokens * 64, kMiB, std::max(kMiB, options.ram_bytes / 32));
-  FRUGAL_ASSIGN(options.sequences, ReadTrainingText(flags.text_path, tokenizer, text_options));
+  // Training takes num_tokens of it, spread evenly. Four times as many leave it a choice; ids and the
+  // encoder's scratch memory stay a small part of the budget.
+  text_options.max_tokens = std::min(options.num_tokens * 4, options.ram_bytes / 64);
+  const auto encode = [&tokenizer](const std::string& text) {
+    return tokenizer.Encode(text, SpecialTokens::kAdd);
+  };
+  FRUGAL_ASSIGN(options.sequences, ReadTrainingText(flags.text_path, encode, text_options));
   options.source = "text:" + flags.text_path.substr(flags.text_path.rfind('/') + 1);
   return {};
 }
@@ -78,7 +82,10 @@ void AddTrainVerb(CLI::App& app, Exit& exit) {
   AddModelArgument(sub, options.model_path);
   sub.add_option("-o,--output", options.output_path,
                  "predictors to write (default: NAME.predict.gguf beside the model)");
-  sub.add_option("--text", flags->text_path, "plain text to train on (default: text that the model samples)");
+  sub.add_option("--text", flags->text_path,
+                 "text to train on, may be .xz (default: text that the model samples)");
+  sub.add_option("--story-separator", flags->separator, "a line equal to this begins a new story in the text")
+      ->capture_default_str();
   sub.add_option("--tokens", options.num_tokens, "tokens to train on")->capture_default_str();
   sub.add_option("--sequence", options.sequence_tokens, "tokens of a sequence, at most the model's context")
       ->capture_default_str();
