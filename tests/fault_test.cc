@@ -68,6 +68,7 @@ class FaultTest : public ::testing::Test {
     const bool names_tensor = outcome.error->message.find(".weight") != std::string::npos ||
                               outcome.error->message.find(".bias") != std::string::npos ||
                               outcome.error->message.find("hash") != std::string::npos ||
+                              outcome.error->message.find("header (no tensor)") != std::string::npos ||
                               outcome.error->message.find("xxh3") != std::string::npos;
     EXPECT_TRUE(names_tensor) << outcome.error->message;
   }

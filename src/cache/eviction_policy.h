@@ -29,7 +29,7 @@ class EvictionPolicy {
 struct PolicyOptions {
   PolicyKind kind = PolicyKind::kDecay;
   uint32_t window_steps = 4;
-  // Steps. The best of 4..256 on tale's recorded accesses; see docs/benchmarks.md.
+  // Steps.
   float half_life_steps = 32;
 };
 std::unique_ptr<EvictionPolicy> MakeEvictionPolicy(const PolicyOptions& options, uint32_t num_bundles);

@@ -176,6 +176,9 @@ EnginePlan Planner::Build(const Choice& choice) const {
   plan.weights_options.backend = options_.io;
   plan.weights_options.direct = options_.direct;
   plan.weights_options.queue_depth = choice.queue_depth;
+  // Each thread of the pread pool costs 160 KiB; what a small budget has no room for, a small model does not need.
+  const bool roomy = options_.ram_bytes == 0 || options_.ram_bytes >= 256 * kMiB;
+  plan.weights_options.num_pread_threads = choice.queue_depth <= 16 ? 2 : (roomy ? 8 : 4);
   plan.weights_options.decorate_reader = options_.decorate_reader;
   const BlockLayout layout = LayOutBlocks(model_, weights);
   plan.streamed_bytes_per_token = layout.streamed_bytes;
@@ -245,31 +248,32 @@ void Planner::Grow(Choice& choice) const {
   if (options_.mode == RunMode::kHybrid) GrowResident(choice);
   if (!flash()) return;
   TryUpgrade(choice, [](Choice& better) { better.queue_depth = 64; });
-  if (use_predictor() && options_.early && options_.overlap && predictor_->early_bytes > 0) {
-    TryUpgrade(choice, [](Choice& better) { better.early = true; });
-  }
   GrowResident(choice);
   if (!options_.slots_share && !options_.num_slots) GrowSlots(choice);
   // What is beyond the whole FFN may go to prefill; so may a part that is small beside the slots.
-  const auto with_slots_kept = [&](const std::function<void(Choice&)>& upgrade) {
+  const auto with_slots_kept = [&](uint32_t kept_percent, const std::function<void(Choice&)>& upgrade) {
     Choice better = choice;
     upgrade(better);
     if (!options_.slots_share && !options_.num_slots) {
       better.num_slots = BundleCache::kMinSlots;
       if (!Fits(better)) return;
       GrowSlots(better);
-      if (uint64_t{better.num_slots} * 50 < uint64_t{choice.num_slots} * 49) return;
+      if (uint64_t{better.num_slots} * 100 < uint64_t{choice.num_slots} * kept_percent) return;
     } else if (!Fits(better)) {
       return;
     }
     choice = better;
   };
+  // Early predictors hide reads, slots avoid them.
+  if (use_predictor() && options_.early && options_.overlap && predictor_->early_bytes > 0) {
+    with_slots_kept(85, [](Choice& better) { better.early = true; });
+  }
   for (uint32_t rows : {16u, 32u, 64u, 128u, 512u}) {
     const uint32_t wanted = std::min(rows, options_.max_batch);
-    if (wanted > choice.max_rows) with_slots_kept([&](Choice& better) { better.max_rows = wanted; });
+    if (wanted > choice.max_rows) with_slots_kept(98, [&](Choice& better) { better.max_rows = wanted; });
   }
   for (uint64_t block_bytes : {128 * kKiB, 512 * kKiB, kMiB}) {
-    with_slots_kept([&](Choice& better) {
+    with_slots_kept(98, [&](Choice& better) {
       better.num_scan_buffers = 2;
       better.block_bytes = block_bytes;
     });
@@ -344,7 +348,7 @@ const char* RunModeName(RunMode mode) {
   return "flash";
 }
 
-uint64_t ProcessBytes(int num_threads) { return 3 * kMiB + uint64_t(num_threads) * 64 * kKiB; }
+uint64_t ProcessBytes(int num_threads) { return 7 * kMiB / 4 + uint64_t(num_threads) * 64 * kKiB; }
 
 Result<EnginePlan> MakePlan(const ModelFile& model, const PredictorInfo* predictor, uint64_t tokenizer_bytes,
                             const EngineOptions& options) {
