@@ -86,6 +86,11 @@ Error NotAChoice(std::string_view flag, std::string_view text, const std::vector
   return MakeError(ErrorCode::kUsage, "{}: '{}' is not one of {}", flag, text, fmt::join(names, ", "));
 }
 
+Status CheckOverwrite(const std::string& path, bool force) {
+  if (force || access(path.c_str(), F_OK) != 0) return {};
+  return MakeError(ErrorCode::kUsage, "{} exists already (--force overwrites it)", path);
+}
+
 void PrintFirstLine(const Engine& engine) {
   const EnginePlan& plan = engine.plan();
   fmt::print(stderr, "{}, context of {}, --ram {}\n", engine.Describe(), plan.context,

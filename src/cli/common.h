@@ -66,6 +66,9 @@ Result<EngineOptions> ResolveEngineFlags(const EngineFlags& flags);
 // The value of --io.
 Result<IoBackend> ParseIoBackend(std::string_view text);
 
+// kUsage naming the way out when the file exists and is not to be overwritten.
+Status CheckOverwrite(const std::string& path, bool force);
+
 // Gives every option of the app and of its subcommands the environment variable FRUGAL_LONG_NAME (--top-k:
 // FRUGAL_TOP_K).
 void AddEnvironmentTwins(CLI::App& app);

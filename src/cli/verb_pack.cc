@@ -62,6 +62,7 @@ Status PackModel(const PackFlags& flags) {
   }
   options.align_bytes = flags.align_bytes;
   FRUGAL_ASSIGN(options.ram_bytes, ParseSizeFlag("--ram", flags.ram));
+  FRUGAL_TRY(CheckOverwrite(flags.output_path, flags.force));
   // Pack notices the flag and takes its temporary file away.
   InstallInterruptHandler();
   options.cancel = &interrupted();

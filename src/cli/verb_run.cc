@@ -83,8 +83,13 @@ class Run {
 
 Result<std::string> Run::PromptText(uint64_t max_bytes) const {
   if (flags_.prompt_option->count() > 0 && flags_.prompt != "-") return flags_.prompt;
-  if (flags_.prompt_option->count() > 0 || StandardInputIsPiped()) return ReadStandardInput(max_bytes);
-  return Error{ErrorCode::kUsage, "no prompt: give it with -p, as token ids with --ids, or pipe it in"};
+  if (flags_.prompt_option->count() == 0 && !StandardInputIsPiped()) {
+    return Error{ErrorCode::kUsage, "no prompt: give it with -p, as token ids with --ids, or pipe it in"};
+  }
+  FRUGAL_ASSIGN(std::string text, ReadStandardInput(max_bytes));
+  // `echo` puts a newline there that nobody means.
+  if (text.ends_with('\n')) text.pop_back();
+  return text;
 }
 
 Status Run::ReadPrompt() {

@@ -59,6 +59,8 @@ Status TrainModel(TrainFlags& flags) {
       flags.num_threads > 0 ? flags.num_threads : std::min(UsableCores(), ThreadPool::kMaxThreads);
   options.overwrite = flags.force ? Overwrite::kYes : Overwrite::kNo;
   options.early = !flags.no_early;
+  if (options.output_path.empty()) options.output_path = DefaultPredictorPath(options.model_path);
+  FRUGAL_TRY(CheckOverwrite(options.output_path, flags.force));
   // Before the first wait: Ctrl-C leaves the partial file, with which the next run goes on.
   InstallInterruptHandler();
   options.cancel = &interrupted();
