@@ -9,6 +9,7 @@
 
 #include "src/base/bytes.h"
 #include "src/cli/profile_cache.h"
+#include "src/cli/progress_bar.h"
 #include "src/cli/verbs.h"
 
 namespace frugal {
@@ -81,13 +82,9 @@ Result<DeviceProfile> Measure(const ProbeFlags& flags, IoBackend backend) {
   options.effort = flags.quick ? ProbeEffort::kQuick : ProbeEffort::kFull;
   options.backend = backend;
   options.measured_at_unix = static_cast<uint64_t>(std::time(nullptr));
-  const bool show = StandardErrorIsTerminal();
-  const auto progress = [show](double share, std::string_view what) {
-    if (show) fmt::print(stderr, "\r\033[Kprobe: {:3.0f}% {}", 100 * share, what);
-  };
-  Result<DeviceProfile> profile = ProbeDevice(options, progress);
-  if (show) fmt::print(stderr, "\r\033[K");
-  return profile;
+  ProgressBar bar("probing");
+  const auto progress = [&bar](double share, std::string_view what) { bar.Update(share, what); };
+  return ProbeDevice(options, progress);
 }
 
 // A full measurement serves where a quick one is asked for; another backend's does not.

@@ -59,6 +59,15 @@ uint64_t BundleReadBytes(const BundleInfo& bundle, Bundling bundling) {
   return bundle.stride_bytes + RoundUp(up_bytes, kSectorBytes) - RoundDown(up_bytes, kSectorBytes);
 }
 
+// Neighbours in the file are one read: of bundles missed at random, as many as there are runs of them.
+double DemandReads(const ModelFile& model, const CacheOptions& cache, double missed) {
+  if (cache.bundling == Bundling::kHalves) return 2 * missed;
+  const double density = missed / (static_cast<double>(model.config().num_layers) * model.config().ffn_size);
+  const double longest = std::max(
+      1.0, static_cast<double>(cache.max_read_bytes) / static_cast<double>(model.bundles()[0].stride_bytes));
+  return missed * std::max(1.0 - density, 1.0 / longest);
+}
+
 void AddEmbeddingRow(const MatrixInfo& matrix, const PlacedTensor& placed, Expectation& expectation) {
   if (placed.size_bytes == 0) return;
   const double absent =
@@ -153,7 +162,7 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, std::sp
     const CacheOptions& cache = plan.weights.cache;
     expectation.bundles_used = Sum(use);
     expectation.bundles_missed = ExpectedMisses(use, cache.num_slots, cache.policy);
-    expectation.demand_reads = expectation.bundles_missed * (cache.bundling == Bundling::kHalves ? 2 : 1);
+    expectation.demand_reads = DemandReads(model, cache, expectation.bundles_missed);
     expectation.demand_bytes =
         expectation.bundles_missed * static_cast<double>(BundleReadBytes(model.bundles()[0], cache.bundling));
   }

@@ -40,9 +40,9 @@ struct Expectation {
   double streamed_bytes = 0;  // weights streamed in layer order, in large sequential reads
   double row_reads = 0;  // rows of the embeddings, and the bytes around them that are read to verify them
   double row_bytes = 0;
-  double bundles_used = 0;    // by the selectors, all layers
-  double bundles_missed = 0;  // each a random read (of halves: two)
-  double demand_reads = 0;
+  double bundles_used = 0;  // by the selectors, all layers
+  double bundles_missed = 0;
+  double demand_reads = 0;  // of neighbours together, as often as chance brings them together
   double demand_bytes = 0;
   double touched_bytes = 0;    // weights, predictors and half of the KV cache that the processor goes through
   double compute_seconds = 0;  // touched_bytes at kAssumedMemoryBytesPerSecond

@@ -16,7 +16,7 @@
 namespace frugal {
 
 struct FitOptions {
-  uint32_t num_epochs = 6;
+  uint32_t num_epochs = 3;
   uint32_t batch_rows = 256;
   float learning_rate = 4e-3f;
   // Weight of an active neuron in the loss against an inactive one. The threshold that a recall near one

@@ -47,8 +47,8 @@ struct TrainOptions {
                                  192, 256, 384, 512};  // tried for each layer; multiples of 32
   // What a byte of predictor in RAM costs, in bytes of predicted neurons a token: it takes the place of a
   // slot.
-  double predictor_byte_cost = 0.3;
-  uint32_t num_epochs = 6;
+  double predictor_byte_cost = 1.0;
+  uint32_t num_epochs = 3;
 
   uint64_t ram_bytes = kGiB;  // of the whole process
   int num_threads = 2;

@@ -1,0 +1,62 @@
+// The paper's ablation (tables 2 and 3): the same forced token ids through naive, hybrid and flash with one
+// part after the other switched on, each row in an engine of its own within the same budget. Rows are run in
+// turn, in rounds, so that a machine that gets slower or faster meanwhile does so for all of them. One
+// thread.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "src/cli/run_report.h"
+#include "src/engine/engine.h"
+#include "src/io/device_profile.h"
+
+namespace frugal {
+
+struct AblationRow {
+  std::string name;
+  EngineOptions options;
+};
+// naive, hybrid, + predictor, + window, + bundling, + overlap, + early prediction. naive and hybrid overlap
+// reading and computing: they are what the others are measured against. All else is as `base` has it.
+std::vector<AblationRow> AblationRows(const EngineOptions& base);
+
+// The forced ids: `num_prompt` are prefilled, `num_warm_up` decoded without being counted, the rest is
+// measured.
+struct AblationText {
+  std::vector<int32_t> ids;
+  size_t num_prompt = 1;
+  size_t num_warm_up = 0;
+};
+
+// All rounds of one row together.
+struct RowMeasurement {
+  std::string name;
+  std::string description;       // Engine::Describe()
+  uint64_t planned_bytes = 0;    // the plan's peak
+  PhaseReport traffic;           // of the measured tokens
+  std::vector<double> token_ms;  // of each of them
+  double recall = -1;            // sampled after the measurement, on the same ids; negative: all neurons
+  double compute_bound_ms = 0;   // bytes touched at the assumed memory bandwidth
+  std::optional<double>
+      flash_bound_ms;   // what was read, at the device's best; nothing when it was not measured
+  std::string refusal;  // why the row could not run: the budget; then nothing else is filled in
+
+  // The larger of the bounds that are known.
+  double bound_ms() const;
+};
+
+// One round of one row, added to `row`. The engine's errors; kDoesNotFit becomes row->refusal.
+Status MeasureRow(const AblationRow& wanted, const AblationText& text, const DeviceProfile* profile,
+                  RowMeasurement* row);
+
+// The value below which `share` of the values lie (nearest rank); 0 of none.
+double Percentile(std::vector<double> values, double share);
+
+std::string FormatAblation(std::span<const RowMeasurement> rows);  // a markdown table
+nlohmann::ordered_json AblationToJson(std::span<const RowMeasurement> rows);
+
+}  // namespace frugal

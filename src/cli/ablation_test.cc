@@ -1,0 +1,96 @@
+#include "src/cli/ablation.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace frugal {
+namespace {
+
+TEST(AblationTest, EachRowSwitchesOnOnePartMore) {
+  EngineOptions base;
+  base.model_path = "m.gguf";
+  base.ram_bytes = 123;
+  base.window_tokens = 5;
+  const std::vector<AblationRow> rows = AblationRows(base);
+  ASSERT_EQ(rows.size(), 7u);
+  const auto count_switches = [](const EngineOptions& o) {
+    return int{o.predictor} + int{o.window} + int{o.bundling} + int{o.overlap} + int{o.early};
+  };
+  for (const AblationRow& row : rows) {
+    EXPECT_EQ(row.options.model_path, "m.gguf") << row.name;
+    EXPECT_EQ(row.options.ram_bytes, 123u) << row.name;
+  }
+  EXPECT_EQ(rows[0].options.mode, RunMode::kNaive);
+  EXPECT_EQ(rows[1].options.mode, RunMode::kHybrid);
+  // The baselines are done as well as they can be.
+  EXPECT_TRUE(rows[0].options.overlap && rows[1].options.overlap);
+  for (size_t i = 2; i < rows.size(); ++i) {
+    EXPECT_EQ(rows[i].options.mode, RunMode::kFlash) << rows[i].name;
+    EXPECT_EQ(count_switches(rows[i].options), static_cast<int>(i) - 1) << rows[i].name;
+  }
+  EXPECT_TRUE(rows[2].options.predictor);
+  EXPECT_FALSE(rows[2].options.window_tokens.has_value());
+  EXPECT_TRUE(rows[3].options.window && rows[3].options.window_tokens == 5u);
+  EXPECT_TRUE(rows[4].options.bundling);
+  EXPECT_TRUE(rows[5].options.overlap);
+  EXPECT_TRUE(rows[6].options.early);
+}
+
+TEST(AblationTest, PercentilesAreOfTheNearestRank) {
+  EXPECT_EQ(Percentile({}, 0.5), 0.0);
+  EXPECT_EQ(Percentile({7}, 0.95), 7.0);
+  EXPECT_EQ(Percentile({3, 1, 2}, 0.5), 2.0);
+  EXPECT_EQ(Percentile({4, 3, 1, 2}, 0.5), 2.0);
+  std::vector<double> hundred;
+  for (int i = 100; i >= 1; --i) hundred.push_back(i);
+  EXPECT_EQ(Percentile(hundred, 0.95), 95.0);
+  EXPECT_EQ(Percentile(hundred, 1.0), 100.0);
+}
+
+RowMeasurement TestRow() {
+  RowMeasurement row;
+  row.name = "+ window";
+  row.planned_bytes = 3 << 20;
+  row.traffic.num_tokens = 4;
+  row.traffic.elapsed_ns = 8'000'000;
+  row.traffic.bytes_read = 4 * 2048;
+  row.traffic.num_reads = 6;
+  row.traffic.busy_ns = 4'000'000;
+  row.traffic.stall_ns = 2'000'000;
+  row.token_ms = {1, 2, 2, 3};
+  row.recall = 0.984;
+  row.compute_bound_ms = 0.25;
+  row.flash_bound_ms = 0.75;
+  return row;
+}
+
+TEST(AblationTest, TheTableHasEachRowsNumbersPerToken) {
+  RowMeasurement refused;
+  refused.name = "naive";
+  refused.refusal = "does not fit";
+  const std::vector<RowMeasurement> rows = {refused, TestRow()};
+  const std::string text = FormatAblation(rows);
+  EXPECT_NE(text.find("| naive | does not fit the budget |"), std::string::npos) << text;
+  EXPECT_NE(text.find("| + window | 3.0 MiB | 2.0 KiB | 1.5 | 0.002 | 1.000 | 0.500 | 2.000 | 3.000 | 500.0 "
+                      "| 0.750 | 98.4% |"),
+            std::string::npos)
+      << text;
+  const nlohmann::ordered_json json = AblationToJson(rows);
+  EXPECT_EQ(json[0]["fits"], false);
+  EXPECT_EQ(json[1]["bytes_per_token"], 2048.0);
+  EXPECT_EQ(json[1]["reads_per_token"], 1.5);
+  EXPECT_EQ(json[1]["tokens_per_second"], 500.0);
+  EXPECT_EQ(json[1]["bound_ms"], 0.75);
+  EXPECT_TRUE(json[1]["hit_rate"].is_null());
+}
+
+TEST(AblationTest, WithoutAMeasuredDeviceTheBoundIsComputingAndSaysSo) {
+  RowMeasurement row = TestRow();
+  row.flash_bound_ms.reset();
+  EXPECT_EQ(row.bound_ms(), 0.25);
+  EXPECT_NE(FormatAblation({&row, 1}).find("0.250 (flash not measured)"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace frugal

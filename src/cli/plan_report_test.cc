@@ -1,0 +1,39 @@
+#include "src/cli/plan_report.h"
+
+#include <gtest/gtest.h>
+
+#include "src/base/bytes.h"
+
+namespace frugal {
+namespace {
+
+TEST(PlanReportTest, TheRamFlagIsRoundedUpSoThatItIsAccepted) {
+  for (const uint64_t bytes : {uint64_t{1}, kMiB - 1, kMiB, kMiB + 1, 17 * kMiB, uint64_t{123456789}}) {
+    const Result<uint64_t> parsed = ParseSize(RamFlag(bytes));
+    ASSERT_TRUE(parsed);
+    EXPECT_GE(*parsed, bytes);
+    EXPECT_LT(*parsed, bytes + kMiB);
+  }
+}
+
+TEST(PlanReportTest, TensorsOfAllLayersThatLiveAlikeAreOneLine) {
+  const std::vector<TensorGroup> groups = GroupTensors({{"blk.0.attn_q.weight", "resident", 10, 10},
+                                                        {"blk.0.ffn_bundle.weight", "streamed", 20, 0},
+                                                        {"blk.11.attn_q.weight", "streamed", 10, 0},
+                                                        {"blk.12.attn_q.weight", "resident", 10, 10},
+                                                        {"output.weight", "streamed", 5, 1}});
+  ASSERT_EQ(groups.size(), 4u);
+  EXPECT_EQ(groups[0].name, "blk.*.attn_q.weight");
+  EXPECT_EQ(groups[0].where, "resident");
+  EXPECT_EQ(groups[0].num_tensors, 2u);
+  EXPECT_EQ(groups[0].size_bytes, 20u);
+  EXPECT_EQ(groups[0].resident_bytes, 20u);
+  EXPECT_EQ(groups[1].name, "blk.*.attn_q.weight");
+  EXPECT_EQ(groups[1].where, "streamed");
+  EXPECT_EQ(groups[2].name, "blk.*.ffn_bundle.weight");
+  EXPECT_EQ(groups[3].name, "output.weight");
+  EXPECT_EQ(groups[3].resident_bytes, 1u);
+}
+
+}  // namespace
+}  // namespace frugal

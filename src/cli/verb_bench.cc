@@ -1,0 +1,204 @@
+// frugal bench: the paper's ablation table, measured, as markdown on standard output and as JSON in a file.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "src/base/bytes.h"
+#include "src/cli/ablation.h"
+#include "src/cli/profile_cache.h"
+#include "src/cli/progress_bar.h"
+#include "src/cli/text_pieces.h"
+#include "src/cli/verbs.h"
+#include "src/engine/expectation.h"
+#include "src/format/output_file.h"
+
+namespace frugal {
+namespace {
+
+constexpr const char* kDefaultPrompt = "Once upon a time";
+
+struct BenchFlags {
+  EngineFlags engine;
+  std::string prompt = kDefaultPrompt;
+  std::string ids, text_path, json_path;
+  std::string separator = "<|story|>";
+  uint32_t tokens = 128, warm_up = 32, prompt_tokens = 64, rounds = 3;
+};
+
+// The ids of a text: its stories one after the other, the first `count`.
+Result<std::vector<int32_t>> ReadTextIds(const BenchFlags& flags, const Tokenizer& tokenizer,
+                                         uint32_t count) {
+  const auto encode = [&tokenizer](const std::string& story) {
+    return tokenizer.Encode(story, SpecialTokens::kAdd);
+  };
+  FRUGAL_ASSIGN(PieceReader reader,
+                PieceReader::FromText(flags.text_path, flags.separator, encode, count, count));
+  std::vector<int32_t> ids;
+  FRUGAL_ASSIGN(const bool any, reader.Next(&ids));
+  if (!any || ids.size() < count) {
+    return MakeError(ErrorCode::kUsage,
+                     "{}: has {} ids, {} are needed (--prompt-tokens, --warm-up and -n together)",
+                     flags.text_path, ids.size(), count);
+  }
+  return ids;
+}
+
+// A greedy continuation of a small model soon repeats itself, which would flatter the cache: it is sampled,
+// by the seed.
+Status Continue(Engine& engine, uint64_t seed, size_t count, std::vector<int32_t>* ids) {
+  SamplerOptions options;
+  options.seed = seed;
+  Sampler sampler(options, engine.config().vocab_size);
+  FRUGAL_ASSIGN(const std::unique_ptr<Session> session, engine.NewSession());
+  FRUGAL_TRY(engine.Prefill(*session, *ids));
+  for (size_t i = 0; i < count; ++i) {
+    if (interrupted()) return Error{ErrorCode::kFailed, "interrupted"};
+    ids->push_back(sampler.Sample(engine.logits(), *ids));
+    if (i + 1 < count) FRUGAL_TRY(engine.Step(*session, {&ids->back(), 1}, 1));
+  }
+  return {};
+}
+
+Result<std::vector<int32_t>> PromptIds(const BenchFlags& flags, const Tokenizer* tokenizer) {
+  if (!flags.ids.empty()) return ParseIds(flags.ids);
+  if (tokenizer == nullptr) {
+    return MakeError(ErrorCode::kUsage, "{}: has no tokenizer: give the prompt as --ids",
+                     flags.engine.model_path);
+  }
+  return tokenizer->Encode(flags.prompt, SpecialTokens::kAdd);
+}
+
+// Opens the engine that has everything switched on, once, for the ids of all rows.
+Result<AblationText> MakeText(const BenchFlags& flags, const EngineOptions& options) {
+  FRUGAL_ASSIGN(const std::unique_ptr<Engine> engine, Engine::Open(options));
+  if (!engine->has_predictor()) {
+    return MakeError(ErrorCode::kUsage,
+                     "{}: no predictors, which most rows are about: run `frugal train` first",
+                     options.model_path);
+  }
+  PrintFirstLine(*engine);
+  AblationText text;
+  text.num_warm_up = flags.warm_up;
+  if (!flags.text_path.empty()) {
+    if (engine->tokenizer() == nullptr) {
+      return MakeError(ErrorCode::kUsage, "{}: has no tokenizer: give --ids instead of --text",
+                       options.model_path);
+    }
+    text.num_prompt = flags.prompt_tokens;
+    FRUGAL_ASSIGN(text.ids, ReadTextIds(flags, *engine->tokenizer(),
+                                        flags.prompt_tokens + flags.warm_up + flags.tokens));
+    return text;
+  }
+  FRUGAL_ASSIGN(text.ids, PromptIds(flags, engine->tokenizer()));
+  text.num_prompt = text.ids.size();
+  const uint64_t total = text.num_prompt + flags.warm_up + flags.tokens;
+  if (text.num_prompt == 0) return Error{ErrorCode::kUsage, "the prompt is empty"};
+  if (total > engine->plan().context) {
+    return MakeError(ErrorCode::kUsage,
+                     "a prompt of {} ids, --warm-up {} and -n {} do not fit a context of {}", text.num_prompt,
+                     flags.warm_up, flags.tokens, engine->plan().context);
+  }
+  FRUGAL_TRY(Continue(*engine, options.seed, flags.warm_up + flags.tokens, &text.ids));
+  return text;
+}
+
+Status WriteJson(const std::string& path, const nlohmann::ordered_json& json) {
+  const std::string text = json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  FRUGAL_ASSIGN(const auto file, OutputFile::Open(path, Overwrite::kYes));
+  FRUGAL_TRY(file->Write(0, std::as_bytes(std::span(text)), "bench"));
+  return file->Commit();
+}
+
+Result<EngineOptions> ResolveBenchFlags(const BenchFlags& flags) {
+  if (!flags.ids.empty() && !flags.text_path.empty())
+    return Error{ErrorCode::kUsage, "--ids and --text contradict each other"};
+  FRUGAL_ASSIGN(EngineOptions options, ResolveEngineFlags(flags.engine));
+  if (options.mode != RunMode::kFlash || !options.predictor || !options.window || !options.bundling ||
+      !options.overlap) {
+    return Error{
+        ErrorCode::kUsage,
+        "bench switches mode, predictor, window, bundling and overlap itself: leave those flags out"};
+  }
+  FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path));
+  const uint32_t most = model.config().max_context;
+  if (!flags.text_path.empty() && options.context == 0) {
+    // No more context than is used: the rest of the budget is for weights.
+    options.context = flags.prompt_tokens + flags.warm_up + flags.tokens;
+    if (options.context > most) {
+      return MakeError(ErrorCode::kUsage,
+                       "--prompt-tokens {}, --warm-up {} and -n {} are above the model's context of {}",
+                       flags.prompt_tokens, flags.warm_up, flags.tokens, most);
+    }
+  }
+  return options;
+}
+
+Status Bench(const BenchFlags& flags) {
+  InstallInterruptHandler();
+  FRUGAL_ASSIGN(const EngineOptions options, ResolveBenchFlags(flags));
+  const std::optional<DeviceProfile> profile = FindProfile(options.model_path);
+  FRUGAL_ASSIGN(const AblationText text, MakeText(flags, options));
+  const std::vector<AblationRow> wanted = AblationRows(options);
+  std::vector<RowMeasurement> rows(wanted.size());
+  ProgressBar bar("measuring");
+  for (uint32_t round = 0; round < flags.rounds; ++round) {
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      bar.Update(
+          static_cast<double>(round * wanted.size() + i) / static_cast<double>(flags.rounds * wanted.size()),
+          fmt::format("round {}, {}", round + 1, wanted[i].name));
+      if (rows[i].refusal.empty())
+        FRUGAL_TRY(MeasureRow(wanted[i], text, profile ? &*profile : nullptr, &rows[i]));
+    }
+  }
+  bar.Finish();
+  const size_t measured = text.ids.size() - text.num_prompt - text.num_warm_up;
+  const std::string device = profile ? profile->device_name : "not measured: run `frugal probe`";
+  if (!flags.json_path.empty()) {
+    nlohmann::ordered_json json = {{"model", options.model_path},     {"ram_bytes", options.ram_bytes},
+                                   {"threads", options.num_threads},  {"prompt_ids", text.num_prompt},
+                                   {"warm_up_ids", text.num_warm_up}, {"measured_ids", measured},
+                                   {"rounds", flags.rounds},          {"device", device}};
+    json["assumed_memory_bytes_per_second"] = kAssumedMemoryBytesPerSecond;
+    json["rows"] = AblationToJson(rows);
+    FRUGAL_TRY(WriteJson(flags.json_path, json));
+  }
+  StandardOutput out;
+  return out.Print(
+      fmt::format("{}, --ram {}, {} threads; {} rounds of {} forced tokens after a prompt of {} and {} to "
+                  "warm up; device: {}\n\n{}",
+                  options.model_path, FormatSize(options.ram_bytes), options.num_threads, flags.rounds,
+                  measured, text.num_prompt, text.num_warm_up, device, FormatAblation(rows)));
+}
+
+}  // namespace
+
+void AddBenchVerb(CLI::App& app, Exit& exit) {
+  CLI::App* sub = app.add_subcommand(
+      "bench", "Measure the paper's table: naive, hybrid, + predictor, + window, + bundling, + overlap");
+  auto flags = std::make_shared<BenchFlags>();
+  AddEngineFlags(*sub, flags->engine);
+  sub->add_option("-n,--tokens", flags->tokens, "tokens that are measured")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  sub->add_option("-p,--prompt", flags->prompt,
+                  "prompt; what follows it is sampled once and forced for every row")
+      ->capture_default_str();
+  sub->add_option("--ids,--prompt-ids", flags->ids, "the prompt as token ids: 2,17,5");
+  sub->add_option("--text", flags->text_path,
+                  "take prompt and tokens from this text (.xz through the program xz)");
+  sub->add_option("--story-separator", flags->separator, "as for eval")->capture_default_str();
+  sub->add_option("--prompt-tokens", flags->prompt_tokens, "ids of --text that are the prompt")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  sub->add_option("--warm-up", flags->warm_up, "decoded tokens that are not measured")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
+  sub->add_option("--rounds", flags->rounds, "rounds of all rows")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  sub->add_option("--json", flags->json_path, "write JSON to this file");
+  exit.RunAsCallback(*sub, [flags] { return Bench(*flags); });
+}
+
+}  // namespace frugal
