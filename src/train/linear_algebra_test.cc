@@ -99,7 +99,8 @@ TEST_F(LinearAlgebraTest, EigenvectorsComeInOrderAndStopAtTheSize) {
   for (size_t k = 0; k < n; ++k) {
     const double value = std::pow(0.5, static_cast<double>(k));
     for (size_t i = 0; i < n; ++i) {
-      for (size_t j = 0; j < n; ++j) g[i * n + j] += static_cast<float>(value * basis[k * n + i] * basis[k * n + j]);
+      for (size_t j = 0; j < n; ++j)
+        g[i * n + j] += static_cast<float>(value * basis[k * n + i] * basis[k * n + j]);
     }
   }
   const std::vector<float> found = LeadingEigenvectors(*pool_, g.data(), n, count, 3);

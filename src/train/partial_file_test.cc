@@ -70,7 +70,9 @@ TEST_F(PartialFileTest, AFlippedBitNeverGivesAnotherRecord) {
     directory_.Write("x.partial", damaged);
     PartialFile file = PartialFile::Open(path_, 7).value();
     ASSERT_LT(file.num_records(), 2u) << at;
-    if (file.num_records() == 1) ASSERT_EQ(file.Read(0).value(), Payload("one"));
+    if (file.num_records() == 1) {
+      ASSERT_EQ(file.Read(0).value(), Payload("one"));
+    }
   }
 }
 

@@ -9,7 +9,9 @@
 namespace frugal {
 namespace {
 
-std::vector<std::byte> Row(uint64_t size, int value) { return std::vector<std::byte>(size, static_cast<std::byte>(value)); }
+std::vector<std::byte> Row(uint64_t size, int value) {
+  return std::vector<std::byte>(size, static_cast<std::byte>(value));
+}
 
 TEST(RowStoreTest, GivesBackWhatWasWrittenInMemoryAndSpilled) {
   TempDir directory;

@@ -66,7 +66,8 @@ class TinyModelWriter {
     keys.AddBool("opt.final_norm", true);
     keys.AddUint32("tokenizer.ggml.bos_token_id", 2);
     keys.AddUint32("tokenizer.ggml.eos_token_id", 2);
-    for (uint32_t layer = 0; layer < model_.num_layers; ++layer) keys.AddString(BundleTypesKey(layer), "F16,F16");
+    for (uint32_t layer = 0; layer < model_.num_layers; ++layer)
+      keys.AddString(BundleTypesKey(layer), "F16,F16");
   }
 
   void AddLayer(uint32_t layer) {

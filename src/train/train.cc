@@ -245,7 +245,11 @@ Status Trainer::WriteOutput() {
 Result<TrainReport> Trainer::Run() {
   const uint64_t start = NowNs();
   FRUGAL_TRY(Prepare());
-  FRUGAL_TRY(MakeText());
+  if (Status made = MakeText(); !made) {
+    // Nothing is finished that a later run could use.
+    if (partial_->num_records() == 0) FRUGAL_TRY(partial_->Remove());
+    return std::move(made).error();
+  }
   FRUGAL_TRY(RunLayers());
   FRUGAL_TRY(WriteOutput());
   report_.output_path = output_path_;
