@@ -154,8 +154,8 @@ TEST_P(HostileTest, ModesThatComputeExactlyAgree) {
                   {"hybrid, no overlap", [](EngineOptions& options) { options.mode = RunMode::kHybrid; options.overlap = false; }, 7}});
 }
 
-INSTANTIATE_TEST_SUITE_P(Selectors, HostileTest, ::testing::Bool(),
-                         [](const ::testing::TestParamInfo<bool>& info) { return info.param ? "Predictor" : "AllNeurons"; });
+std::string SelectorName(const ::testing::TestParamInfo<bool>& param) { return param.param ? "Predictor" : "AllNeurons"; }
+INSTANTIATE_TEST_SUITE_P(Selectors, HostileTest, ::testing::Bool(), SelectorName);
 
 }  // namespace
 }  // namespace frugal::testing
