@@ -48,9 +48,13 @@ TEST(ThreadPoolTest, EveryTileRunsOnceAndEveryWorkerWorks) {
   for (int num_threads : {1, 2, 3, 5}) {
     auto pool = ThreadPool::Create(num_threads);
     ASSERT_TRUE(pool);
+    std::atomic<int> work = 0;
     for (int round = 0; round < 200; ++round) {
       std::vector<std::atomic<int>> counts(17);
-      (*pool)->Run(17, [&](int tile, int) { counts[tile].fetch_add(1); });
+      (*pool)->Run(17, [&](int tile, int) {
+        counts[tile].fetch_add(1);
+        for (int i = 0; i < 1000; ++i) work.fetch_add(1);  // long enough for the others to wake
+      });
       for (const std::atomic<int>& count : counts) ASSERT_EQ(count.load(), 1);
     }
     for (uint64_t tiles : (*pool)->tiles_done()) EXPECT_GT(tiles, 0u);

@@ -44,11 +44,15 @@ ThreadPool::~ThreadPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void ThreadPool::RunPart(int worker) {
-  const int begin = static_cast<int>(int64_t{num_tiles_} * worker / num_threads_);
-  const int end = static_cast<int>(int64_t{num_tiles_} * (worker + 1) / num_threads_);
-  for (int i = begin; i < end; ++i) (*tile_)(i, worker);
-  tiles_done_[worker] += static_cast<uint64_t>(end - begin);
+bool ThreadPool::RunNextTile(uint32_t generation, int worker) {
+  uint64_t untaken = untaken_.load(std::memory_order_acquire);
+  do {
+    if (untaken >> 32 != generation || static_cast<uint32_t>(untaken) == 0) return false;
+  } while (!untaken_.compare_exchange_weak(untaken, untaken - 1, std::memory_order_acquire));
+  (*tile_)(num_tiles_ - static_cast<int>(static_cast<uint32_t>(untaken)), worker);
+  ++tiles_done_[worker];
+  tiles_left_.fetch_sub(1, std::memory_order_release);
+  return true;
 }
 
 void ThreadPool::WorkerLoop(int worker) {
@@ -64,28 +68,23 @@ void ThreadPool::WorkerLoop(int worker) {
     }
     seen = generation_.load(std::memory_order_acquire);
     if (stop_.load(std::memory_order_relaxed)) return;
-    RunPart(worker);
-    workers_left_.fetch_sub(1, std::memory_order_release);
+    while (RunNextTile(seen, worker)) {
+    }
   }
 }
 
 void ThreadPool::Run(int num_tiles, FunctionRef<void(int, int)> tile, FunctionRef<void()> between_tiles) {
   num_tiles_ = num_tiles;
   tile_ = &tile;
-  if (num_threads_ > 1) {
-    workers_left_.store(num_threads_ - 1, std::memory_order_relaxed);
-    generation_.fetch_add(1, std::memory_order_release);
-    generation_.notify_all();
-  }
-  const int end = static_cast<int>(int64_t{num_tiles} / num_threads_);
-  for (int i = 0; i < end; ++i) {
-    tile(i, 0);
-    between_tiles();
-  }
-  tiles_done_[0] += static_cast<uint64_t>(end);
-  // Spins: the parts are of equal size and a part takes well under a millisecond; the hook keeps the reads going.
-  // A worker that lost its core (more threads than cores) gets it by the yield.
-  for (int spins = 0; workers_left_.load(std::memory_order_acquire) > 0; ++spins) {
+  tiles_left_.store(num_tiles, std::memory_order_relaxed);
+  const uint32_t generation = generation_.load(std::memory_order_relaxed) + 1;
+  untaken_.store(uint64_t{generation} << 32 | static_cast<uint32_t>(num_tiles), std::memory_order_release);
+  generation_.store(generation, std::memory_order_release);
+  if (num_threads_ > 1 && num_tiles > 1) generation_.notify_all();
+  while (RunNextTile(generation, 0)) between_tiles();
+  // Spins: what is left is one tile of each worker; the hook keeps the reads going. A worker that lost its core (more threads than
+  // cores) gets it by the yield.
+  for (int spins = 0; tiles_left_.load(std::memory_order_acquire) > 0; ++spins) {
     between_tiles();
     if (spins > 256) std::this_thread::yield();
     Pause();

@@ -27,9 +27,9 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  // Calls tile(i, worker) once for every i in [0, num_tiles); returns when all are done. Worker w takes the w-th
-  // contiguous part, so that every worker works whenever num_tiles >= num_threads. `between_tiles` runs on the caller
-  // after each of its tiles and while it waits for the others.
+  // Calls tile(i, worker) once for every i in [0, num_tiles); returns when all are done. Workers take tiles in order, one at a time: a
+  // worker that lost its core delays the step by one tile at most. `between_tiles` runs on the caller after each of its tiles and while
+  // it waits for the others.
   void Run(int num_tiles, FunctionRef<void(int tile, int worker)> tile, FunctionRef<void()> between_tiles);
   void Run(int num_tiles, FunctionRef<void(int tile, int worker)> tile);
 
@@ -40,14 +40,18 @@ class ThreadPool {
  private:
   explicit ThreadPool(int num_threads);
   void WorkerLoop(int worker);
-  void RunPart(int worker);
+  // Takes and computes the next tile of the Run that has `generation`; false when it has none left, or is over.
+  bool RunNextTile(uint32_t generation, int worker);
 
   const int num_threads_;
   std::vector<std::thread> threads_;
   std::vector<uint64_t> tiles_done_;  // entry w is written by worker w only, read between Runs
-  std::atomic<uint32_t> generation_{0};
-  std::atomic<int> workers_left_{0};
+  std::atomic<uint32_t> generation_{0};  // counts Runs; workers sleep on it
+  // The current Run's generation (high half) and how many of its tiles nobody took yet: a late worker of an earlier Run takes nothing.
+  std::atomic<uint64_t> untaken_{0};
+  std::atomic<int> tiles_left_{0};       // not computed yet
   std::atomic<bool> stop_{false};
+  // Of the current Run. Written before untaken_, read after a tile was taken, which keeps the Run from ending.
   int num_tiles_ = 0;
   const FunctionRef<void(int, int)>* tile_ = nullptr;
 };
