@@ -1,9 +1,12 @@
 #include "src/cli/ablation.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "src/base/bytes.h"
@@ -17,6 +20,7 @@ namespace {
 
 // Tokens on which the recall is sampled, one layer each.
 constexpr size_t kRecallTokens = 64;
+constexpr uint64_t kMostRecordingBytes = 4 * kMiB;
 
 double PerToken(uint64_t value, const PhaseReport& traffic) {
   return traffic.num_tokens == 0 ? 0.0 : static_cast<double>(value) / static_cast<double>(traffic.num_tokens);
@@ -34,8 +38,17 @@ Status CheckInterrupt() {
   return {};
 }
 
-// The neurons used per token: as the predictor file knows them.
-Result<double> ComputeSeconds(const Engine& engine, const EngineOptions& options) {
+// Reads that the block device under the file has completed since it was there; nothing where the system does not say.
+std::optional<uint64_t> DeviceReads(const std::string& path) {
+  struct stat info;
+  if (stat(path.c_str(), &info) != 0) return std::nullopt;
+  std::ifstream file(fmt::format("/sys/dev/block/{}:{}/stat", major(info.st_dev), minor(info.st_dev)));
+  uint64_t reads = 0;
+  if (!(file >> reads)) return std::nullopt;
+  return reads;
+}
+
+Result<Expectation> Expect(const Engine& engine, const EngineOptions& options, const DeviceProfile* profile) {
   NeuronUse use = AllNeuronsUsed(engine.config());
   if (engine.has_predictor()) {
     const std::string path =
@@ -43,26 +56,37 @@ Result<double> ComputeSeconds(const Engine& engine, const EngineOptions& options
     FRUGAL_ASSIGN(const PredictorInfo info, PredictorFile::Inspect(path, engine.config()));
     FRUGAL_ASSIGN(use, LoadNeuronUse(info, engine.config()));
   }
-  return ExpectDecode(engine.model(), engine.plan(), use, nullptr).compute_seconds;
+  return ExpectDecode(engine.model(), engine.plan(), use, profile);
 }
 
-Status MeasureTokens(Engine& engine, Session& session, const AblationText& text, RowMeasurement* row) {
+Status MeasureTokens(Engine& engine, Session& session, const AblationText& text, ReadRecording& recording, RowMeasurement* row) {
   FRUGAL_TRY(engine.Prefill(session, std::span(text.ids).first(text.num_prompt)));
   const size_t begin = text.num_prompt + text.num_warm_up;
-  for (size_t i = text.num_prompt; i < begin; ++i)
-    FRUGAL_TRY(ForcedStep(engine, session, text.ids[i], false));
+  const uint64_t budget_ns = static_cast<uint64_t>(text.seconds_per_round * 1e9);
+  // What the warm-up fills is the slots; a mode without them needs none.
+  const size_t warm_up_begin = engine.weights().bundles_on_demand() ? text.num_prompt : begin - std::min<size_t>(text.num_warm_up, 1);
+  session.Rewind(static_cast<uint32_t>(text.num_prompt));
+  for (size_t i = warm_up_begin; i < begin; ++i) FRUGAL_TRY(ForcedStep(engine, session, text.ids[i], false));
   const EngineStatistics before = engine.statistics();
-  for (size_t i = begin; i < text.ids.size(); ++i) {
+  const std::optional<uint64_t> device_before = DeviceReads(engine.options().model_path);
+  recording.Start();
+  const uint64_t round_start_ns = NowNs();
+  size_t end = begin;
+  while (end < text.ids.size() && (end - begin < AblationText::kLeastTokens || NowNs() - round_start_ns < budget_ns)) {
     FRUGAL_TRY(CheckInterrupt());
     const uint64_t start_ns = NowNs();
-    FRUGAL_TRY(ForcedStep(engine, session, text.ids[i], false));
+    FRUGAL_TRY(ForcedStep(engine, session, text.ids[end++], false));
     row->token_ms.push_back(static_cast<double>(NowNs() - start_ns) / 1e6);
+    recording.EndGroup();
   }
+  const std::optional<uint64_t> device_after = DeviceReads(engine.options().model_path);
   AddPhase(ReportPhase(before, engine.statistics()), &row->traffic);
+  if (device_before && device_after) row->device_reads = row->device_reads.value_or(0) + *device_after - *device_before;
   if (!engine.has_predictor() || row->recall >= 0) return {};
-  session.Rewind(static_cast<uint32_t>(begin));
+  recording.EndRecording();
+  session.Rewind(session.position() - static_cast<uint32_t>(end - begin));
   engine.ResetRecall();
-  const size_t end = std::min(text.ids.size(), begin + kRecallTokens);
+  end = std::min(end, begin + kRecallTokens);
   for (size_t i = begin; i < end; ++i) FRUGAL_TRY(ForcedStep(engine, session, text.ids[i], true));
   row->recall = engine.statistics().recall;
   return {};
@@ -98,28 +122,52 @@ std::vector<AblationRow> AblationRows(const EngineOptions& base) {
   return rows;
 }
 
-double RowMeasurement::bound_ms() const { return std::max(compute_bound_ms, flash_bound_ms.value_or(0.0)); }
+double RowMeasurement::total_ms(double share) const { return Percentile(token_ms, share); }
+double RowMeasurement::io_ms() const { return PerToken(traffic.busy_ns, traffic) / 1e6; }
+double RowMeasurement::stall_ms() const { return PerToken(traffic.stall_ns, traffic) / 1e6; }
+double RowMeasurement::compute_ms() const { return traffic.ms_per_token() - stall_ms(); }
+double RowMeasurement::bare_ms(double share) const { return Percentile(bare.together_ms, share); }
+double RowMeasurement::bound_ms() const {
+  return std::max(Percentile(bare.reads_ms, 0.5), Percentile(bare.memory_ms, 0.5));
+}
 
 Status MeasureRow(const AblationRow& wanted, const AblationText& text, const DeviceProfile* profile,
                   RowMeasurement* row) {
   CHECK(text.num_prompt >= 1 && text.num_prompt + text.num_warm_up < text.ids.size());
   row->name = wanted.name;
-  Result<std::unique_ptr<Engine>> engine = Engine::Open(wanted.options);
-  if (!engine && engine.error().code == ErrorCode::kDoesNotFit) {
-    row->refusal = engine.error().message;
-    return {};
+  EngineOptions options = wanted.options;
+  // The recording's memory comes out of the budget.
+  const uint64_t ram_bytes = options.ram_bytes;
+  const uint64_t recording_bytes = ram_bytes == 0 ? kMostRecordingBytes : std::min(kMostRecordingBytes, ram_bytes / 64);
+  ReadRecording recording(recording_bytes / sizeof(ReadRecord));
+  if (ram_bytes > 0) options.ram_bytes -= recording_bytes;
+  options.decorate_reader = [&recording](std::unique_ptr<ExtentReader> inner) {
+    return MakeRecordingReader(std::move(inner), recording);
+  };
+  uint32_t queue_depth = 0;
+  {
+    Result<std::unique_ptr<Engine>> engine = Engine::Open(options);
+    if (!engine && engine.error().code == ErrorCode::kDoesNotFit) {
+      row->refusal = engine.error().message;
+      return {};
+    }
+    if (!engine) return engine.error();
+    row->description = (*engine)->Describe();
+    row->planned_bytes = (*engine)->plan().peak_bytes();
+    queue_depth = (*engine)->plan().weights_options.queue_depth;
+    FRUGAL_ASSIGN(const Expectation expectation, Expect(**engine, wanted.options, profile));
+    row->touched_bytes_per_token = expectation.touched_bytes;
+    row->expected_ms = 1e3 * expectation.token_seconds.value_or(0);
+    row->expected_bytes_per_token = expectation.streamed_bytes + expectation.demand_bytes + expectation.row_bytes;
+    FRUGAL_ASSIGN(const std::unique_ptr<Session> session, (*engine)->NewSession());
+    FRUGAL_TRY(MeasureTokens(**engine, *session, text, recording, row));
   }
-  if (!engine) return engine.error();
-  row->description = (*engine)->Describe();
-  row->planned_bytes = (*engine)->plan().peak_bytes();
-  FRUGAL_ASSIGN(const double compute_seconds, ComputeSeconds(**engine, wanted.options));
-  row->compute_bound_ms = 1e3 * compute_seconds;
-  FRUGAL_ASSIGN(const std::unique_ptr<Session> session, (*engine)->NewSession());
-  FRUGAL_TRY(MeasureTokens(**engine, *session, text, row));
-  if (profile != nullptr) {
-    row->flash_bound_ms = row->traffic.FlashBoundMs(*profile, (*engine)->weights().bundles_on_demand());
-  }
-  return {};
+  BareLoopInput bare;
+  bare.options = &options;
+  bare.recording = &recording;
+  bare.touched_bytes = static_cast<uint64_t>(row->touched_bytes_per_token);
+  bare.queue_depth = queue_depth;
+  return RunBareLoop(bare, &row->bare);
 }
 
 double Percentile(std::vector<double> values, double share) {
@@ -132,24 +180,34 @@ double Percentile(std::vector<double> values, double share) {
 
 std::string FormatAblation(std::span<const RowMeasurement> rows) {
   std::string text =
-      "| | RAM planned | read per token | reads per token | GB/s while reading | reading ms | stalled ms | "
-      "total ms (median) | p95 "
-      "ms | tokens/s | bound ms | recall |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
+      "| | RAM | read per token | GB/s | reads per token | the device's count | recall |\n|---|---:|---:|---:|---:|---:|---:|\n";
   for (const RowMeasurement& row : rows) {
     if (!row.refusal.empty()) {
-      text += fmt::format("| {} | does not fit the budget | | | | | | | | | | |\n", row.name);
+      text += fmt::format("| {} | does not fit the budget | | | | | |\n", row.name);
       continue;
     }
     const PhaseReport& traffic = row.traffic;
+    text += fmt::format("| {} | {} | {} | {:.3f} | {:.1f} | {} | {} |\n", row.name, FormatSize(row.planned_bytes),
+                        FormatSize(static_cast<uint64_t>(traffic.bytes_per_token() + 0.5)), traffic.gb_per_second(),
+                        PerToken(traffic.num_reads, traffic),
+                        row.device_reads ? fmt::format("{:.1f}", PerToken(*row.device_reads, traffic)) : "unknown",
+                        row.recall < 0 ? "exact" : fmt::format("{:.1f}%", 100 * row.recall));
+  }
+  text +=
+      "\n| ms per token | I/O | compute | stall | median | p95 | p99 | tokens/s | bare loop | its p99 | x bare loop | bound | x bound "
+      "| plan |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
+  for (const RowMeasurement& row : rows) {
+    if (!row.refusal.empty()) continue;
+    const double median = row.total_ms(0.5);
+    const auto times = [median](double other) { return other > 0 ? fmt::format("{:.2f}", median / other) : std::string("-"); };
     text += fmt::format(
-        "| {} | {} | {} | {:.1f} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {:.1f} | {:.3f}{} | {} |\n",
-        row.name, FormatSize(row.planned_bytes),
-        FormatSize(static_cast<uint64_t>(traffic.bytes_per_token() + 0.5)),
-        PerToken(traffic.num_reads, traffic), traffic.gb_per_second(),
-        PerToken(traffic.busy_ns, traffic) / 1e6, PerToken(traffic.stall_ns, traffic) / 1e6,
-        Percentile(row.token_ms, 0.5), Percentile(row.token_ms, 0.95), traffic.tokens_per_second(),
-        row.bound_ms(), row.flash_bound_ms ? "" : " (flash not measured)",
-        row.recall < 0 ? "exact" : fmt::format("{:.1f}%", 100 * row.recall));
+        "| {} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {:.2f} | {:.3f} | {:.3f} | {} | {:.3f} | {} | {} |\n", row.name,
+        row.io_ms(), row.compute_ms(), row.stall_ms(), median, row.total_ms(0.95), row.total_ms(0.99),
+        median > 0 ? 1e3 / median : 0, row.bare_ms(0.5), row.bare_ms(0.99), times(row.bare_ms(0.5)), row.bound_ms(),
+        times(row.bound_ms()),
+        row.expected_ms > 0
+            ? fmt::format("{:.3f}, {}", row.expected_ms, FormatSize(static_cast<uint64_t>(row.expected_bytes_per_token + 0.5)))
+            : "not measured: `frugal probe`");
   }
   return text;
 }
@@ -171,19 +229,30 @@ nlohmann::ordered_json AblationToJson(std::span<const RowMeasurement> rows) {
     item["ffn_bytes_per_token"] = PerToken(traffic.ffn_bytes_read, traffic);
     item["reads_per_token"] = PerToken(traffic.num_reads, traffic);
     item["gb_per_second_while_reading"] = traffic.gb_per_second();
-    item["reading_ms"] = PerToken(traffic.busy_ns, traffic) / 1e6;
-    item["stalled_ms"] = PerToken(traffic.stall_ns, traffic) / 1e6;
-    item["total_ms_median"] = Percentile(row.token_ms, 0.5);
-    item["total_ms_p95"] = Percentile(row.token_ms, 0.95);
+    item["device_reads_per_token"] = nullptr;
+    if (row.device_reads) item["device_reads_per_token"] = PerToken(*row.device_reads, traffic);
+    item["io_ms"] = row.io_ms();
+    item["compute_ms"] = row.compute_ms();
+    item["stall_ms"] = row.stall_ms();
+    item["total_ms_median"] = row.total_ms(0.5);
+    item["total_ms_p95"] = row.total_ms(0.95);
+    item["total_ms_p99"] = row.total_ms(0.99);
     item["tokens_per_second"] = traffic.tokens_per_second();
     item["hit_rate"] = nullptr;
     if (traffic.hit_rate() >= 0) item["hit_rate"] = traffic.hit_rate();
     item["recall"] = nullptr;
     if (row.recall >= 0) item["recall"] = row.recall;
-    item["compute_bound_ms"] = row.compute_bound_ms;
-    item["flash_bound_ms"] = nullptr;
-    if (row.flash_bound_ms) item["flash_bound_ms"] = *row.flash_bound_ms;
+    item["touched_bytes_per_token"] = row.touched_bytes_per_token;
+    item["bare_loop_ms_median"] = row.bare_ms(0.5);
+    item["bare_loop_ms_p99"] = row.bare_ms(0.99);
+    item["reads_alone_ms_median"] = Percentile(row.bare.reads_ms, 0.5);
+    item["memory_alone_ms_median"] = Percentile(row.bare.memory_ms, 0.5);
+    item["memory_gb_per_second"] = row.bare.memory_bytes_per_second() / 1e9;
+    item["flash_gb_per_second"] = row.bare.read_bytes_per_second() / 1e9;
+    item["iops"] = row.bare.reads_per_second();
     item["bound_ms"] = row.bound_ms();
+    item["plan_ms"] = row.expected_ms;
+    item["plan_bytes_per_token"] = row.expected_bytes_per_token;
     json.push_back(std::move(item));
   }
   return json;

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "src/cli/bare_loop.h"
 #include "src/cli/run_report.h"
 #include "src/engine/engine.h"
 #include "src/io/device_profile.h"
@@ -30,6 +31,9 @@ struct AblationText {
   std::vector<int32_t> ids;
   size_t num_prompt = 1;
   size_t num_warm_up = 0;
+  // A round of a row ends early after this time, with kLeastTokens measured: naive may take seconds a token.
+  double seconds_per_round = 30;
+  static constexpr size_t kLeastTokens = 4;
 };
 
 // All rounds of one row together.
@@ -39,24 +43,33 @@ struct RowMeasurement {
   uint64_t planned_bytes = 0;    // the plan's peak
   PhaseReport traffic;           // of the measured tokens
   std::vector<double> token_ms;  // of each of them
-  double recall = -1;            // sampled after the measurement, on the same ids; negative: all neurons
-  double compute_bound_ms = 0;   // bytes touched at the assumed memory bandwidth
-  std::optional<double>
-      flash_bound_ms;   // what was read, at the device's best; nothing when it was not measured
+  std::optional<uint64_t> device_reads;  // of these tokens, as the block device counts them
+  double recall = -1;      // sampled after the measurement, on the same ids; negative: all neurons
+  BareLoopTimes bare;      // of the same tokens' reads, between the rounds
+  double touched_bytes_per_token = 0;
+  double expected_ms = 0;  // what `plan` says
+  double expected_bytes_per_token = 0;
   std::string refusal;  // why the row could not run: the budget; then nothing else is filled in
 
-  // The larger of the bounds that are known.
+  double total_ms(double share) const;  // percentile
+  double io_ms() const;                 // per token, at least one read in flight
+  double stall_ms() const;              // per token, waiting for reads with nothing to compute
+  double compute_ms() const;            // the rest of a token's time
+  double bare_ms(double share) const;
+  // max(reads / IOPS, bytes / flash bandwidth, bytes touched / memory bandwidth), all measured in this run: the first two are how long
+  // the same reads take alone at the same depth.
   double bound_ms() const;
 };
 
-// One round of one row, added to `row`. The engine's errors; kDoesNotFit becomes row->refusal.
+// One round of one row and of its bare loop, added to `row`. The engine's errors; kDoesNotFit becomes row->refusal.
 Status MeasureRow(const AblationRow& wanted, const AblationText& text, const DeviceProfile* profile,
                   RowMeasurement* row);
 
 // The value below which `share` of the values lie (nearest rank); 0 of none.
 double Percentile(std::vector<double> values, double share);
 
-std::string FormatAblation(std::span<const RowMeasurement> rows);  // a markdown table
+std::string FormatAblation(std::span<const RowMeasurement> rows);  // two markdown tables, as the paper's 2 and 3
+std::string DrawAblation(std::span<const RowMeasurement> rows, const std::string& title);  // an SVG of stacked bars
 nlohmann::ordered_json AblationToJson(std::span<const RowMeasurement> rows);
 
 }  // namespace frugal

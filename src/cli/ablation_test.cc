@@ -60,8 +60,12 @@ RowMeasurement TestRow() {
   row.traffic.stall_ns = 2'000'000;
   row.token_ms = {1, 2, 2, 3};
   row.recall = 0.984;
-  row.compute_bound_ms = 0.25;
-  row.flash_bound_ms = 0.75;
+  row.device_reads = 8;
+  row.bare.together_ms = {1.0, 1.25, 1.5};
+  row.bare.reads_ms = {0.75};
+  row.bare.memory_ms = {0.25};
+  row.expected_ms = 1.5;
+  row.expected_bytes_per_token = 1024;
   return row;
 }
 
@@ -72,8 +76,9 @@ TEST(AblationTest, TheTableHasEachRowsNumbersPerToken) {
   const std::vector<RowMeasurement> rows = {refused, TestRow()};
   const std::string text = FormatAblation(rows);
   EXPECT_NE(text.find("| naive | does not fit the budget |"), std::string::npos) << text;
-  EXPECT_NE(text.find("| + window | 3.0 MiB | 2.0 KiB | 1.5 | 0.002 | 1.000 | 0.500 | 2.000 | 3.000 | 500.0 "
-                      "| 0.750 | 98.4% |"),
+  EXPECT_NE(text.find("| + window | 3.0 MiB | 2.0 KiB | 0.002 | 1.5 | 2.0 | 98.4% |"), std::string::npos) << text;
+  EXPECT_NE(text.find("| + window | 1.000 | 1.500 | 0.500 | 2.000 | 3.000 | 3.000 | 500.00 | 1.250 | 1.500 | 1.60 | 0.750 | 2.67 | "
+                      "1.500, 1.0 KiB |"),
             std::string::npos)
       << text;
   const nlohmann::ordered_json json = AblationToJson(rows);
@@ -85,11 +90,16 @@ TEST(AblationTest, TheTableHasEachRowsNumbersPerToken) {
   EXPECT_TRUE(json[1]["hit_rate"].is_null());
 }
 
-TEST(AblationTest, WithoutAMeasuredDeviceTheBoundIsComputingAndSaysSo) {
-  RowMeasurement row = TestRow();
-  row.flash_bound_ms.reset();
-  EXPECT_EQ(row.bound_ms(), 0.25);
-  EXPECT_NE(FormatAblation({&row, 1}).find("0.250 (flash not measured)"), std::string::npos);
+TEST(AblationTest, ThePictureHasABarForEachRowThatRan) {
+  RowMeasurement refused;
+  refused.name = "naive";
+  refused.refusal = "does not fit";
+  const std::vector<RowMeasurement> rows = {refused, TestRow()};
+  const std::string svg = DrawAblation(rows, "a < b");
+  EXPECT_TRUE(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+  EXPECT_NE(svg.find("a &lt; b"), std::string::npos);
+  EXPECT_NE(svg.find("+ window"), std::string::npos);
+  EXPECT_EQ(svg.find("naive"), std::string::npos);
 }
 
 }  // namespace

@@ -81,9 +81,9 @@ std::string FormatExpectation(const PlanReport& report) {
         "    (neurons as popular as in training and independent of each other; real text repeats itself and\n"
         "     misses less; wrong guesses of early prediction come on top)\n";
   }
-  text += fmt::format("  {:<20}{:>9.3f} ms  {} touched at an assumed {:.0f} GB/s\n", "computing",
+  text += fmt::format("  {:<20}{:>9.3f} ms  {} touched at {:.1f} GB/s\n", "computing",
                       1e3 * expected.compute_seconds, FormatBytes(expected.touched_bytes),
-                      kAssumedMemoryBytesPerSecond / 1e9);
+                      expected.memory_bytes_per_second / 1e9);
   if (!expected.token_seconds) {
     return text + "  milliseconds of reading: the device was not measured; run `frugal probe " +
            report.model->path() + "`\n";
@@ -107,7 +107,7 @@ nlohmann::ordered_json ExpectationToJson(const Expectation& expected) {
   json["demand_reads"] = expected.demand_reads;
   json["demand_bytes"] = expected.demand_bytes;
   json["touched_bytes"] = expected.touched_bytes;
-  json["assumed_memory_bytes_per_second"] = kAssumedMemoryBytesPerSecond;
+  json["memory_bytes_per_second"] = expected.memory_bytes_per_second;
   json["compute_ms"] = 1e3 * expected.compute_seconds;
   json["read_ms"] = nullptr;
   json["token_ms"] = nullptr;

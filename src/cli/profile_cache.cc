@@ -81,6 +81,7 @@ nlohmann::ordered_json ProfileToJson(const CachedProfile& cached) {
   json["verified"] = profile.verified;
   json["measured_at_unix"] = profile.measured_at_unix;
   json["sequential_bytes_per_second"] = profile.sequential_bytes_per_second;
+  json["memory_bytes_per_second"] = profile.memory_bytes_per_second;
   json["random"] = nlohmann::ordered_json::array();
   for (const DeviceProfile::Point& point : profile.random) {
     json["random"].push_back({{"read_bytes", point.read_bytes},
@@ -109,6 +110,9 @@ Result<CachedProfile> ProfileFromJson(const std::string& text, const std::string
   FRUGAL_ASSIGN(profile.sequential_bytes_per_second, GetNumber(json, "sequential_bytes_per_second", name));
   if (!(profile.sequential_bytes_per_second > 0)) {
     return MakeError(ErrorCode::kFailed, "{}: sequential_bytes_per_second is 0", name);
+  }
+  if (json.contains("memory_bytes_per_second")) {  // profiles of earlier versions have none
+    FRUGAL_ASSIGN(profile.memory_bytes_per_second, GetNumber(json, "memory_bytes_per_second", name));
   }
   const auto random = json.find("random");
   if (random == json.end() || !random->is_array() || random->size() > kMaxPoints) {

@@ -10,20 +10,22 @@
 #include "src/cli/progress_bar.h"
 #include "src/cli/text_pieces.h"
 #include "src/cli/verbs.h"
-#include "src/engine/expectation.h"
+#include "src/format/json_file.h"
 #include "src/format/output_file.h"
 
 namespace frugal {
 namespace {
 
+constexpr uint64_t kMostTokensFileBytes = 16 * kMiB;
 constexpr const char* kDefaultPrompt = "Once upon a time";
 
 struct BenchFlags {
   EngineFlags engine;
   std::string prompt = kDefaultPrompt;
-  std::string ids, text_path, json_path;
+  std::string ids, text_path, tokens_path, json_path, svg_path;
   std::string separator = "<|story|>";
   uint32_t tokens = 128, warm_up = 32, prompt_tokens = 64, rounds = 3;
+  double seconds = 30;
 };
 
 // The ids of a text: its stories one after the other, the first `count`.
@@ -41,6 +43,21 @@ Result<std::vector<int32_t>> ReadTextIds(const BenchFlags& flags, const Tokenize
                      "{}: has {} ids, {} are needed (--prompt-tokens, --warm-up and -n together)",
                      flags.text_path, ids.size(), count);
   }
+  return ids;
+}
+
+// Numbers parted by anything else, the first `count`.
+Result<std::vector<int32_t>> ReadTokensFile(const BenchFlags& flags, uint32_t count) {
+  FRUGAL_ASSIGN(std::string text, ReadTextFile(flags.tokens_path, kMostTokensFileBytes));
+  std::replace(text.begin(), text.end(), '\n', ',');
+  std::erase(text, '\r');
+  while (text.ends_with(',')) text.pop_back();
+  FRUGAL_ASSIGN(std::vector<int32_t> ids, ParseIds(text));
+  if (ids.size() < count) {
+    return MakeError(ErrorCode::kUsage, "{}: has {} ids, {} are needed (--prompt-tokens, --warm-up and -n together)",
+                     flags.tokens_path, ids.size(), count);
+  }
+  ids.resize(count);
   return ids;
 }
 
@@ -80,6 +97,12 @@ Result<AblationText> MakeText(const BenchFlags& flags, const EngineOptions& opti
   PrintFirstLine(*engine);
   AblationText text;
   text.num_warm_up = flags.warm_up;
+  text.seconds_per_round = flags.seconds;
+  if (!flags.tokens_path.empty()) {
+    text.num_prompt = flags.prompt_tokens;
+    FRUGAL_ASSIGN(text.ids, ReadTokensFile(flags, flags.prompt_tokens + flags.warm_up + flags.tokens));
+    return text;
+  }
   if (!flags.text_path.empty()) {
     if (engine->tokenizer() == nullptr) {
       return MakeError(ErrorCode::kUsage, "{}: has no tokenizer: give --ids instead of --text",
@@ -103,16 +126,15 @@ Result<AblationText> MakeText(const BenchFlags& flags, const EngineOptions& opti
   return text;
 }
 
-Status WriteJson(const std::string& path, const nlohmann::ordered_json& json) {
-  const std::string text = json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+Status WriteText(const std::string& path, const std::string& text) {
   FRUGAL_ASSIGN(const auto file, OutputFile::Open(path, Overwrite::kYes));
   FRUGAL_TRY(file->Write(0, std::as_bytes(std::span(text)), "bench"));
   return file->Commit();
 }
 
 Result<EngineOptions> ResolveBenchFlags(const BenchFlags& flags) {
-  if (!flags.ids.empty() && !flags.text_path.empty())
-    return Error{ErrorCode::kUsage, "--ids and --text contradict each other"};
+  if (int{!flags.ids.empty()} + int{!flags.text_path.empty()} + int{!flags.tokens_path.empty()} > 1)
+    return Error{ErrorCode::kUsage, "--ids, --text and --tokens-file contradict each other"};
   FRUGAL_ASSIGN(EngineOptions options, ResolveEngineFlags(flags.engine));
   if (options.mode != RunMode::kFlash || !options.predictor || !options.window || !options.bundling ||
       !options.overlap) {
@@ -122,7 +144,7 @@ Result<EngineOptions> ResolveBenchFlags(const BenchFlags& flags) {
   }
   FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path));
   const uint32_t most = model.config().max_context;
-  if (!flags.text_path.empty() && options.context == 0) {
+  if ((!flags.text_path.empty() || !flags.tokens_path.empty()) && options.context == 0) {
     // No more context than is used: the rest of the budget is for weights.
     options.context = flags.prompt_tokens + flags.warm_up + flags.tokens;
     if (options.context > most) {
@@ -159,13 +181,17 @@ Status Bench(const BenchFlags& flags) {
                                    {"threads", options.num_threads},  {"prompt_ids", text.num_prompt},
                                    {"warm_up_ids", text.num_warm_up}, {"measured_ids", measured},
                                    {"rounds", flags.rounds},          {"device", device}};
-    json["assumed_memory_bytes_per_second"] = kAssumedMemoryBytesPerSecond;
     json["rows"] = AblationToJson(rows);
-    FRUGAL_TRY(WriteJson(flags.json_path, json));
+    FRUGAL_TRY(WriteText(flags.json_path, json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"));
+  }
+  if (!flags.svg_path.empty()) {
+    const std::string title = fmt::format("{} within {}, {} threads: ms per token", options.model_path,
+                                          FormatSize(options.ram_bytes), options.num_threads);
+    FRUGAL_TRY(WriteText(flags.svg_path, DrawAblation(rows, title)));
   }
   StandardOutput out;
   return out.Print(
-      fmt::format("{}, --ram {}, {} threads; {} rounds of {} forced tokens after a prompt of {} and {} to "
+      fmt::format("{}, --ram {}, {} threads; {} rounds of at most {} forced tokens after a prompt of {} and {} to "
                   "warm up; device: {}\n\n{}",
                   options.model_path, FormatSize(options.ram_bytes), options.num_threads, flags.rounds,
                   measured, text.num_prompt, text.num_warm_up, device, FormatAblation(rows)));
@@ -188,16 +214,21 @@ void AddBenchVerb(CLI::App& app, Exit& exit) {
   sub->add_option("--text", flags->text_path,
                   "take prompt and tokens from this text (.xz through the program xz)");
   sub->add_option("--story-separator", flags->separator, "as for eval")->capture_default_str();
-  sub->add_option("--prompt-tokens", flags->prompt_tokens, "ids of --text that are the prompt")
+  sub->add_option("--prompt-tokens", flags->prompt_tokens, "ids of --text or --tokens-file that are the prompt")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   sub->add_option("--warm-up", flags->warm_up, "decoded tokens that are not measured")
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
-  sub->add_option("--rounds", flags->rounds, "rounds of all rows")
+  sub->add_option("--tokens-file", flags->tokens_path, "take prompt and tokens from this file of token ids");
+  sub->add_option("--row-seconds", flags->seconds, "a round of a row ends after this time, when 4 tokens are measured")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str();
+  sub->add_option("--rounds,--repeat", flags->rounds, "rounds of all rows")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   sub->add_option("--json", flags->json_path, "write JSON to this file");
+  sub->add_option("--svg", flags->svg_path, "draw the rows into this file");
   exit.RunAsCallback(*sub, [flags] { return Bench(*flags); });
 }
 

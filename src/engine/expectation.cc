@@ -167,7 +167,10 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, std::sp
         expectation.bundles_missed * static_cast<double>(BundleReadBytes(model.bundles()[0], cache.bundling));
   }
   expectation.touched_bytes = TouchedBytes(model, plan, expectation.bundles_used);
-  expectation.compute_seconds = expectation.touched_bytes / kAssumedMemoryBytesPerSecond;
+  if (profile != nullptr && profile->memory_bytes_per_second > 0) {
+    expectation.memory_bytes_per_second = profile->memory_bytes_per_second;
+  }
+  expectation.compute_seconds = expectation.touched_bytes / expectation.memory_bytes_per_second;
   if (profile == nullptr) return expectation;
   const double read_seconds = ReadBoundSeconds(*profile, expectation.streamed_bytes, expectation.demand_reads,
                                                expectation.demand_bytes) +

@@ -45,7 +45,8 @@ struct Expectation {
   double demand_reads = 0;  // of neighbours together, as often as chance brings them together
   double demand_bytes = 0;
   double touched_bytes = 0;    // weights, predictors and half of the KV cache that the processor goes through
-  double compute_seconds = 0;  // touched_bytes at kAssumedMemoryBytesPerSecond
+  double memory_bytes_per_second = kAssumedMemoryBytesPerSecond;  // or the profile's
+  double compute_seconds = 0;  // touched_bytes at that
   // Nothing when the device was not measured. With overlap a token costs the larger of reading and computing,
   // without it their sum.
   std::optional<double> read_seconds;
