@@ -7,6 +7,8 @@
 #include <hwy/highway.h>
 // clang-format on
 
+#include <type_traits>
+
 #include "src/base/check.h"
 #include "src/kernels/kernels.h"
 #include "src/kernels/scalar.h"
@@ -40,10 +42,33 @@ HWY_INLINE void AddColumns(D d, const std::byte* const (&rows)[kRowsAtOnce], con
   for (size_t v = 0; v < kVectors; ++v) hn::StoreU(sum[v], d, out + column + v * kStep);
 }
 
+// Whole quantised blocks: a[i] * scale once for each block of a row.
+template <class Row, size_t kRows>
+HWY_INLINE void AddBlock(const std::byte* const (&rows)[kRowsAtOnce], const float (&a)[kRowsAtOnce],
+                         size_t column, float* out) {
+  const FloatTag d;
+  FloatVector sum[kParts];
+  FRUGAL_UNROLL
+  for (size_t p = 0; p < kParts; ++p) sum[p] = hn::LoadU(d, out + column + p * kWidth);
+  FRUGAL_UNROLL
+  for (size_t i = 0; i < kRows; ++i) {
+    const std::byte* block = rows[i] + Row::Offset(column);
+    const FloatVector scale = hn::Mul(hn::Set(d, a[i]), BlockScale(d, block));
+    FRUGAL_UNROLL
+    for (size_t p = 0; p < kParts; ++p) sum[p] = hn::MulAdd(scale, Row::Quants(d, block, p * kWidth), sum[p]);
+  }
+  FRUGAL_UNROLL
+  for (size_t p = 0; p < kParts; ++p) hn::StoreU(sum[p], d, out + column + p * kWidth);
+}
+
 template <class Row, size_t kRows>
 HWY_NOINLINE void AddRows(const std::byte* const (&rows)[kRowsAtOnce], const float (&a)[kRowsAtOnce],
                           size_t begin, size_t end, float* out) {
   size_t c = begin;
+  if constexpr (std::is_same_v<Row, Q8Row> || std::is_same_v<Row, Q4Row>) {
+    for (; c < end; c += kLanes) AddBlock<Row, kRows>(rows, a, c, out);
+    return;
+  }
   for (; c + 4 * kWidth <= end; c += 4 * kWidth) AddColumns<Row, kRows, 4>(FloatTag(), rows, a, c, out);
   for (; c + kWidth <= end; c += kWidth) AddColumns<Row, kRows, 1>(FloatTag(), rows, a, c, out);
   for (; c < end; ++c) AddColumns<Row, kRows, 1>(OneTag(), rows, a, c, out);
@@ -93,6 +118,10 @@ void AddScaledRows(DType dtype, const RowSet& rows, size_t num_rows, const float
       return AddScaledRowsOf<F16Row>(rows, num_rows, a, column_begin, column_end, out);
     case DType::kBF16:
       return AddScaledRowsOf<BF16Row>(rows, num_rows, a, column_begin, column_end, out);
+    case DType::kQ8_0:
+      return AddScaledRowsOf<Q8Row>(rows, num_rows, a, column_begin, column_end, out);
+    case DType::kQ4_0:
+      return AddScaledRowsOf<Q4Row>(rows, num_rows, a, column_begin, column_end, out);
     default:
       CHECK(false);
   }
@@ -111,6 +140,7 @@ HWY_EXPORT(AddScaledRows);
 
 void AddScaledRows(DType dtype, const RowSet& rows, size_t num_rows, const float* a, size_t column_begin,
                    size_t column_end, float* out) {
+  CHECK(!IsQuantised(dtype) || (column_begin % kQuantisedBlock == 0 && column_end % kQuantisedBlock == 0));
   HWY_DYNAMIC_DISPATCH(AddScaledRows)(dtype, rows, num_rows, a, column_begin, column_end, out);
 }
 

@@ -274,6 +274,8 @@ void DotRows(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t c
       return DotRowsOf<BF16Row>(rows, begin, end, columns, x, x_stride, num_tokens, out, out_stride);
     case DType::kQ8_0:
       return DotRowsOf<Q8Row>(rows, begin, end, columns, x, x_stride, num_tokens, out, out_stride);
+    case DType::kQ4_0:
+      return DotRowsOf<Q4Row>(rows, begin, end, columns, x, x_stride, num_tokens, out, out_stride);
     default:
       CHECK(false);
   }
@@ -292,7 +294,7 @@ HWY_EXPORT(DotRows);
 
 void DotRows(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns, const float* x,
              size_t x_stride, size_t num_tokens, float* out, size_t out_stride) {
-  CHECK(dtype != DType::kQ8_0 || columns % scalar::kLanes == 0);
+  CHECK(!IsQuantised(dtype) || columns % scalar::kLanes == 0);
   HWY_DYNAMIC_DISPATCH(DotRows)(dtype, rows, begin, end, columns, x, x_stride, num_tokens, out, out_stride);
 }
 

@@ -137,6 +137,8 @@ void ConvertToFloat(DType dtype, const std::byte* from, size_t size, float* to) 
       return ConvertRow<BF16Row>(from, size, to);
     case DType::kQ8_0:
       return ConvertRow<Q8Row>(from, size, to);
+    case DType::kQ4_0:
+      return ConvertRow<Q4Row>(from, size, to);
     default:
       CHECK(false);
   }
@@ -212,7 +214,7 @@ void Scale(float* x, float scale, size_t size) { HWY_DYNAMIC_DISPATCH(Scale)(x, 
 void Exp(float* x, size_t size) { HWY_DYNAMIC_DISPATCH(Exp)(x, size); }
 void Sigmoid(float* x, size_t size) { HWY_DYNAMIC_DISPATCH(Sigmoid)(x, size); }
 void ConvertToFloat(DType dtype, const std::byte* from, size_t size, float* to) {
-  CHECK(dtype != DType::kQ8_0 || size % scalar::kLanes == 0);
+  CHECK(!IsQuantised(dtype) || size % scalar::kLanes == 0);
   HWY_DYNAMIC_DISPATCH(ConvertToFloat)(dtype, from, size, to);
 }
 void ConvertFromFloat(DType dtype, const float* from, size_t size, std::byte* to) {

@@ -10,6 +10,7 @@
 #include <hwy/highway.h>
 // clang-format on
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -101,12 +102,12 @@ struct Weights {
     rows.base = bytes.data() + 2;
     for (size_t i = 0; i < num_rows; ++i) {
       std::byte* row = bytes.data() + 2 + i * rows.stride_bytes;
-      if (dtype != DType::kQ8_0) {
+      if (!IsQuantised(dtype)) {
         scalar::ConvertFromFloat(dtype, DrawMany(random, columns, values).data(), columns, row);
         continue;
       }
       for (size_t b = 0; b < row_bytes; ++b) row[b] = static_cast<std::byte>(random.Below(256));
-      for (size_t b = 0; b < row_bytes; b += 34) {
+      for (size_t b = 0; b < row_bytes; b += TraitsOf(dtype).block_bytes) {
         const uint16_t scale = FloatToHalf(Draw(random, values) / 64);
         std::memcpy(row + b, &scale, sizeof(scale));
       }
@@ -114,7 +115,7 @@ struct Weights {
   }
 };
 
-constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0};
+constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0};
 constexpr Values kValues[] = {Values::kOrdinary, Values::kTiny, Values::kSpecial};
 
 void CompareDotRows(Random& random, DType dtype, const Weights& weights, size_t begin, size_t end,
@@ -181,8 +182,9 @@ TEST_P(KernelsTest, DotRowsGathersByIndex) {
 
 TEST_P(KernelsTest, AddScaledRowsSkipsZerosAndKeepsOrder) {
   const std::vector<uint32_t> index = {19, 0, 7, 7, 3, 12, 1, 4, 4, 2, 11, 18, 13, 5, 6, 8, 9, 10, 14, 15};
-  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-    for (size_t columns = 1; columns <= 150; ++columns) {
+  for (DType dtype : kDTypes) {
+    const size_t step = TraitsOf(dtype).block_elements;
+    for (size_t columns = step; columns <= std::max<size_t>(150, 10 * step); columns += step) {
       for (Values values : kValues) {
         Weights weights(random_, dtype, 20, columns, values);
         if (columns % 2 == 0) weights.rows.index = index.data();
@@ -191,8 +193,8 @@ TEST_P(KernelsTest, AddScaledRowsSkipsZerosAndKeepsOrder) {
           for (size_t i = 0; i < a.size(); ++i) {
             if (random_.Below(4) == 0) a[i] = random_.Below(2) == 0 ? 0.0f : -0.0f;
           }
-          const size_t begin = random_.Below(columns);
-          const size_t end = begin + random_.Below(columns - begin + 1);
+          const size_t begin = random_.Below(columns / step) * step;
+          const size_t end = begin + random_.Below((columns - begin) / step + 1) * step;
           std::vector<float> expected = DrawMany(random_, columns, values);
           std::vector<float> got = expected;
           scalar::AddScaledRows(dtype, weights.rows, num_rows, a.data(), begin, end, expected.data());
@@ -212,6 +214,81 @@ TEST_P(KernelsTest, AddScaledRowsDoesNotTouchSkippedRows) {
   std::vector<float> out(64, 1.0f);
   AddScaledRows(DType::kF32, rows, a.size(), a.data(), 0, 64, out.data());
   ExpectSameBits(out, std::vector<float>(64, 1.0f), "skipped");
+}
+
+// Quantised inputs of floats of every kind.
+struct Inputs {
+  std::vector<int8_t> q;
+  std::vector<float> scales;
+  QuantisedInput view;
+
+  Inputs(const std::vector<float>& x) : q(x.size()), scales(x.size() / 32) {
+    scalar::QuantiseInput(x.data(), x.size(), q.data(), scales.data());
+    view = {q.data(), scales.data()};
+  }
+};
+
+TEST_P(KernelsTest, QuantisedInputsOfEverySize) {
+  for (size_t size = 0; size <= 640; size += 32) {
+    for (Values values : kValues) {
+      for (float factor : {1.0f, 0x1.0p-120f, 0x1.0p100f}) {
+        std::vector<float> x = DrawMany(random_, size, values);
+        for (float& value : x) value *= factor;
+        for (size_t i = 0; i < size; i += 7) x[i] = std::round(x[i] * 8) / 8;  // ties
+        const Inputs expected(x);
+        Inputs got(x);
+        std::fill(got.q.begin(), got.q.end(), int8_t{99});
+        std::fill(got.scales.begin(), got.scales.end(), 99.0f);
+        QuantiseInput(x.data(), size, got.q.data(), got.scales.data());
+        ExpectSameBits(got.scales, expected.scales, "scales");
+        ASSERT_EQ(got.q, expected.q) << size;
+      }
+    }
+  }
+}
+
+TEST_P(KernelsTest, QuantisedDotRowsOfEverySizeBatchAndRange) {
+  const std::vector<uint32_t> index = {19, 0, 7, 7, 3, 12, 1, 4, 4, 2, 11, 18, 13, 5, 6, 8, 9, 10, 14, 15};
+  for (DType dtype : {DType::kQ8_0, DType::kQ4_0}) {
+    for (size_t columns : {32, 64, 96, 256, 288, 1024, 1056}) {
+      for (Values values : kValues) {
+        Weights weights(random_, dtype, 20, columns, values);
+        if (columns % 64 == 0) weights.rows.index = index.data();
+        for (size_t num_tokens : {0, 1, 2, 3, 4, 5, 8, 13}) {
+          const Inputs x(DrawMany(random_, num_tokens * columns, values));
+          const size_t begin = random_.Below(20);
+          const size_t end = begin + random_.Below(20 - begin + 1);
+          const size_t out_stride = end + 3;
+          std::vector<float> expected(num_tokens * out_stride, 7.0f);
+          std::vector<float> got = expected;
+          scalar::DotRowsQuantised(dtype, weights.rows, begin, end, columns, x.view, num_tokens, expected.data(), out_stride);
+          DotRowsQuantised(dtype, weights.rows, begin, end, columns, x.view, num_tokens, got.data(), out_stride);
+          ExpectSameBits(got, expected, std::string(DTypeName(dtype)) + " " + std::to_string(columns));
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+// The largest sums: weights of -128 (which no quantiser writes, but a file may hold) and inputs of -127 and 127.
+TEST_P(KernelsTest, QuantisedDotRowsOfTheExtremes) {
+  constexpr size_t kColumns = 128;
+  std::vector<std::byte> row(kColumns / 32 * 34);
+  for (int weight : {-128, -127, 127, 0}) {
+    for (int input : {-127, 127, 1}) {
+      for (size_t b = 0; b < row.size(); b += 34) {
+        const uint16_t one = FloatToHalf(1.0f);
+        std::memset(row.data() + b, weight, 34);
+        std::memcpy(row.data() + b, &one, sizeof(one));
+      }
+      const std::vector<int8_t> q(kColumns, static_cast<int8_t>(input));
+      const std::vector<float> scales(kColumns / 32, 1.0f);
+      float got = 0;
+      DotRowsQuantised(DType::kQ8_0, {row.data(), 0, nullptr}, 0, 1, kColumns, {q.data(), scales.data()}, 1, &got, 1);
+      EXPECT_EQ(got, static_cast<float>(weight * input * static_cast<int>(kColumns)));
+    }
+  }
 }
 
 TEST_P(KernelsTest, ElementwiseOfEverySize) {

@@ -1,5 +1,6 @@
 #include "src/kernels/scalar.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
@@ -13,13 +14,30 @@
 namespace frugal::scalar {
 namespace {
 
-constexpr size_t kQ8Elements = 32;
+constexpr size_t kBlock = kQuantisedBlock;
 constexpr size_t kQ8Bytes = 34;  // F16 scale, 32 int8
+constexpr size_t kQ4Bytes = 18;  // F16 scale, 16 bytes of two elements
 
 uint16_t LoadU16(const std::byte* from) {
   uint16_t bits;
   std::memcpy(&bits, from, sizeof(bits));
   return bits;
+}
+
+const std::byte* BlockOf(DType dtype, const std::byte* row, size_t k) {
+  return row + k / kBlock * (dtype == DType::kQ8_0 ? kQ8Bytes : kQ4Bytes);
+}
+
+float ScaleOf(DType dtype, const std::byte* row, size_t k) {
+  return HalfToFloat(LoadU16(BlockOf(dtype, row, k)));
+}
+
+int32_t QuantOf(DType dtype, const std::byte* row, size_t k) {
+  const std::byte* const quants = BlockOf(dtype, row, k) + 2;
+  const size_t i = k % kBlock;
+  if (dtype == DType::kQ8_0) return static_cast<int8_t>(quants[i]);
+  const uint32_t pair = std::to_integer<uint32_t>(quants[i % 16]);
+  return static_cast<int32_t>(i < 16 ? pair & 15 : pair >> 4) - 8;
 }
 
 float Element(DType dtype, const std::byte* row, size_t k) {
@@ -33,11 +51,9 @@ float Element(DType dtype, const std::byte* row, size_t k) {
       return HalfToFloat(LoadU16(row + 2 * k));
     case DType::kBF16:
       return Bf16ToFloat(LoadU16(row + 2 * k));
-    case DType::kQ8_0: {
-      const std::byte* block = row + k / kQ8Elements * kQ8Bytes;
-      const int8_t q = static_cast<int8_t>(block[2 + k % kQ8Elements]);
-      return static_cast<float>(q) * HalfToFloat(LoadU16(block));
-    }
+    case DType::kQ8_0:
+    case DType::kQ4_0:
+      return static_cast<float>(QuantOf(dtype, row, k)) * ScaleOf(dtype, row, k);
     default:
       CHECK(false);
   }
@@ -81,7 +97,7 @@ float ExpOf(float x) {
 void QuantiseQ8Block(const float* from, std::byte* to) {
   float largest = 0.0f;
   bool finite = true;
-  for (size_t i = 0; i < kQ8Elements; ++i) {
+  for (size_t i = 0; i < kBlock; ++i) {
     finite = finite && std::isfinite(from[i]);
     largest = std::fabs(from[i]) > largest ? std::fabs(from[i]) : largest;
   }
@@ -90,9 +106,35 @@ void QuantiseQ8Block(const float* from, std::byte* to) {
   const float inverse = scale >= std::numeric_limits<float>::min() ? 1.0f / scale : 0.0f;
   const uint16_t scale_bits = finite ? FloatToHalf(scale) : uint16_t{0x7e00};
   std::memcpy(to, &scale_bits, sizeof(scale_bits));
-  for (size_t i = 0; i < kQ8Elements; ++i) {
+  for (size_t i = 0; i < kBlock; ++i) {
     const float q = finite ? std::round(from[i] * inverse) : 0.0f;
     to[2 + i] = static_cast<std::byte>(static_cast<int8_t>(q));
+  }
+}
+
+// As llama.cpp quantises Q4_0: the scale maps the element of the largest magnitude (the first of them), with
+// its sign, to -8; the others are rounded half up and cut at 7. Not finite: as in Q8_0.
+void QuantiseQ4Block(const float* from, std::byte* to) {
+  float largest = 0.0f;
+  float extreme = 0.0f;
+  bool finite = true;
+  for (size_t i = 0; i < kBlock; ++i) {
+    finite = finite && std::isfinite(from[i]);
+    if (largest < std::fabs(from[i])) {
+      largest = std::fabs(from[i]);
+      extreme = from[i];
+    }
+  }
+  const float scale = extreme / -8.0f;
+  const float inverse = std::fabs(scale) >= std::numeric_limits<float>::min() ? 1.0f / scale : 0.0f;
+  const uint16_t scale_bits = finite ? FloatToHalf(scale) : uint16_t{0x7e00};
+  std::memcpy(to, &scale_bits, sizeof(scale_bits));
+  const auto quant = [&](size_t i) -> uint32_t {
+    if (!finite) return 8;
+    return std::min<uint32_t>(15, static_cast<uint8_t>(from[i] * inverse + 8.5f));
+  };
+  for (size_t i = 0; i < kBlock / 2; ++i) {
+    to[2 + i] = static_cast<std::byte>(quant(i) | quant(i + kBlock / 2) << 4);
   }
 }
 
@@ -113,9 +155,16 @@ void DotRows(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t c
 
 void AddScaledRows(DType dtype, const RowSet& rows, size_t num_rows, const float* a, size_t column_begin,
                    size_t column_end, float* out) {
-  CHECK(IsFloat(dtype));
+  CHECK(IsWeightType(dtype));
   for (size_t i = 0; i < num_rows; ++i) {
     if (a[i] == 0.0f) continue;
+    if (IsQuantised(dtype)) {
+      for (size_t c = column_begin; c < column_end; ++c) {
+        const float scale = a[i] * ScaleOf(dtype, rows.row(i), c);
+        out[c] = std::fma(scale, static_cast<float>(QuantOf(dtype, rows.row(i), c)), out[c]);
+      }
+      continue;
+    }
     for (size_t c = column_begin; c < column_end; ++c)
       out[c] = std::fma(a[i], Element(dtype, rows.row(i), c), out[c]);
   }
@@ -168,8 +217,13 @@ void ConvertToFloat(DType dtype, const std::byte* from, size_t size, float* to) 
 
 void ConvertFromFloat(DType dtype, const float* from, size_t size, std::byte* to) {
   if (dtype == DType::kQ8_0) {
-    CHECK(size % kQ8Elements == 0);
-    for (size_t i = 0; i < size; i += kQ8Elements) QuantiseQ8Block(from + i, to + i / kQ8Elements * kQ8Bytes);
+    CHECK(size % kBlock == 0);
+    for (size_t i = 0; i < size; i += kBlock) QuantiseQ8Block(from + i, to + i / kBlock * kQ8Bytes);
+    return;
+  }
+  if (dtype == DType::kQ4_0) {
+    CHECK(size % kBlock == 0);
+    for (size_t i = 0; i < size; i += kBlock) QuantiseQ4Block(from + i, to + i / kBlock * kQ4Bytes);
     return;
   }
   CHECK(IsFloat(dtype));
@@ -188,6 +242,45 @@ bool AllFinite(const float* x, size_t size) {
     if (!std::isfinite(x[i])) return false;
   }
   return true;
+}
+
+void QuantiseInput(const float* x, size_t size, int8_t* q, float* scales) {
+  for (size_t begin = 0; begin < size; begin += kBlock) {
+    float largest = 0.0f;
+    for (size_t i = begin; i < begin + kBlock; ++i) largest = std::max(largest, std::fabs(x[i]));
+    const bool finite = AllFinite(x + begin, kBlock);
+    const float scale = largest / 127.0f;
+    const float inverse = scale >= std::numeric_limits<float>::min() ? 1.0f / scale : 0.0f;
+    scales[begin / kBlock] = finite ? scale : std::numeric_limits<float>::quiet_NaN();
+    for (size_t i = begin; i < begin + kBlock; ++i) {
+      q[i] = finite ? static_cast<int8_t>(std::nearbyint(x[i] * inverse)) : int8_t{0};
+    }
+  }
+}
+
+void DotRowsQuantised(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns,
+                      const QuantisedInput& x, size_t num_tokens, float* out, size_t out_stride) {
+  CHECK(IsQuantised(dtype) && columns % kBlock == 0);
+  for (size_t t = 0; t < num_tokens; ++t) {
+    const int8_t* const q = x.q + t * columns;
+    const float* const scales = x.scales + t * (columns / kBlock);
+    for (size_t i = begin; i < end; ++i) {
+      const std::byte* const row = rows.row(i);
+      std::array<float, kQuantisedLanes> acc{};
+      for (size_t k = 0; k < columns; k += kBlock) {
+        const float scale = ScaleOf(dtype, row, k) * scales[k / kBlock];
+        for (size_t j = 0; j < kQuantisedLanes; ++j) {
+          int32_t sum = 0;
+          for (size_t e = k + 4 * j; e < k + 4 * j + 4; ++e) sum += QuantOf(dtype, row, e) * q[e];
+          acc[j] = std::fma(static_cast<float>(sum), scale, acc[j]);
+        }
+      }
+      for (size_t s = kQuantisedLanes / 2; s > 0; s /= 2) {
+        for (size_t j = 0; j < s; ++j) acc[j] += acc[j + s];
+      }
+      out[t * out_stride + i] = acc[0];
+    }
+  }
 }
 
 void MatMulTransposedF32(const float* a, const float* b, float* c, size_t m, size_t n, size_t k) {

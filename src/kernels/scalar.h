@@ -7,12 +7,15 @@
 #include <cstdint>
 
 #include "src/kernels/kernels.h"
+#include "src/kernels/quantised_kernels.h"
 #include "src/tensor/dtype.h"
 
 namespace frugal::scalar {
 
 // Lanes of a sum over K.
 inline constexpr size_t kLanes = 32;
+// Lanes of a sum over quantised blocks.
+inline constexpr size_t kQuantisedLanes = 8;
 
 void DotRows(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns, const float* x,
              size_t x_stride, size_t num_tokens, float* out, size_t out_stride);
@@ -26,6 +29,10 @@ void Scale(float* x, float scale, size_t size);
 void ConvertToFloat(DType dtype, const std::byte* from, size_t size, float* to);
 void ConvertFromFloat(DType dtype, const float* from, size_t size, std::byte* to);
 bool AllFinite(const float* x, size_t size);
+
+void QuantiseInput(const float* x, size_t size, int8_t* q, float* scales);
+void DotRowsQuantised(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns,
+                      const QuantisedInput& x, size_t num_tokens, float* out, size_t out_stride);
 
 void MatMulTransposedF32(const float* a, const float* b, float* c, size_t m, size_t n, size_t k);
 void MatMulNN(const float* a, const float* b, float* c, size_t m, size_t n, size_t k);

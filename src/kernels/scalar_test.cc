@@ -149,6 +149,72 @@ TEST(ScalarTest, QuantisingTinyBlocksGivesZeros) {
   for (float value : from) EXPECT_EQ(value, 0.0f);
 }
 
+// By llama.cpp's quantize_row_q4_0_ref: the extreme element becomes -8 of a scale with its sign, the others
+// round half up.
+TEST(ScalarTest, QuantisingToFourBitsMapsTheExtremeToMinusEight) {
+  std::vector<float> from(32, 0.0f);
+  from[0] = 1.0f;
+  from[1] = 0.5f;
+  from[2] = -1.5f;
+  from[16] = 4.0f;  // scale -0.5
+  from[17] = -4.0f;
+  std::byte block[18];
+  scalar::ConvertFromFloat(DType::kQ4_0, from.data(), 32, block);
+  const uint8_t expected[] = {0x00, 0xb8, 0x06, 0xf7, 0x8b, 0x88};
+  EXPECT_EQ(std::memcmp(block, expected, sizeof(expected)), 0);
+  std::vector<float> back(32);
+  scalar::ConvertToFloat(DType::kQ4_0, block, 32, back.data());
+  EXPECT_EQ(back[0], 1.0f);
+  EXPECT_EQ(back[1], 0.5f);
+  EXPECT_EQ(back[2], -1.5f);
+  EXPECT_EQ(back[16], 4.0f);
+  EXPECT_EQ(back[17], -3.5f);  // cut
+  EXPECT_EQ(back[18], 0.0f);
+}
+
+TEST(ScalarTest, QuantisedInputsRoundToNearestEven) {
+  std::vector<float> x(64, 0.0f);
+  x[0] = -127.0f;  // scale 1
+  x[1] = 0.5f;
+  x[2] = 1.5f;
+  x[3] = -2.5f;
+  x[40] = kNaN;
+  x[41] = 1.0f;
+  std::vector<int8_t> q(64);
+  std::vector<float> scales(2);
+  scalar::QuantiseInput(x.data(), x.size(), q.data(), scales.data());
+  EXPECT_EQ(scales[0], 1.0f);
+  EXPECT_EQ(std::vector<int8_t>(q.begin(), q.begin() + 5), (std::vector<int8_t>{-127, 0, 2, -2, 0}));
+  EXPECT_TRUE(std::isnan(scales[1]));
+  EXPECT_EQ(q[41], 0);
+  std::vector<float> tiny(32, 0x1.0p-140f);
+  scalar::QuantiseInput(tiny.data(), tiny.size(), q.data(), scales.data());
+  EXPECT_EQ(q[0], 0);
+  EXPECT_TRUE(std::isfinite(scales[0]));
+}
+
+// Both quantised: the distance from the product in double is that of the quantised values only.
+TEST(ScalarTest, QuantisedDotRowsMultipliesWhatTheBlocksSay) {
+  constexpr size_t kColumns = 256;
+  Random random(3);
+  for (DType dtype : {DType::kQ8_0, DType::kQ4_0}) {
+    std::vector<float> weights(kColumns), x(kColumns);
+    for (float& value : weights) value = static_cast<float>(random.Uniform() - 0.5);
+    for (float& value : x) value = static_cast<float>(random.Uniform() - 0.5);
+    std::vector<std::byte> row(RowBytes(dtype, kColumns).value());
+    scalar::ConvertFromFloat(dtype, weights.data(), kColumns, row.data());
+    scalar::ConvertToFloat(dtype, row.data(), kColumns, weights.data());
+    std::vector<int8_t> q(kColumns);
+    std::vector<float> scales(kColumns / 32);
+    scalar::QuantiseInput(x.data(), kColumns, q.data(), scales.data());
+    double exact = 0;
+    for (size_t k = 0; k < kColumns; ++k) exact += double{weights[k]} * q[k] * scales[k / 32];
+    float got = 0;
+    scalar::DotRowsQuantised(dtype, {row.data(), 0, nullptr}, 0, 1, kColumns, {q.data(), scales.data()}, 1, &got, 1);
+    EXPECT_NEAR(got, exact, 1e-5);
+  }
+}
+
 TEST(ScalarTest, SigmoidOfTheEnds) {
   std::vector<float> x = {0.0f, -kInfinity, kInfinity, -200.0f, 200.0f};
   scalar::Sigmoid(x.data(), x.size());

@@ -78,24 +78,54 @@ struct BF16Row {
   }
 };
 
-// k lies in one quantised block: an F16 scale, then 32 int8.
-struct Q8Row {
-  static constexpr size_t kGroupBytes = 34;
+// The scale of the quantised block, in all lanes.
+template <class D>
+HWY_INLINE hn::Vec<D> BlockScale(D d, const std::byte* block) {
+  const hn::Rebind<hwy::float16_t, D> dh;
+  const hn::Rebind<uint16_t, D> d16;
+  uint16_t bits;
+  std::memcpy(&bits, block, sizeof(bits));
+  return hn::PromoteTo(d, hn::BitCast(dh, hn::Set(d16, bits)));
+}
+
+// Quantised blocks of 32: an F16 scale, then the elements, which Quants gives without the scale. A vector's
+// elements lie in one block (in one half of a Q4_0 block).
+template <class Format>
+struct QuantisedRow : Format {
+  static constexpr size_t kGroupBytes = Format::kBlockBytes;
   static size_t Offset(size_t k) { return k / kLanes * kGroupBytes; }
   template <class D>
   static HWY_INLINE hn::Vec<D> Load(D d, const std::byte* row, size_t k) {
-    const hn::Rebind<hwy::float16_t, D> dh;
-    const hn::Rebind<uint16_t, D> d16;
-    const hn::Rebind<int8_t, D> d8;
-    const hn::Rebind<int32_t, D> d32;
     const std::byte* block = row + Offset(k);
-    uint16_t scale_bits;
-    std::memcpy(&scale_bits, block, sizeof(scale_bits));
-    const auto scale = hn::PromoteTo(d, hn::BitCast(dh, hn::Set(d16, scale_bits)));
-    const auto q = hn::LoadU(d8, reinterpret_cast<const int8_t*>(block) + 2 + k % kLanes);
-    return hn::Mul(hn::ConvertTo(d, hn::PromoteTo(d32, q)), scale);
+    return hn::Mul(Format::Quants(d, block, k % kLanes), BlockScale(d, block));
   }
 };
+
+struct Q8Format {  // 32 int8
+  static constexpr size_t kBlockBytes = 34;
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Quants(D d, const std::byte* block, size_t i) {
+    const hn::Rebind<int8_t, D> d8;
+    const hn::Rebind<int32_t, D> d32;
+    const auto q = hn::LoadU(d8, reinterpret_cast<const int8_t*>(block) + 2 + i);
+    return hn::ConvertTo(d, hn::PromoteTo(d32, q));
+  }
+};
+
+struct Q4Format {  // 16 bytes: elements 0 to 15 in the low nibbles, 16 to 31 in the high ones, 8 more than they are
+  static constexpr size_t kBlockBytes = 18;
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Quants(D d, const std::byte* block, size_t i) {
+    const hn::Rebind<uint8_t, D> d8;
+    const hn::Rebind<int32_t, D> d32;
+    const auto pairs = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(block) + 2 + i % 16));
+    const auto q = i < 16 ? hn::And(pairs, hn::Set(d32, 15)) : hn::ShiftRight<4>(pairs);
+    return hn::ConvertTo(d, hn::Sub(q, hn::Set(d32, 8)));
+  }
+};
+
+using Q8Row = QuantisedRow<Q8Format>;
+using Q4Row = QuantisedRow<Q4Format>;
 
 // Lane sums of the tree acc[i] += acc[i + s], s = 16, 8, 4, 2, 1.
 HWY_INLINE float SumLanes(FloatVector (&parts)[kParts]) {

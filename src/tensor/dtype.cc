@@ -16,9 +16,10 @@ struct Entry {
   DTypeTraits traits;
 };
 
-constexpr std::array<Entry, 7> kEntries = {{
+constexpr std::array<Entry, 8> kEntries = {{
     {DType::kF32, {"F32", 1, 4}},
     {DType::kF16, {"F16", 1, 2}},
+    {DType::kQ4_0, {"Q4_0", 32, 18}},
     {DType::kQ8_0, {"Q8_0", 32, 34}},
     {DType::kI8, {"I8", 1, 1}},
     {DType::kI32, {"I32", 1, 4}},

@@ -11,6 +11,7 @@ namespace frugal {
 enum class DType : uint32_t {
   kF32 = 0,
   kF16 = 1,
+  kQ4_0 = 2,  // quantised blocks of 32: an F16 scale, then 16 bytes: low nibbles elements 0..15, high nibbles 16..31
   kQ8_0 = 8,  // quantised blocks of 32: an F16 scale, then 32 int8
   kI8 = 24,
   kI32 = 26,
@@ -38,5 +39,11 @@ std::optional<uint64_t> RowBytes(DType dtype, uint64_t elements);
 constexpr bool IsFloat(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
 }
+
+// Quantised blocks of 32 elements.
+constexpr uint64_t kQuantisedBlock = 32;
+constexpr bool IsQuantised(DType dtype) { return dtype == DType::kQ8_0 || dtype == DType::kQ4_0; }
+// What a matrix or a bundle may consist of.
+constexpr bool IsWeightType(DType dtype) { return IsFloat(dtype) || IsQuantised(dtype); }
 
 }  // namespace frugal

@@ -11,6 +11,8 @@ namespace {
 
 TEST(DTypeTest, RowBytesRefusesPartialQuantisedBlocks) {
   EXPECT_EQ(RowBytes(DType::kQ8_0, 64), 68u);
+  EXPECT_EQ(RowBytes(DType::kQ4_0, 64), 36u);
+  EXPECT_FALSE(RowBytes(DType::kQ4_0, 16).has_value());
   EXPECT_EQ(RowBytes(DType::kF16, 7), 14u);
   EXPECT_FALSE(RowBytes(DType::kQ8_0, 33).has_value());
   EXPECT_FALSE(RowBytes(DType::kF32, uint64_t{1} << 63).has_value());

@@ -1,0 +1,113 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "src/kernels/dot_rows_quantised.cc"
+// The order is Highway's.
+// clang-format off
+#include "src/kernels/highway_targets.h"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+// clang-format on
+
+#include <bit>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "src/base/check.h"
+#include "src/kernels/quantised_kernels.h"
+#include "src/kernels/quantised_tiles.h"
+#include "src/kernels/scalar.h"
+#include "src/kernels/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace frugal::HWY_NAMESPACE {
+#if !FRUGAL_SCALAR_TARGET
+
+void QuantiseBlock(const float* x, int8_t* q, float* scale) {
+  const FloatTag d;
+  const hn::Rebind<int32_t, FloatTag> d32;
+  const hn::Rebind<int8_t, FloatTag> d8;
+  // The bits of magnitudes are ordered like the magnitudes; infinity and NaN are above all others.
+  auto largest_bits = hn::Zero(d32);
+  FRUGAL_UNROLL
+  for (size_t p = 0; p < kParts; ++p) {
+    largest_bits = hn::Max(largest_bits, hn::BitCast(d32, hn::Abs(hn::LoadU(d, x + p * kWidth))));
+  }
+  alignas(64) int32_t bits[kWidth];
+  hn::Store(largest_bits, d32, bits);
+  int32_t most = bits[0];
+  for (const int32_t value : bits) most = value > most ? value : most;
+  if (most >= 0x7f800000) {
+    *scale = std::numeric_limits<float>::quiet_NaN();
+    std::memset(q, 0, kQuantisedBlock);
+    return;
+  }
+  *scale = std::bit_cast<float>(most) / 127.0f;
+  const float inverse = *scale >= std::numeric_limits<float>::min() ? 1.0f / *scale : 0.0f;
+  FRUGAL_UNROLL
+  for (size_t p = 0; p < kParts; ++p) {
+    const auto rounded = hn::NearestInt(hn::Mul(hn::LoadU(d, x + p * kWidth), hn::Set(d, inverse)));
+    hn::StoreU(hn::DemoteTo(d8, rounded), d8, q + p * kWidth);
+  }
+}
+
+void QuantiseInput(const float* x, size_t size, int8_t* q, float* scales) {
+  for (size_t i = 0; i < size; i += kQuantisedBlock) QuantiseBlock(x + i, q + i, scales + i / kQuantisedBlock);
+}
+
+#if HWY_ARCH_X86
+#define FRUGAL_QUANTISED_VNNI 0
+#include "src/kernels/quantised_x86-inl.h"
+#undef FRUGAL_QUANTISED_VNNI
+#else
+#include "src/kernels/quantised_128-inl.h"
+#endif
+#include "src/kernels/quantised_rows-inl.h"
+
+#else
+using scalar::DotRowsQuantised;
+using scalar::QuantiseInput;
+#endif  // !FRUGAL_SCALAR_TARGET
+}  // namespace frugal::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+// Highway has no dot product of int8, and the options that it compiles AVX3_DL with allow instructions that
+// processors of that class may lack; so these are the options of this code alone.
+#if HWY_ARCH_X86 && !defined(FRUGAL_NO_VNNI)
+#define FRUGAL_HAVE_VNNI 1
+HWY_PUSH_ATTRIBUTES("avx2,fma,f16c,avx512f,avx512vl,avx512bw,avx512dq,avx512vnni")
+namespace frugal::vnni {
+#define FRUGAL_QUANTISED_VNNI 1
+#include "src/kernels/quantised_x86-inl.h"
+#include "src/kernels/quantised_rows-inl.h"
+#undef FRUGAL_QUANTISED_VNNI
+}  // namespace frugal::vnni
+HWY_POP_ATTRIBUTES
+#else
+#define FRUGAL_HAVE_VNNI 0
+#endif
+
+namespace frugal {
+
+HWY_EXPORT(DotRowsQuantised);
+HWY_EXPORT(QuantiseInput);
+
+void QuantiseInput(const float* x, size_t size, int8_t* q, float* scales) {
+  CHECK(size % kQuantisedBlock == 0);
+  HWY_DYNAMIC_DISPATCH(QuantiseInput)(x, size, q, scales);
+}
+
+void DotRowsQuantised(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns,
+                      const QuantisedInput& x, size_t num_tokens, float* out, size_t out_stride) {
+  CHECK(IsQuantised(dtype) && columns % kQuantisedBlock == 0);
+#if FRUGAL_HAVE_VNNI
+  if ((hwy::SupportedTargets() & HWY_AVX3_DL) != 0) {
+    return vnni::DotRowsQuantised(dtype, rows, begin, end, columns, x, num_tokens, out, out_stride);
+  }
+#endif
+  HWY_DYNAMIC_DISPATCH(DotRowsQuantised)(dtype, rows, begin, end, columns, x, num_tokens, out, out_stride);
+}
+
+}  // namespace frugal
+#endif  // HWY_ONCE

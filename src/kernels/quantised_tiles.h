@@ -1,0 +1,23 @@
+// What the variants of DotRowsQuantised share: block formats and sizes of tiles.
+#pragma once
+
+#include <cstddef>
+
+namespace frugal {
+
+struct Q8Block {  // an F16 scale, 32 int8
+  static constexpr size_t kBytes = 34;
+};
+struct Q4Block {  // an F16 scale, 16 bytes: low nibbles elements 0..15, high nibbles 16..31, 8 more than they are
+  static constexpr size_t kBytes = 18;
+};
+
+// One token: several rows at once are several streams from memory.
+constexpr size_t kQuantisedRowsOfOneToken = 4;
+// Many tokens: a row's blocks are unpacked once for several tokens.
+constexpr size_t kQuantisedTileRows = 2;
+constexpr size_t kQuantisedTileTokens = 4;
+// How far ahead of a row's block memory is asked for.
+constexpr size_t kPrefetchBytes = 1024;
+
+}  // namespace frugal
