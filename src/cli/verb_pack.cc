@@ -21,7 +21,8 @@ struct PackFlags {
 };
 
 constexpr Choice<std::optional<DType>> kTypes[] = {
-    {"keep", std::nullopt}, {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}};
+    {"keep", std::nullopt}, {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16},
+    {"q8_0", DType::kQ8_0},  {"q4_0", DType::kQ4_0}};
 
 nlohmann::ordered_json ReportJson(const std::string& path, const PackReport& report) {
   return {{"path", path},
@@ -32,6 +33,7 @@ nlohmann::ordered_json ReportJson(const std::string& path, const PackReport& rep
           {"bundle_stride_bytes", report.stride_bytes},
           {"up_type", DTypeName(report.up_type)},
           {"down_type", DTypeName(report.down_type)},
+          {"largest_weight_difference", report.largest_difference},
           {"content_hash", fmt::format("{:016x}", report.content_hash)},
           {"has_tokenizer", report.has_tokenizer},
           {"seconds", static_cast<double>(report.elapsed_ns) / 1e9},
@@ -46,6 +48,9 @@ std::string ReportText(const std::string& path, const PackReport& report) {
                   report.has_tokenizer ? "with its tokenizer" : "without a tokenizer (run it with --ids)");
   text += fmt::format("bundles of {} B (up {}, down {}), content hash {:016x}\n", report.stride_bytes,
                       DTypeName(report.up_type), DTypeName(report.down_type), report.content_hash);
+  if (report.largest_difference > 0) {
+    text += fmt::format("largest weight difference from the source: {:.6g}\n", report.largest_difference);
+  }
   text += fmt::format("{} read in {:.1f} s ({:.2f} GB/s)\n", FormatSize(report.source_bytes_read), seconds,
                       seconds > 0 ? static_cast<double>(report.source_bytes_read) / seconds / 1e9 : 0.0);
   return text;
@@ -86,7 +91,7 @@ void AddPackVerb(CLI::App& app, Exit& exit) {
   sub.add_option("dir,--dir", flags->source_dir, "directory with config.json, safetensors and tokenizer")
       ->required();
   sub.add_option("-o,--output", flags->output_path, "the packed model to write (.gguf)")->required();
-  sub.add_option("--type", flags->type, "of matrices and bundles: keep (the source's), f32, f16, bf16")
+  sub.add_option("--type", flags->type, "of matrices and bundles: keep (the source's), f32, f16, bf16, q8_0, q4_0 (lossy)")
       ->capture_default_str();
   sub.add_flag("--force", flags->force, "overwrite an existing file");
   sub.add_option("--ram", flags->ram, "memory budget of the whole process")->capture_default_str();

@@ -107,7 +107,7 @@ void Planner::AddLedger(const Choice& choice, const BlockLayout& layout, EngineP
   ledger.Add("I/O buffers", buffers + Weights::ReaderBytes(plan.weights_options) + Weights::ScratchBytes(model_),
              fmt::format("queue depth {}", choice.queue_depth));
   ledger.Add("activations", OptForward::MemoryBytes(config_, options_.num_threads, choice.max_rows, plan.max_logit_rows,
-                                                    choice.context, plan.use_early),
+                                                    choice.context, OptForward::InputsOf(model_)),
              fmt::format("batches of {}", choice.max_rows));
   ledger.Add("tokenizer", tokenizer_bytes_);
   // 8 bytes a page, and the upper levels.

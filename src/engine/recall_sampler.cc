@@ -1,6 +1,7 @@
 #include "src/engine/recall_sampler.h"
 
 #include "src/base/bytes.h"
+#include "src/kernels/quantised_kernels.h"
 
 namespace frugal {
 
@@ -8,14 +9,22 @@ Result<RecallSampler> RecallSampler::Create(Weights& weights, uint32_t every, ui
   CHECK(every > 0);
   RecallSampler sampler(weights, every, seed);
   FRUGAL_ASSIGN(sampler.scratch_, AlignedBuffer::Allocate(weights.model().bundles()[0].stride_bytes));
+  const uint32_t hidden_size = weights.model().config().hidden_size;
+  sampler.input_q_.resize(hidden_size);
+  sampler.input_scales_.resize(hidden_size / kQuantisedBlock);
   return sampler;
 }
 
 bool RecallSampler::IsActive(uint32_t layer, uint32_t position, const std::byte* bundle, const float* x) const {
   const BundleInfo& info = weights_->model().bundles()[layer];
   float product = 0;
-  DotRows(info.up_type, {bundle, static_cast<size_t>(info.stride_bytes), nullptr}, 0, 1, weights_->model().config().hidden_size, x, 0, 1,
-          &product, 1);
+  const RowSet row{bundle, static_cast<size_t>(info.stride_bytes), nullptr};
+  const uint32_t hidden_size = weights_->model().config().hidden_size;
+  if (IsQuantised(info.up_type)) {
+    DotRowsQuantised(info.up_type, row, 0, 1, hidden_size, {input_q_.data(), input_scales_.data()}, 1, &product, 1);
+  } else {
+    DotRows(info.up_type, row, 0, 1, hidden_size, x, 0, 1, &product, 1);
+  }
   return product + weights_->vector(layer, LayerVector::kUpBias)[position] > 0.0f;
 }
 
@@ -26,6 +35,9 @@ Status RecallSampler::Observe(const LayerObservation& observation) {
   const auto chosen = [&](uint32_t position) { return (observation.active[position / 64] >> (position % 64)) & 1; };
   for (size_t i = 0; i < observation.positions.size(); ++i) {
     if (observation.activations[i] > 0.0f) found_active_ += 1;
+  }
+  if (IsQuantised(weights_->model().bundles()[observation.layer].up_type)) {
+    QuantiseInput(observation.ffn_input, input_q_.size(), input_q_.data(), input_scales_.data());
   }
   uint32_t num_absent = 0;
   for (uint32_t position = 0; position < ffn_size; ++position) {

@@ -33,6 +33,8 @@ class RecallSampler {
   uint32_t every_;
   Random random_;
   AlignedBuffer scratch_;  // one bundle
+  std::vector<int8_t> input_q_;      // [hidden_size] and [hidden_size / 32]: the observed input, where up is quantised
+  std::vector<float> input_scales_;
   uint64_t step_ = 0;
   uint64_t num_samples_ = 0;
   double found_active_ = 0;   // active and chosen

@@ -1,5 +1,7 @@
 #include "src/model/model_file.h"
 
+#include <algorithm>
+
 #include "src/base/bytes.h"
 #include "src/format/packed_format.h"
 
@@ -114,15 +116,17 @@ Status ModelFile::LoadBundles(uint32_t layer) {
   FRUGAL_ASSIGN(const TensorInfo* info, Require(bundle.name));
   FRUGAL_ASSIGN(const std::string types, gguf_.GetString(BundleTypesKey(layer)));
   const size_t comma = types.find(',');
-  const auto up = ParseDType(types.substr(0, comma));
-  const auto down = comma == std::string::npos ? std::nullopt : ParseDType(types.substr(comma + 1));
-  if (!up || !down || !IsFloat(*up) || !IsFloat(*down)) {
-    return BadModel("{}: {} is \"{}\", expected two of F32, F16, BF16 as in \"F16,F16\"", path_, BundleTypesKey(layer), types);
+  const auto parse = [this](std::string_view text, DType* type) {
+    *type = ParseDType(text).value_or(DType::kI64);
+    return IsWeightType(*type) && RowBytes(*type, config_.hidden_size).has_value();
+  };
+  if (comma == std::string::npos || !parse(types.substr(0, comma), &bundle.up_type) ||
+      !parse(types.substr(comma + 1), &bundle.down_type)) {
+    return BadModel("{}: {} is \"{}\", expected two of F32, F16, BF16, Q8_0, Q4_0 as in \"F16,F16\" for rows of {}", path_,
+                    BundleTypesKey(layer), types, config_.hidden_size);
   }
-  bundle.up_type = *up;
-  bundle.down_type = *down;
-  bundle.down_offset_bytes = *RowBytes(*up, config_.hidden_size);
-  const uint64_t used = bundle.down_offset_bytes + *RowBytes(*down, config_.hidden_size);
+  bundle.down_offset_bytes = *RowBytes(bundle.up_type, config_.hidden_size);
+  const uint64_t used = bundle.down_offset_bytes + *RowBytes(bundle.down_type, config_.hidden_size);
   FRUGAL_ASSIGN(bundle.stride_bytes, gguf_.GetUint(kBundleStrideKey));
   if (bundle.stride_bytes % kSectorBytes != 0 || bundle.stride_bytes < used || bundle.stride_bytes > used + 8192) {
     return BadModel("{}: {} is {}, expected a multiple of {} that holds {} bytes", path_, kBundleStrideKey, bundle.stride_bytes,
@@ -164,8 +168,9 @@ uint64_t ModelFile::FirstHash(const TensorInfo& wanted) const {
 Result<uint32_t> ModelFile::AddMatrix(const std::string& name, uint64_t rows, uint64_t columns) {
   FRUGAL_ASSIGN(const TensorInfo* info, Require(name));
   const std::vector<uint64_t> shape = {rows, columns};
-  if (info->shape != shape || !IsFloat(info->dtype)) {
-    return BadModel("{}: {}: expected F32, F16 or BF16 {}, found {} {}", path_, name, ShapeText(shape), DTypeName(info->dtype),
+  // A row of quantised blocks that are not whole is no row of the GGUF reader either.
+  if (info->shape != shape || !IsWeightType(info->dtype)) {
+    return BadModel("{}: {}: expected F32, F16, BF16, Q8_0 or Q4_0 {}, found {} {}", path_, name, ShapeText(shape), DTypeName(info->dtype),
                     ShapeText(info->shape));
   }
   matrices_.push_back({name, info->dtype, rows, columns, info->extent, *RowBytes(info->dtype, columns), FirstHash(*info)});
@@ -194,6 +199,11 @@ uint64_t ModelFile::streamable_bytes() const {
     if (!rows_only) sum += matrices_[id].extent.size_bytes;
   }
   return sum;
+}
+
+bool ModelFile::has_quantised_rows() const {
+  return std::any_of(matrices_.begin(), matrices_.end(), [](const MatrixInfo& matrix) { return IsQuantised(matrix.dtype); }) ||
+         std::any_of(bundles_.begin(), bundles_.end(), [](const BundleInfo& bundle) { return IsQuantised(bundle.up_type); });
 }
 
 uint64_t ModelFile::vector_floats() const {

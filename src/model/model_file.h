@@ -81,6 +81,8 @@ class ModelFile {
   uint64_t streamable_bytes() const;
   uint64_t ffn_bytes() const;
   uint64_t vector_floats() const;
+  // Whether any matrix or up row is quantised: its inputs are quantised too.
+  bool has_quantised_rows() const;
 
  private:
   explicit ModelFile(GgufReader gguf) : gguf_(std::move(gguf)) {}

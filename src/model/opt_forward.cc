@@ -4,14 +4,16 @@
 #include <bit>
 #include <cmath>
 
+#include "src/base/bytes.h"
 #include "src/base/clock.h"
+#include "src/kernels/quantised_kernels.h"
 
 namespace frugal {
 namespace {
 
 // Multiply-adds of a tile: about 0.1 ms at 10 GFLOPS on a slow core, so that reads are reaped often enough.
 constexpr uint64_t kTileProducts = 128 * 1024;
-constexpr uint32_t kColumnsPerTile = 64;
+constexpr uint32_t kColumnsPerTile = 64;  // whole quantised blocks
 
 struct Tiles {
   uint64_t per_tile = 1;
@@ -24,6 +26,11 @@ Tiles CutTiles(uint64_t items, uint64_t products_per_item, int num_threads) {
   const uint64_t by_threads = std::max<uint64_t>(1, items / static_cast<uint64_t>(num_threads));
   const uint64_t per_tile = std::min(by_work, by_threads);
   return {per_tile, static_cast<int>((items + per_tile - 1) / per_tile)};
+}
+
+// The largest input of a batch, in whole quantised blocks.
+uint64_t InputElements(const ModelConfig& config, uint32_t max_rows) {
+  return uint64_t{max_rows} * RoundUp(std::max(config.hidden_size, config.embedding_size), kQuantisedBlock);
 }
 
 }  // namespace
@@ -47,20 +54,43 @@ OptForward::OptForward(Weights& weights, Selector& selector, Selector* early, Th
   activations_.resize(size_t{max_rows} * config_.ffn_size);
   products_.resize(size_t{max_rows} * config_.ffn_size);
   logits_.resize(size_t{max_logit_rows} * config_.vocab_size);
+  if (InputsOf(weights.model()) == MatrixInputs::kQuantised) {
+    const uint64_t size = InputElements(config_, max_rows);
+    input_q_.resize(size);
+    input_scales_.resize(size / kQuantisedBlock);
+  }
 }
 
 uint64_t OptForward::MemoryBytes(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows, uint32_t max_logit_rows,
-                                 uint32_t max_context, bool) {
+                                 uint32_t max_context, MatrixInputs inputs) {
   const uint64_t rows = max_rows;
   uint64_t floats = rows * config.hidden_size * 7 + uint64_t{max_context} * num_threads + config.ffn_size * 2 +
                     rows * config.ffn_size * 2 + uint64_t{max_logit_rows} * config.vocab_size;
   if (config.has_projections()) floats += rows * config.embedding_size;
-  return floats * sizeof(float) + rows * Selector::WordsPerToken(config.ffn_size) * sizeof(uint64_t);
+  uint64_t bytes = floats * sizeof(float) + rows * Selector::WordsPerToken(config.ffn_size) * sizeof(uint64_t);
+  if (inputs == MatrixInputs::kQuantised) {
+    const uint64_t size = InputElements(config, max_rows);
+    bytes += size + size / kQuantisedBlock * sizeof(float);
+  }
+  return bytes;
+}
+
+DType OptForward::MatrixType(uint32_t matrix) const { return weights_.model().matrices()[matrix].dtype; }
+
+void OptForward::PrepareInput(std::initializer_list<DType> types, const float* x, size_t x_stride, uint32_t num_rows,
+                              size_t columns) {
+  if (std::none_of(types.begin(), types.end(), IsQuantised)) return;
+  for (uint32_t row = 0; row < num_rows; ++row) {
+    const size_t first = row * columns;
+    QuantiseInput(x + row * x_stride, columns, input_q_.data() + first, input_scales_.data() + first / kQuantisedBlock);
+  }
 }
 
 Status OptForward::MatMul(uint32_t matrix, const float* x, size_t x_stride, uint32_t num_rows, std::span<const float> bias,
                           float* out, size_t out_stride) {
   const MatrixInfo& info = weights_.model().matrices()[matrix];
+  const DType dtype = MatrixType(matrix);
+  const QuantisedInput quantised{input_q_.data(), input_scales_.data()};
   return weights_.ForEachRowBlock(matrix, [&](const RowBlock& block) {
     const Tiles tiles = CutTiles(block.num_rows, info.columns * num_rows, pool_.num_threads());
     float* const block_out = out + block.first_row;
@@ -69,7 +99,11 @@ Status OptForward::MatMul(uint32_t matrix, const float* x, size_t x_stride, uint
         [&](int tile, int) {
           const uint64_t begin = tile * tiles.per_tile;
           const uint64_t end = std::min(block.num_rows, begin + tiles.per_tile);
-          DotRows(info.dtype, block.rows, begin, end, info.columns, x, x_stride, num_rows, block_out, out_stride);
+          if (IsQuantised(dtype)) {
+            DotRowsQuantised(dtype, block.rows, begin, end, info.columns, quantised, num_rows, block_out, out_stride);
+          } else {
+            DotRows(dtype, block.rows, begin, end, info.columns, x, x_stride, num_rows, block_out, out_stride);
+          }
           if (bias.empty()) return;
           for (uint32_t row = 0; row < num_rows; ++row) {
             Add(block_out + row * out_stride + begin, bias.data() + block.first_row + begin, end - begin);
@@ -96,6 +130,7 @@ Status OptForward::Embed(std::span<const BatchRow> rows) {
   }
   const uint32_t num_rows = static_cast<uint32_t>(rows.size());
   if (config_.has_projections()) {
+    PrepareInput({MatrixType(ids.project_in)}, embedding_.data(), config_.embedding_size, num_rows, config_.embedding_size);
     FRUGAL_TRY(MatMul(ids.project_in, embedding_.data(), config_.embedding_size, num_rows, {}, residual_.data(), hidden));
   }
   for (size_t row = 0; row < rows.size(); ++row) {
@@ -175,6 +210,8 @@ Status OptForward::Attention(uint32_t layer, uint32_t kv_layer, std::span<const 
   const auto project = [&](uint32_t matrix, LayerVector bias, float* out) {
     return MatMul(matrix, normed_.data(), hidden, num_rows, weights_.vector(layer, bias), out, hidden);
   };
+  PrepareInput({MatrixType(ModelFile::QId(layer)), MatrixType(ModelFile::KId(layer)), MatrixType(ModelFile::VId(layer))},
+               normed_.data(), hidden, num_rows, hidden);
   FRUGAL_TRY(project(ModelFile::QId(layer), LayerVector::kQBias, q_.data()));
   FRUGAL_TRY(project(ModelFile::KId(layer), LayerVector::kKBias, k_.data()));
   FRUGAL_TRY(project(ModelFile::VId(layer), LayerVector::kVBias, v_.data()));
@@ -190,6 +227,7 @@ Status OptForward::Attention(uint32_t layer, uint32_t kv_layer, std::span<const 
         AttendHead(kv_layer, rows[row], row, static_cast<uint32_t>(tile) % config_.num_heads, worker);
       },
       [&] { weights_.Poll(); });
+  PrepareInput({MatrixType(ModelFile::OId(layer))}, q_.data(), hidden, num_rows, hidden);
   return MatMul(ModelFile::OId(layer), q_.data(), hidden, num_rows, weights_.vector(layer, LayerVector::kOBias), block_out_.data(),
                 hidden);
 }
@@ -221,6 +259,7 @@ Status OptForward::Ffn(uint32_t layer, std::span<const BatchRow> rows, const Lay
   times_.select_ns += NowNs() - start;
 
   std::fill_n(block_out_.data(), num_rows * hidden, 0.0f);
+  PrepareInput({weights_.model().bundles()[layer].up_type}, ffn_input_.data(), hidden, num_rows, hidden);
   FRUGAL_TRY(weights_.BeginBundles(layer, positions_, counts_, num_rows));
   while (true) {
     FRUGAL_ASSIGN(const BundleWave wave, weights_.NextWave());
@@ -251,6 +290,7 @@ Status OptForward::ComputeActivations(uint32_t layer, const BundleWave& wave, ui
   const BundleInfo& bundle = weights_.model().bundles()[layer];
   const std::span<const float> bias = weights_.vector(layer, LayerVector::kUpBias);
   const uint32_t words = Selector::WordsPerToken(config_.ffn_size);
+  const QuantisedInput quantised{input_q_.data(), input_scales_.data()};
   while (true) {
     RowSet ready_rows;
     FRUGAL_ASSIGN(const std::span<const uint32_t> members, weights_.NextReady(&ready_rows));
@@ -261,8 +301,13 @@ Status OptForward::ComputeActivations(uint32_t layer, const BundleWave& wave, ui
         [&](int tile, int) {
           const size_t begin = tile * tiles.per_tile;
           const size_t end = std::min<size_t>(members.size(), begin + tiles.per_tile);
-          DotRows(bundle.up_type, ready_rows, begin, end, config_.hidden_size, ffn_input_.data(), config_.hidden_size, num_rows,
-                  products_.data(), config_.ffn_size);
+          if (IsQuantised(bundle.up_type)) {
+            DotRowsQuantised(bundle.up_type, ready_rows, begin, end, config_.hidden_size, quantised, num_rows, products_.data(),
+                             config_.ffn_size);
+          } else {
+            DotRows(bundle.up_type, ready_rows, begin, end, config_.hidden_size, ffn_input_.data(), config_.hidden_size, num_rows,
+                    products_.data(), config_.ffn_size);
+          }
           for (uint32_t row = 0; row < num_rows; ++row) {
             const uint64_t* const chosen = active_.data() + size_t{row} * words;
             const float* const products = products_.data() + size_t{row} * config_.ffn_size;
@@ -309,10 +354,12 @@ Status OptForward::Output(std::span<const BatchRow> rows, uint32_t num_logit_row
     x = normed_.data();
   }
   if (config_.has_projections()) {
+    PrepareInput({MatrixType(ids.project_out)}, x, hidden, num_logit_rows, hidden);
     FRUGAL_TRY(MatMul(ids.project_out, x, hidden, num_logit_rows, {}, embedding_.data(), config_.embedding_size));
     x = embedding_.data();
     x_stride = config_.embedding_size;
   }
+  PrepareInput({MatrixType(ids.output)}, x, x_stride, num_logit_rows, config_.embedding_size);
   FRUGAL_TRY(MatMul(ids.output, x, x_stride, num_logit_rows, {}, logits_.data(), config_.vocab_size));
   if (!AllFinite(logits_.data(), size_t{num_logit_rows} * config_.vocab_size)) {
     const std::string where = first_bad_layer_ >= 0 ? fmt::format("first seen behind layer {}", first_bad_layer_)

@@ -3,6 +3,7 @@
 // All memory is allocated by the constructor. Engine thread only; inner loops run on the pool.
 #pragma once
 
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <vector>
@@ -38,6 +39,9 @@ struct ForwardTimes {
   uint64_t attention_ns = 0, ffn_ns = 0, select_ns = 0, output_ns = 0;
 };
 
+// What matrices are multiplied with: quantised ones take quantised inputs (kernels/quantised_kernels.h).
+enum class MatrixInputs { kFloat, kQuantised };
+
 class OptForward {
  public:
   // `early` may be nullptr. max_rows: the largest batch; max_logit_rows: of these, how many logits are asked for at most.
@@ -45,8 +49,11 @@ class OptForward {
   OptForward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows, uint32_t max_logit_rows,
              uint32_t max_context);
 
+  static MatrixInputs InputsOf(const ModelFile& model) {
+    return model.has_quantised_rows() ? MatrixInputs::kQuantised : MatrixInputs::kFloat;
+  }
   static uint64_t MemoryBytes(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows, uint32_t max_logit_rows,
-                              uint32_t max_context, bool early);
+                              uint32_t max_context, MatrixInputs inputs);
 
   // Runs all layers; writes the KV of the rows; logits of the last `num_logit_rows` rows (at least 1). A NaN or infinity in the
   // logits is kBadModel and names the first layer that made it.
@@ -73,7 +80,10 @@ class OptForward {
   // Lists the union of `num_rows` active sets into positions_ and counts_.
   void ListUnion(uint32_t num_rows);
   Status Output(std::span<const BatchRow> rows, uint32_t num_logit_rows);
-  // out [num_rows, out_stride] = matrix x [num_rows, x_stride] + bias (may be empty).
+  // Quantises x [num_rows, x_stride] for the products that follow, when one of their types asks for it.
+  void PrepareInput(std::initializer_list<DType> types, const float* x, size_t x_stride, uint32_t num_rows, size_t columns);
+  DType MatrixType(uint32_t matrix) const;
+  // out [num_rows, out_stride] = matrix x [num_rows, x_stride] + bias (may be empty). x was prepared.
   Status MatMul(uint32_t matrix, const float* x, size_t x_stride, uint32_t num_rows, std::span<const float> bias, float* out,
                 size_t out_stride);
   void Normalize(std::span<const float> weight, std::span<const float> bias, const float* x, uint32_t num_rows, float* out);
@@ -100,6 +110,8 @@ class OptForward {
   std::vector<float> activations_;   // [max_rows, ffn_size]
   std::vector<float> products_;      // [max_rows, ffn_size]: of the members that became ready together
   std::vector<float> logits_;        // [max_logit_rows, vocab_size]
+  std::vector<int8_t> input_q_;      // [max_rows, max(hidden_size, embedding_size)], where weights are quantised
+  std::vector<float> input_scales_;  // one for each 32 of input_q_
   int32_t first_bad_layer_ = -1;
   ForwardTimes times_;
 };

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "src/base/check.h"
+#include "src/pack/elements.h"
 
 namespace frugal {
 namespace {
@@ -22,6 +23,7 @@ Result<BundlePanel> BundlePanel::Create(const PackPlan& plan, uint64_t ffn_size,
                                         StagedReader& reader) {
   BundlePanel panel(plan, reader);
   FRUGAL_ASSIGN(panel.panel_, AlignedBuffer::Allocate(panel_positions * plan.stride_bytes));
+  FRUGAL_ASSIGN(panel.wide_, AlignedBuffer::Allocate(panel_positions * plan.wide_down_bytes));
   panel.slot_of_.resize(ffn_size);
   return panel;
 }
@@ -39,12 +41,13 @@ Result<std::span<const std::byte>> BundlePanel::Build(const PlannedTensor& layer
   // Rows fill the same bytes every time; what is behind them in a bundle stays zero from the allocation.
   FRUGAL_TRY(AddUpRows(*layer.source, on_piece));
   FRUGAL_TRY(AddDownColumns(*layer.down, on_piece));
+  if (IsQuantised(plan_.down_type)) FRUGAL_TRY(QuantiseDownRows(*layer.down, count));
   return std::span<const std::byte>(panel_.data(), count * plan_.stride_bytes);
 }
 
 Status BundlePanel::AddUpRows(const TensorInfo& up, OnPiece on_piece) {
   const uint64_t columns = up.columns();
-  const uint64_t row_bytes = columns * TraitsOf(plan_.up_type).block_bytes;
+  const uint64_t row_bytes = *RowBytes(plan_.up_type, columns);
   const uint64_t rows_at_once = std::max<uint64_t>(1, reader_.CapacityElements(up, plan_.up_type) / columns);
   for (uint64_t row = begin_; row < end_; row += rows_at_once) {
     const uint64_t num_rows = std::min(rows_at_once, end_ - row);
@@ -60,28 +63,47 @@ Status BundlePanel::AddUpRows(const TensorInfo& up, OnPiece on_piece) {
   return {};
 }
 
+BundlePanel::DownRows BundlePanel::WhereDownRowsGrow(DType source_type) {
+  if (IsQuantised(plan_.down_type)) return {source_type, wide_.data(), plan_.wide_down_bytes};
+  return {plan_.down_type, panel_.data() + plan_.down_offset_bytes, plan_.stride_bytes};
+}
+
 Status BundlePanel::AddDownColumns(const TensorInfo& down, OnPiece on_piece) {
   const uint64_t width = end_ - begin_;
-  const uint64_t rows_at_once =
-      std::max<uint64_t>(1, reader_.CapacityElements(down, plan_.down_type) / width);
+  const DownRows where = WhereDownRowsGrow(down.dtype);
+  const uint64_t rows_at_once = std::max<uint64_t>(1, reader_.CapacityElements(down, where.dtype) / width);
   for (uint64_t row = 0; row < down.rows(); row += rows_at_once) {
     const uint64_t num_rows = std::min(rows_at_once, down.rows() - row);
     FRUGAL_ASSIGN(const std::span<const std::byte> rows,
-                  reader_.ReadColumns(down, row, num_rows, begin_, end_, plan_.down_type));
-    if (TraitsOf(plan_.down_type).block_bytes == sizeof(uint16_t)) {
-      Scatter<uint16_t>(rows.data(), row, num_rows);
+                  reader_.ReadColumns(down, row, num_rows, begin_, end_, where.dtype));
+    if (TraitsOf(where.dtype).block_bytes == sizeof(uint16_t)) {
+      Scatter<uint16_t>(where, rows.data(), row, num_rows);
     } else {
-      Scatter<uint32_t>(rows.data(), row, num_rows);
+      Scatter<uint32_t>(where, rows.data(), row, num_rows);
     }
     FRUGAL_TRY(on_piece(num_rows * width * TraitsOf(down.dtype).block_bytes));
   }
   return {};
 }
 
-// Columns [begin_, end_) of `num_rows` rows of fc2 go into the panel's bundles, where row r is element r of
-// the down row.
+// A down row is quantised along hidden_size, so all of it has to be there.
+Status BundlePanel::QuantiseDownRows(const TensorInfo& down, uint64_t count) {
+  for (uint64_t i = 0; i < count; ++i) {
+    std::byte* const to = panel_.data() + i * plan_.stride_bytes + plan_.down_offset_bytes;
+    const auto bad = ConvertElements(down.dtype, wide_.data() + i * plan_.wide_down_bytes, plan_.down_type, to,
+                                     down.rows(), &largest_difference_);
+    if (!bad) continue;
+    const auto slot = std::find(slot_of_.begin(), slot_of_.end(), static_cast<uint32_t>(i));
+    const uint64_t neuron = static_cast<uint64_t>(slot - slot_of_.begin());
+    return BadModel("{}: the value is too large for {}",
+                    reader_.checkpoint().Place(down, *bad * down.columns() + neuron), DTypeName(plan_.down_type));
+  }
+  return {};
+}
+
+// Columns [begin_, end_) of `num_rows` rows of fc2 go into the panel's down rows, where row r is element r.
 template <typename T>
-void BundlePanel::Scatter(const std::byte* rows, uint64_t first_row, uint64_t num_rows) {
+void BundlePanel::Scatter(const DownRows& down, const std::byte* rows, uint64_t first_row, uint64_t num_rows) {
   constexpr uint64_t kTileColumns = kTileRowBytes / sizeof(T);
   const uint64_t num_columns = end_ - begin_;
   std::array<std::array<T, kTileColumns>, kTileRows> tile;
@@ -98,9 +120,8 @@ void BundlePanel::Scatter(const std::byte* rows, uint64_t first_row, uint64_t nu
         const uint32_t slot = slot_of_[begin_ + tile_column + c];
         if (slot == kElsewhere) continue;
         for (uint64_t r = 0; r < height; ++r) column[r] = tile[r][c];
-        std::byte* const bundle = panel_.data() + slot * plan_.stride_bytes;
-        std::memcpy(bundle + plan_.down_offset_bytes + (first_row + tile_row) * sizeof(T), column.data(),
-                    height * sizeof(T));
+        std::byte* const row = down.base + slot * down.stride_bytes;
+        std::memcpy(row + (first_row + tile_row) * sizeof(T), column.data(), height * sizeof(T));
       }
     }
   }

@@ -23,6 +23,9 @@ class BundlePanel {
   static Result<BundlePanel> Create(const PackPlan& plan, uint64_t ffn_size, uint64_t panel_positions,
                                     StagedReader& reader);
 
+  // Of the down rows that were quantised; what the reader converted is not in it.
+  float largest_difference() const { return largest_difference_; }
+
   // The bundles of positions [first, first + count); `order` is the source's neuron of each position
   // // [ffn_size]. `count` is at most panel_positions. The result is valid until the next call.
   Result<std::span<const std::byte>> Build(const PlannedTensor& layer, std::span<const uint32_t> order,
@@ -32,12 +35,22 @@ class BundlePanel {
   BundlePanel(const PackPlan& plan, StagedReader& reader) : plan_(plan), reader_(reader) {}
   Status AddUpRows(const TensorInfo& up, OnPiece on_piece);
   Status AddDownColumns(const TensorInfo& down, OnPiece on_piece);
+  // Where the down rows are put together: in the bundles, or before they are quantised in a buffer of their own.
+  struct DownRows {
+    DType dtype;
+    std::byte* base;
+    uint64_t stride_bytes;
+  };
+  DownRows WhereDownRowsGrow(DType source_type);
   template <typename T>
-  void Scatter(const std::byte* rows, uint64_t first_row, uint64_t num_rows);
+  void Scatter(const DownRows& down, const std::byte* rows, uint64_t first_row, uint64_t num_rows);
+  Status QuantiseDownRows(const TensorInfo& down, uint64_t count);
 
   const PackPlan& plan_;
   StagedReader& reader_;
   AlignedBuffer panel_;            // [panel_positions, stride_bytes]
+  AlignedBuffer wide_;             // [panel_positions, hidden_size] of the source's type, where down is quantised
+  float largest_difference_ = 0;
   std::vector<uint32_t> slot_of_;  // by neuron: its place in the panel, or kElsewhere // [ffn_size]
   uint64_t begin_ = 0, end_ = 0;   // the panel's neurons are among these
 };

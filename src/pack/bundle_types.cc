@@ -7,16 +7,19 @@
 
 namespace frugal {
 
-Result<BundleTypes> ReadBundleTypes(const GgufReader& gguf, uint32_t layer) {
+Result<BundleTypes> ReadBundleTypes(const GgufReader& gguf, uint32_t layer, uint64_t hidden_size) {
   FRUGAL_ASSIGN(const std::string text, gguf.GetString(BundleTypesKey(layer)));
   const size_t comma = text.find(',');
   if (comma != std::string::npos) {
     const std::optional<DType> up = ParseDType(text.substr(0, comma));
     const std::optional<DType> down = ParseDType(text.substr(comma + 1));
-    if (up && down && IsFloat(*up) && IsFloat(*down)) return BundleTypes{*up, *down};
+    const auto holds_rows = [hidden_size](const std::optional<DType>& type) {
+      return type && IsWeightType(*type) && RowBytes(*type, hidden_size).has_value();
+    };
+    if (holds_rows(up) && holds_rows(down)) return BundleTypes{*up, *down};
   }
-  return BadModel("{}: key '{}': expected two of F32, F16, BF16 as in \"F16,F16\"", gguf.name(),
-                  BundleTypesKey(layer));
+  return BadModel("{}: key '{}': expected two of F32, F16, BF16, Q8_0, Q4_0 as in \"F16,F16\" for rows of {}", gguf.name(),
+                  BundleTypesKey(layer), hidden_size);
 }
 
 }  // namespace frugal

@@ -13,7 +13,8 @@ struct BundleTypes {
   DType up = DType::kF32, down = DType::kF32;
 };
 
-// kBadModel when the key is absent or not "UP,DOWN" of float types.
-Result<BundleTypes> ReadBundleTypes(const GgufReader& gguf, uint32_t layer);
+// kBadModel when the key is absent, not "UP,DOWN" of weight types, or of quantised blocks that do not divide
+// hidden_size.
+Result<BundleTypes> ReadBundleTypes(const GgufReader& gguf, uint32_t layer, uint64_t hidden_size);
 
 }  // namespace frugal

@@ -24,8 +24,8 @@
 namespace frugal {
 namespace {
 
-// A multiple of a hash's chunk and of every type's block (34 bytes for Q8_0), so that pieces cut neither.
-constexpr uint64_t kPieceBytes = uint64_t{kHashChunkBytes} * 17 * 8;
+// A multiple of a hash's chunk and of every type's block (34 bytes for Q8_0, 18 for Q4_0), so that pieces cut neither.
+constexpr uint64_t kPieceBytes = uint64_t{kHashChunkBytes} * 17 * 9;
 
 bool IsBundle(const TensorInfo& tensor) { return tensor.name.ends_with(".ffn_bundle.weight"); }
 bool IsBundleHashes(const TensorInfo& tensor) { return tensor.name.ends_with(".ffn_bundle.xxh3"); }
@@ -311,7 +311,7 @@ Status Checker::CheckBundles(const TensorInfo& tensor, uint32_t layer) {
   }
   const uint64_t hidden_size = config_->hidden_size;
   const uint64_t stride_bytes = tensor.columns();
-  FRUGAL_ASSIGN(const BundleTypes types, ReadBundleTypes(*gguf_, layer));
+  FRUGAL_ASSIGN(const BundleTypes types, ReadBundleTypes(*gguf_, layer, hidden_size));
   const uint64_t up_bytes = *RowBytes(types.up, hidden_size);
   const uint64_t down_bytes = *RowBytes(types.down, hidden_size);
   if (tensor.name != BundleTensorName(layer) || tensor.dtype != DType::kI8 || tensor.shape.size() != 2 ||
@@ -338,7 +338,9 @@ Status Checker::CheckBundles(const TensorInfo& tensor, uint32_t layer) {
         const auto values = bundle.subspan(begin, size);
         const auto element = FindNonFinite(dtype, values);
         if (!element) return;
-        AddProblem(tensor.name, first + i, at + begin + *element * TraitsOf(dtype).block_bytes,
+        const DTypeTraits traits = TraitsOf(dtype);
+        AddProblem(tensor.name, first + i,
+                   at + begin + *element / traits.block_elements * traits.block_bytes,
                    fmt::format("element {} of the {} row is {}, expected a finite number", *element, part,
                                NonFiniteText(dtype, values, *element)));
       };

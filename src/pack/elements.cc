@@ -33,8 +33,8 @@ std::optional<uint64_t> FindFullExponent(std::span<const std::byte> bytes) {
   return std::nullopt;
 }
 
-std::optional<uint64_t> FindBadScale(std::span<const std::byte> bytes) {
-  const DTypeTraits traits = TraitsOf(DType::kQ8_0);
+std::optional<uint64_t> FindBadScale(DType dtype, std::span<const std::byte> bytes) {
+  const DTypeTraits traits = TraitsOf(dtype);
   for (uint64_t at = 0; at < bytes.size(); at += traits.block_bytes) {
     if ((LoadUnaligned<uint16_t>(bytes.data() + at) & 0x7c00u) == 0x7c00u) {
       return at / traits.block_bytes * traits.block_elements;
@@ -54,7 +54,8 @@ std::optional<uint64_t> FindNonFinite(DType dtype, std::span<const std::byte> by
     case DType::kBF16:
       return FindFullExponent<uint16_t, 0x7f80u>(bytes);
     case DType::kQ8_0:
-      return FindBadScale(bytes);
+    case DType::kQ4_0:
+      return FindBadScale(dtype, bytes);
     default:
       return std::nullopt;
   }
@@ -76,18 +77,24 @@ std::string NonFiniteText(DType dtype, std::span<const std::byte> bytes, uint64_
 }
 
 std::optional<uint64_t> ConvertElements(DType from_type, const std::byte* from, DType to_type, std::byte* to,
-                                        uint64_t count) {
-  CHECK(IsFloat(from_type) && IsFloat(to_type));
+                                        uint64_t count, float* largest_difference) {
+  CHECK(IsFloat(from_type) && IsWeightType(to_type));
   constexpr uint64_t kBlock = 4096;
   std::array<float, kBlock> floats;
+  std::array<float, kBlock> converted;
   const uint64_t from_bytes = TraitsOf(from_type).block_bytes;
-  const uint64_t to_bytes = TraitsOf(to_type).block_bytes;
+  const DTypeTraits to_traits = TraitsOf(to_type);
   for (uint64_t begin = 0; begin < count; begin += kBlock) {
     const uint64_t size = std::min(kBlock, count - begin);
-    std::byte* const out = to + begin * to_bytes;
+    std::byte* const out = to + begin / to_traits.block_elements * to_traits.block_bytes;
     ConvertToFloat(from_type, from + begin * from_bytes, size, floats.data());
     ConvertFromFloat(to_type, floats.data(), size, out);
-    if (const auto bad = FindNonFinite(to_type, {out, size * to_bytes})) return begin + *bad;
+    if (const auto bad = FindNonFinite(to_type, {out, *RowBytes(to_type, size)})) return begin + *bad;
+    if (largest_difference == nullptr) continue;
+    ConvertToFloat(to_type, out, size, converted.data());
+    for (uint64_t i = 0; i < size; ++i) {
+      *largest_difference = std::max(*largest_difference, std::fabs(converted[i] - floats[i]));
+    }
   }
   return std::nullopt;
 }

@@ -75,14 +75,12 @@ Result<InspectedKey> InspectKey(const GgufReader& gguf, const GgufKeyValue& entr
   return key;
 }
 
-bool IsWeight(DType dtype) { return IsFloat(dtype) || dtype == DType::kQ8_0; }
-
 Result<PackedSummary> Summarise(const GgufReader& gguf, ByteSource& source) {
   PackedSummary summary;
   FRUGAL_ASSIGN(summary.architecture, gguf.GetString("general.architecture"));
   FRUGAL_ASSIGN(summary.config, ReadGgufConfig(gguf));
   FRUGAL_ASSIGN(summary.stride_bytes, gguf.GetUint(kBundleStrideKey));
-  FRUGAL_ASSIGN(const BundleTypes types, ReadBundleTypes(gguf, 0));
+  FRUGAL_ASSIGN(const BundleTypes types, ReadBundleTypes(gguf, 0, summary.config.hidden_size));
   summary.up_type = types.up;
   summary.down_type = types.down;
   summary.bundle_bytes =
@@ -91,7 +89,7 @@ Result<PackedSummary> Summarise(const GgufReader& gguf, ByteSource& source) {
   for (const TensorInfo& tensor : gguf.tensors()) {
     if (tensor.name.ends_with(".ffn_bundle.weight")) {
       summary.ffn_bytes += tensor.extent.size_bytes;
-    } else if (IsWeight(tensor.dtype)) {
+    } else if (IsWeightType(tensor.dtype)) {
       weight_bytes += tensor.extent.size_bytes;
     }
   }
@@ -160,7 +158,7 @@ Result<Inspection> Inspect(const std::string& path) {
   }
   inspection.tensors = gguf.tensors();
   for (const TensorInfo& tensor : inspection.tensors) {
-    if (IsWeight(tensor.dtype)) inspection.num_parameters += tensor.rows() * tensor.columns();
+    if (IsWeightType(tensor.dtype)) inspection.num_parameters += tensor.rows() * tensor.columns();
   }
   if (gguf.Find(kPackedVersionKey) != nullptr) {
     FRUGAL_ASSIGN(inspection.packed, Summarise(gguf, *data));

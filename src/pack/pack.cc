@@ -35,8 +35,8 @@ Status CheckOptions(const PackOptions& options) {
     return MakeError(ErrorCode::kUsage, "alignment of bundles: {}, expected {} or {}", options.align_bytes,
                      kSectorBytes, kPackedAlignmentBytes);
   }
-  if (options.type && !IsFloat(*options.type)) {
-    return MakeError(ErrorCode::kUsage, "type of the weights: {}, expected F32, F16 or BF16",
+  if (options.type && !IsWeightType(*options.type)) {
+    return MakeError(ErrorCode::kUsage, "type of the weights: {}, expected F32, F16, BF16, Q8_0 or Q4_0",
                      DTypeName(*options.type));
   }
   return {};
@@ -89,8 +89,18 @@ uint64_t TokenizerBytes(const std::string& directory) {
 
 // GGUF's general.file_type.
 uint32_t FileType(DType dtype) {
-  if (dtype == DType::kF32) return 0;
-  return dtype == DType::kF16 ? 1 : 32;
+  switch (dtype) {
+    case DType::kF32:
+      return 0;
+    case DType::kF16:
+      return 1;
+    case DType::kQ4_0:
+      return 2;
+    case DType::kQ8_0:
+      return 7;
+    default:
+      return 32;  // BF16
+  }
 }
 
 class Packer {
@@ -215,6 +225,7 @@ class Packer {
           break;
       }
     }
+    report_.largest_difference = std::max(reader.largest_difference(), panel.largest_difference());
     return {};
   }
 

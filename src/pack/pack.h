@@ -22,8 +22,8 @@ namespace frugal {
 struct PackOptions {
   std::string source_dir;
   std::string output_path;
-  // F32, F16 or BF16 for all matrices and bundles; nothing: each tensor its own. Vectors (norms, biases) keep
-  // theirs always.
+  // F32, F16, BF16, Q8_0 or Q4_0 for all matrices and bundles; nothing: each tensor its own. Vectors (norms,
+  // biases) keep theirs always, position embeddings are not quantised.
   std::optional<DType> type;
   Overwrite overwrite = Overwrite::kNo;
   uint32_t align_bytes = 512;  // of a bundle: 512 or 4096 (BundleStrideBytes)
@@ -41,6 +41,7 @@ struct PackReport {
   uint64_t num_tensors = 0;  // of the source, that were used
   uint64_t stride_bytes = 0;
   DType up_type = DType::kF32, down_type = DType::kF32;
+  float largest_difference = 0;  // |written - source| of the weights that were converted
   uint64_t content_hash = 0;
   bool has_tokenizer = false;
   uint64_t elapsed_ns = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "src/base/bytes.h"
 #include "src/format/hashed_gguf_writer.h"
@@ -43,11 +44,11 @@ class Planner {
   // Vectors come first: an engine reads all of them when it opens. Then what a token needs, in the order in
   // which it needs it, so that a pass over the file is sequential.
   Result<PackPlan> Run(uint32_t align_bytes) {
+    FRUGAL_TRY(CheckBlocks());
     FRUGAL_TRY(AddVectors());
     FRUGAL_TRY(
         AddMatrix("embed_tokens.weight", "token_embd.weight", config_.vocab_size, config_.embedding_size));
-    FRUGAL_TRY(AddMatrix("embed_positions.weight", "position_embd.weight",
-                         uint64_t{config_.max_context} + config_.position_offset, config_.hidden_size));
+    FRUGAL_TRY(AddPositions());
     if (config_.has_output_matrix) {
       const std::array shape = {uint64_t{config_.vocab_size}, uint64_t{config_.embedding_size}};
       FRUGAL_ASSIGN(const TensorInfo* source, checkpoint_.RequireTop("lm_head.weight", shape));
@@ -113,6 +114,26 @@ class Planner {
     return {};
   }
 
+  Status CheckBlocks() const {
+    if (!type_ || !IsQuantised(*type_)) return {};
+    for (const auto& [name, size] : {std::pair{"hidden_size", config_.hidden_size},
+                                     std::pair{"word_embed_proj_dim", config_.embedding_size}}) {
+      if (size % kQuantisedBlock == 0) continue;
+      return MakeError(ErrorCode::kUsage,
+                       "type of the weights: {} has quantised blocks of {}, but the model's {} is {}, no multiple of it",
+                       DTypeName(*type_), kQuantisedBlock, name, size);
+    }
+    return {};
+  }
+
+  Status AddPositions() {
+    const std::array shape = {uint64_t{config_.max_context} + config_.position_offset, uint64_t{config_.hidden_size}};
+    FRUGAL_ASSIGN(const TensorInfo* source, checkpoint_.Require("embed_positions.weight", shape));
+    const DType dtype = MatrixType(*source);
+    Add(Kind::kPlain, "position_embd.weight", *source, IsQuantised(dtype) ? source->dtype : dtype);
+    return {};
+  }
+
   Status AddLayer(uint32_t layer, uint32_t align_bytes) {
     for (const Name& name : kAttentionMatrices) {
       FRUGAL_TRY(AddMatrix(LayerSource(layer, name.source), LayerTensorName(layer, name.packed),
@@ -128,6 +149,7 @@ class Planner {
       plan_.up_type = MatrixType(*up);
       plan_.down_type = MatrixType(*down);
       plan_.down_offset_bytes = *RowBytes(plan_.up_type, hidden_size);
+      if (IsQuantised(plan_.down_type)) plan_.wide_down_bytes = hidden_size * sizeof(float);
       plan_.stride_bytes =
           BundleStrideBytes(plan_.down_offset_bytes + *RowBytes(plan_.down_type, hidden_size), align_bytes);
     } else if (MatrixType(*up) != plan_.up_type || MatrixType(*down) != plan_.down_type) {
@@ -196,7 +218,8 @@ Result<PackMemory> PlanPackMemory(const PackPlan& plan, const ModelConfig& confi
   // A staging buffer holds a row of fc2, and a layer's biases.
   const uint64_t min_staging_bytes = std::max(kMinStagingBytes, RoundUp(ffn_size * sizeof(float), 4096));
   const uint64_t min_positions = (ffn_size + kMaxPanels - 1) / kMaxPanels;
-  const uint64_t smallest_bytes = fixed_bytes + 2 * min_staging_bytes + min_positions * plan.stride_bytes;
+  const uint64_t position_bytes = plan.stride_bytes + plan.wide_down_bytes;
+  const uint64_t smallest_bytes = fixed_bytes + 2 * min_staging_bytes + min_positions * position_bytes;
   if (smallest_bytes > ram_bytes) {
     const uint64_t in_mib = (smallest_bytes + kMiB - 1) / kMiB;
     return MakeError(ErrorCode::kDoesNotFit,
@@ -208,15 +231,15 @@ Result<PackMemory> PlanPackMemory(const PackPlan& plan, const ModelConfig& confi
   memory.staging_bytes = std::clamp(RoundDown(left_bytes / 8, 4096), min_staging_bytes,
                                     std::max(kMaxStagingBytes, min_staging_bytes));
   // Where an eighth is too much for the smallest panel, the panel goes first.
-  const uint64_t for_staging = (left_bytes - min_positions * plan.stride_bytes) / 2;
+  const uint64_t for_staging = (left_bytes - min_positions * position_bytes) / 2;
   memory.staging_bytes =
       std::min(memory.staging_bytes, std::max(RoundDown(for_staging, 4096), min_staging_bytes));
   const uint64_t most_positions =
-      std::min((left_bytes - 2 * memory.staging_bytes) / plan.stride_bytes, ffn_size);
+      std::min((left_bytes - 2 * memory.staging_bytes) / position_bytes, ffn_size);
   const uint64_t num_panels = (ffn_size + most_positions - 1) / most_positions;
   memory.panel_positions = (ffn_size + num_panels - 1) / num_panels;
   memory.ledger.Add("staging", 2 * memory.staging_bytes, "what is read, and what is converted");
-  memory.ledger.Add("panel", memory.panel_positions * plan.stride_bytes,
+  memory.ledger.Add("panel", memory.panel_positions * position_bytes,
                     fmt::format("{} of {} bundles of a layer", memory.panel_positions, ffn_size));
   return memory;
 }

@@ -35,6 +35,7 @@ struct PackPlan {
   DType up_type = DType::kF32, down_type = DType::kF32;
   uint64_t down_offset_bytes = 0;  // in a bundle
   uint64_t stride_bytes = 0;
+  uint64_t wide_down_bytes = 0;  // of a down row before it is quantised, at most; 0 when it is not
   uint64_t num_parameters = 0;
   uint64_t source_bytes = 0;  // to be read at least
   uint64_t num_hashes = 0;
@@ -42,7 +43,8 @@ struct PackPlan {
 
 // `type`: of all matrices and bundles, each its own when absent; vectors always keep theirs, as is usual in
 // GGUF: they take next to nothing, and every engine computes with them in float. kBadModel when a tensor is
-// missing or of a wrong shape or type, or when the layers' bundles would differ in their types.
+// missing or of a wrong shape or type, or when the layers' bundles would differ in their types. Position
+// embeddings are never quantised: only a row of them is used. kUsage when rows are no whole quantised blocks.
 Result<PackPlan> PlanPack(Checkpoint& checkpoint, std::optional<DType> type, uint32_t align_bytes);
 
 struct PackMemory {

@@ -10,7 +10,9 @@
 #include "src/base/random.h"
 #include "src/format/gguf_reader.h"
 #include "src/format/packed_format.h"
+#include "src/kernels/kernels.h"
 #include "src/model/model_file.h"
+#include "src/pack/check.h"
 #include "src/pack/pack_for_test.h"
 #include "src/tensor/half.h"
 
@@ -144,6 +146,90 @@ TEST_P(PackTest, KeepsEveryByteOfTheWeights) {
     if (in_source) {
       EXPECT_EQ(BytesOf(packed, tensor->extent), source.Bytes(source_name)) << packed_name;
     }
+  }
+}
+
+std::vector<float> FloatsOf(const TensorInfo& info, const std::string& bytes) {
+  std::vector<float> values(info.rows() * info.columns());
+  ConvertToFloat(info.dtype, reinterpret_cast<const std::byte*>(bytes.data()), values.size(), values.data());
+  return values;
+}
+
+std::string Quantised(DType dtype, const std::vector<float>& values) {
+  std::string bytes(*RowBytes(dtype, values.size()), '\0');
+  ConvertFromFloat(dtype, values.data(), values.size(), reinterpret_cast<std::byte*>(bytes.data()));
+  return bytes;
+}
+
+// Matrices row by row, up rows and down columns each on its own, along hidden_size; in any budget, whose panels cut
+// a layer's bundles. Norms, biases and position embeddings stay as they were.
+TEST_P(PackTest, QuantisesMatricesAndBundles) {
+  const SourceForTest source(source_dir());
+  for (const DType dtype : {DType::kQ8_0, DType::kQ4_0}) {
+    PackOptions options = MakePackOptions(source_dir(), output_);
+    options.type = dtype;
+    options.overwrite = Overwrite::kYes;
+    options.ram_bytes = (std::string(GetParam().name) == "tale" ? 18 : 13) * kMiB;
+    const auto report = PackQuietly(options);
+    ASSERT_TRUE(report.has_value()) << report.error().message;
+    const auto model = ModelFile::Open(output_);
+    ASSERT_TRUE(model.has_value()) << model.error().message;
+    const std::string packed = ReadAllForTest(output_);
+    ExpectHashes(*model, packed, report->content_hash);
+    float largest_difference = 0;
+    const auto note = [&](const std::string& bytes, const std::vector<float>& exact) {
+      std::vector<float> values(exact.size());
+      ConvertToFloat(dtype, reinterpret_cast<const std::byte*>(bytes.data()), values.size(), values.data());
+      for (size_t i = 0; i < exact.size(); ++i) {
+        largest_difference = std::max(largest_difference, std::fabs(values[i] - exact[i]));
+      }
+    };
+    const uint64_t hidden_size = model->config().hidden_size;
+    const uint64_t ffn_size = model->config().ffn_size;
+    for (uint32_t layer = 0; layer < model->config().num_layers; ++layer) {
+      for (const auto& [id, part] : {std::pair{ModelFile::QId(layer), "self_attn.q_proj.weight"},
+                                     std::pair{ModelFile::KId(layer), "self_attn.k_proj.weight"},
+                                     std::pair{ModelFile::VId(layer), "self_attn.v_proj.weight"},
+                                     std::pair{ModelFile::OId(layer), "self_attn.out_proj.weight"}}) {
+        const TensorInfo& info = source.Find(DecoderName(layer, part));
+        const std::string expected = Quantised(dtype, FloatsOf(info, source.Bytes(info)));
+        EXPECT_EQ(BytesOf(packed, model->matrices()[id].extent), expected) << layer << " " << part;
+        note(expected, FloatsOf(info, source.Bytes(info)));
+      }
+      const TensorInfo& up_info = source.Find(DecoderName(layer, "fc1.weight"));
+      const TensorInfo& down_info = source.Find(DecoderName(layer, "fc2.weight"));
+      const std::vector<float> up = FloatsOf(up_info, source.Bytes(up_info));
+      const std::vector<float> down = FloatsOf(down_info, source.Bytes(down_info));
+      const BundleInfo& bundle = model->bundles()[layer];
+      EXPECT_EQ(bundle.up_type, dtype);
+      EXPECT_EQ(bundle.down_type, dtype);
+      for (uint64_t i = 0; i < ffn_size; ++i) {
+        const std::vector<float> row(up.begin() + static_cast<std::ptrdiff_t>(i * hidden_size),
+                                     up.begin() + static_cast<std::ptrdiff_t>((i + 1) * hidden_size));
+        std::vector<float> column(hidden_size);
+        for (uint64_t r = 0; r < hidden_size; ++r) column[r] = down[r * ffn_size + i];
+        std::string expected = Quantised(dtype, row) + Quantised(dtype, column);
+        note(expected.substr(0, expected.size() / 2), row);
+        note(expected.substr(expected.size() / 2), column);
+        expected.resize(bundle.stride_bytes, '\0');
+        ASSERT_EQ(packed.substr(bundle.extent.offset_bytes + i * bundle.stride_bytes, bundle.stride_bytes), expected)
+            << "layer " << layer << ", neuron " << i;
+      }
+    }
+    const TensorInfo& tokens = source.Find("model.decoder.embed_tokens.weight");
+    const TensorInfo* packed_tokens = model->gguf().FindTensor("token_embd.weight");
+    EXPECT_EQ(packed_tokens->dtype, dtype);
+    EXPECT_EQ(BytesOf(packed, packed_tokens->extent), Quantised(dtype, FloatsOf(tokens, source.Bytes(tokens))));
+    note(BytesOf(packed, packed_tokens->extent), FloatsOf(tokens, source.Bytes(tokens)));
+    EXPECT_EQ(model->gguf().FindTensor("position_embd.weight")->dtype, GetParam().dtype);
+    EXPECT_EQ(model->gguf().FindTensor("blk.1.attn_norm.weight")->dtype, GetParam().dtype);
+    EXPECT_EQ(report->largest_difference > 0, true);
+    if (!model->config().has_projections() && !model->config().has_output_matrix) {
+      EXPECT_EQ(report->largest_difference, largest_difference);
+    }
+    const auto checked = CheckModel(output_, [](double, std::string_view) {});
+    ASSERT_TRUE(checked.has_value()) << checked.error().message;
+    EXPECT_EQ(checked->num_problems, 0u);
   }
 }
 
@@ -422,8 +508,8 @@ TEST(PackOptionsTest, RefusesWhatCannotBeMeant) {
   options.align_bytes = 1024;
   ExpectError(PackQuietly(options), ErrorCode::kUsage, "1024");
   options.align_bytes = 512;
-  options.type = DType::kQ8_0;
-  ExpectError(PackQuietly(options), ErrorCode::kUsage, "Q8_0");
+  options.type = DType::kI8;
+  ExpectError(PackQuietly(options), ErrorCode::kUsage, "I8, expected F32");
   options.type.reset();
   options.neuron_orders.assign(3, std::vector<uint32_t>(256));
   ExpectError(PackQuietly(options), ErrorCode::kUsage, "no permutation");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "src/base/bytes.h"
 #include "src/base/check.h"
 #include "src/pack/elements.h"
 
@@ -16,7 +17,10 @@ Result<StagedReader> StagedReader::Create(Checkpoint& checkpoint, uint64_t stagi
 }
 
 uint64_t StagedReader::CapacityElements(const TensorInfo& tensor, DType dtype) const {
-  return raw_.size_bytes() / std::max(TraitsOf(tensor.dtype).block_bytes, TraitsOf(dtype).block_bytes);
+  const DTypeTraits to = TraitsOf(dtype);
+  const uint64_t read_elements = raw_.size_bytes() / TraitsOf(tensor.dtype).block_bytes;
+  const uint64_t converted_elements = converted_.size_bytes() / to.block_bytes * to.block_elements;
+  return std::min(RoundDown(read_elements, to.block_elements), converted_elements);
 }
 
 Result<std::span<const std::byte>> StagedReader::Read(const TensorInfo& tensor, uint64_t first_element,
@@ -46,9 +50,10 @@ Result<std::span<const std::byte>> StagedReader::ReadColumns(const TensorInfo& t
 Result<std::span<const std::byte>> StagedReader::Convert(const TensorInfo& tensor, uint64_t num_elements,
                                                          DType dtype,
                                                          FunctionRef<uint64_t(uint64_t)> element_of) {
-  const uint64_t size_bytes = num_elements * TraitsOf(dtype).block_bytes;
+  const uint64_t size_bytes = *RowBytes(dtype, num_elements);
   if (tensor.dtype == dtype) return std::span<const std::byte>(raw_.data(), size_bytes);
-  const auto bad = ConvertElements(tensor.dtype, raw_.data(), dtype, converted_.data(), num_elements);
+  const auto bad = ConvertElements(tensor.dtype, raw_.data(), dtype, converted_.data(), num_elements,
+                                   &largest_difference_);
   if (bad) {
     return BadModel("{}: the value is too large for {}", checkpoint_->Place(tensor, element_of(*bad)),
                     DTypeName(dtype));

@@ -18,7 +18,8 @@ class StagedReader {
   // The checkpoint outlives this.
   static Result<StagedReader> Create(Checkpoint& checkpoint, uint64_t staging_bytes);
 
-  // How many elements of the tensor, read and as `dtype`, fit: the most that one call may ask for.
+  // How many elements of the tensor, read and as `dtype`, fit: the most that one call may ask for. Whole quantised
+  // blocks, of which every call has to ask for some.
   uint64_t CapacityElements(const TensorInfo& tensor, DType dtype) const;
 
   // Elements in row-major order, as `dtype`; valid until the next call. kBadModel names file, tensor, row and
@@ -31,6 +32,8 @@ class StagedReader {
                                                  DType dtype);
 
   Checkpoint& checkpoint() { return *checkpoint_; }
+  // The largest |new - old| of all elements that were converted.
+  float largest_difference() const { return largest_difference_; }
 
  private:
   // The first `num_elements` of raw_; `element_of` gives their numbers in the tensor.
@@ -40,6 +43,7 @@ class StagedReader {
   Checkpoint* checkpoint_ = nullptr;
   AlignedBuffer raw_;
   AlignedBuffer converted_;
+  float largest_difference_ = 0;
 };
 
 }  // namespace frugal
