@@ -4,6 +4,7 @@
 // clang-format off
 #include "src/kernels/highway_targets.h"
 #include <hwy/foreach_target.h>
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 // clang-format on
 
@@ -11,6 +12,7 @@
 
 #include "src/base/check.h"
 #include "src/kernels/kernels.h"
+#include "src/kernels/quantised_tiles.h"
 #include "src/kernels/scalar.h"
 #include "src/kernels/simd-inl.h"
 
@@ -75,9 +77,11 @@ HWY_INLINE void Step(FloatVector (&acc)[kRows][kTokens][kParts], const std::byte
   }
 }
 
+// With one token, memory is asked for kPrefetchBytes before its use, behind the end of a row in row `next_row`
+// of the next tile.
 template <class Row, size_t kRows, size_t kTokens>
-HWY_INLINE void Tile(const RowSet& set, size_t row, size_t columns, const float* x, size_t x_stride,
-                     float* out, size_t out_stride) {
+HWY_INLINE void Tile(const RowSet& set, size_t row, size_t next_row, size_t columns, const float* x,
+                     size_t x_stride, float* out, size_t out_stride) {
   const std::byte* rows[kRows];
   const float* tokens[kTokens];
   for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(row + i);
@@ -88,7 +92,21 @@ HWY_INLINE void Tile(const RowSet& set, size_t row, size_t columns, const float*
     acc[i / (kTokens * kParts)][i / kParts % kTokens][i % kParts] = hn::Zero(FloatTag());
   }
   const size_t full = columns - columns % kLanes;
-  for (size_t k = 0; k < full; k += kLanes) Step<Row, kRows, kTokens>(acc, rows, tokens, k);
+  if constexpr (kTokens == 1) {
+    constexpr size_t kAhead = kPrefetchBytes / Row::kGroupBytes * kLanes;
+    const size_t turn = full > kAhead ? full - kAhead : 0;
+    size_t k = 0;
+    for (; k < turn; k += kLanes) {
+      for (size_t i = 0; i < kRows; ++i) hwy::Prefetch(rows[i] + Row::Offset(k + kAhead));
+      Step<Row, kRows, kTokens>(acc, rows, tokens, k);
+    }
+    for (; k < full; k += kLanes) {
+      for (size_t i = 0; i < kRows; ++i) hwy::Prefetch(set.row(next_row + i) + Row::Offset(k - turn));
+      Step<Row, kRows, kTokens>(acc, rows, tokens, k);
+    }
+  } else {
+    for (size_t k = 0; k < full; k += kLanes) Step<Row, kRows, kTokens>(acc, rows, tokens, k);
+  }
   if (full < columns) {
     RowTail<Row> row_tails[kRows];
     TokenTail token_tails[kTokens];
@@ -213,10 +231,12 @@ void DotRowsOfOneToken(const RowSet& rows, size_t begin, size_t end, size_t colu
   size_t i = begin;
   if (rows.index != nullptr || rows.stride_bytes >= kShortRowBytes) {
     for (; i + kRowsOfOneToken <= end; i += kRowsOfOneToken) {
-      Tile<Row, kRowsOfOneToken, 1>(rows, i, columns, x, 0, out, 0);
+      // Of contiguous rows also behind `end`, which the caller's next tile is likely to have.
+      const size_t next = rows.index == nullptr || i + 2 * kRowsOfOneToken <= end ? i + kRowsOfOneToken : i;
+      Tile<Row, kRowsOfOneToken, 1>(rows, i, next, columns, x, 0, out, 0);
     }
   }
-  for (; i < end; ++i) Tile<Row, 1, 1>(rows, i, columns, x, 0, out, 0);
+  for (; i < end; ++i) Tile<Row, 1, 1>(rows, i, i, columns, x, 0, out, 0);
 }
 
 template <class Row>
@@ -228,10 +248,10 @@ void DotRowsOfFewTokens(const RowSet& rows, size_t begin, size_t end, size_t col
       const float* xt = x + t * x_stride;
       float* to = out + t * out_stride;
       if (rest == 2 || rest == 4) {
-        Tile<Row, 1, 2>(rows, i, columns, xt, x_stride, to, out_stride);
+        Tile<Row, 1, 2>(rows, i, i, columns, xt, x_stride, to, out_stride);
         t += 2;
       } else {
-        Tile<Row, 1, kFewTokens>(rows, i, columns, xt, x_stride, to, out_stride);
+        Tile<Row, 1, kFewTokens>(rows, i, i, columns, xt, x_stride, to, out_stride);
         t += kFewTokens;
       }
     }

@@ -45,8 +45,8 @@ HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> SumsOfFour(V8 w, V8 x) {
 }
 
 template <class Block, size_t kRows, size_t kTokens>
-HWY_INLINE void QuantisedTile(const RowSet& set, size_t row, size_t columns, const int8_t* q, const float* scales,
-                              float* out, size_t out_stride) {
+HWY_INLINE void QuantisedTile(const RowSet& set, size_t row, size_t, size_t columns, const int8_t* q,
+                              const float* scales, float* out, size_t out_stride) {
   const hn::FixedTag<float, 4> d;
   const size_t num_blocks = columns / kQuantisedBlock;
   const std::byte* rows[kRows];

@@ -17,7 +17,7 @@ constexpr size_t kQuantisedRowsOfOneToken = 4;
 // Many tokens: a row's blocks are unpacked once for several tokens.
 constexpr size_t kQuantisedTileRows = 2;
 constexpr size_t kQuantisedTileTokens = 4;
-// How far ahead of a row's block memory is asked for.
+// How far ahead of its use memory is asked for, where one token's rows are multiplied.
 constexpr size_t kPrefetchBytes = 1024;
 
 }  // namespace frugal

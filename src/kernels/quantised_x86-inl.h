@@ -2,13 +2,13 @@
 // each inside a namespace whose functions may use these instructions. FRUGAL_QUANTISED_VNNI: 0 or 1. No include
 // guard, therefore; dot_rows_quantised.cc includes what is used here.
 
-// Eight int32: the sums of four neighbouring products of |w| (0 .. 128) and x with w's sign (-127 .. 127). Two
-// products are at most 32512, so that the saturating 16-bit sums of AVX2 are exact.
-HWY_INLINE __m256i SumsOfFour(__m256i magnitudes, __m256i signed_x) {
+// Eight int32: the sums of four neighbouring products of bytes, unsigned times signed. Two products are at most
+// 128 * 127 * 2 = 32512, so that the saturating 16-bit sums of AVX2 are exact.
+HWY_INLINE __m256i SumsOfFour(__m256i from_0_to_128, __m256i x) {
 #if FRUGAL_QUANTISED_VNNI
-  return _mm256_dpbusd_epi32(_mm256_setzero_si256(), magnitudes, signed_x);
+  return _mm256_dpbusd_epi32(_mm256_setzero_si256(), from_0_to_128, x);
 #else
-  return _mm256_madd_epi16(_mm256_maddubs_epi16(magnitudes, signed_x), _mm256_set1_epi16(1));
+  return _mm256_madd_epi16(_mm256_maddubs_epi16(from_0_to_128, x), _mm256_set1_epi16(1));
 #endif
 }
 
@@ -16,16 +16,39 @@ HWY_INLINE __m256i LoadQuants(Q8Block, const std::byte* block) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + 2));
 }
 
+// 0 .. 15: eight more than the elements.
 HWY_INLINE __m256i LoadQuants(Q4Block, const std::byte* block) {
-  const __m128i pairs = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2));
-  const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(pairs), _mm_srli_epi16(pairs, 4), 1);
-  return _mm256_sub_epi8(_mm256_and_si256(both, _mm256_set1_epi8(15)), _mm256_set1_epi8(8));
+  const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2)));
+  const __m256i shifted = _mm256_srlv_epi32(twice, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
+  return _mm256_and_si256(shifted, _mm256_set1_epi8(15));
 }
 
+// |w| and x with w's sign.
+HWY_INLINE __m256i BlockSums(Q8Block, __m256i w, __m256i x, __m256i) {
+  return SumsOfFour(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+}
+
+// `eights` is EightTimes(x).
+HWY_INLINE __m256i BlockSums(Q4Block, __m256i w, __m256i x, __m256i eights) {
+#if FRUGAL_QUANTISED_VNNI
+  return _mm256_sub_epi32(_mm256_dpbusd_epi32(_mm256_setzero_si256(), w, x), eights);
+#else
+  return _mm256_madd_epi16(_mm256_sub_epi16(_mm256_maddubs_epi16(w, x), eights), _mm256_set1_epi16(1));
+#endif
+}
+
+// What Q4_0's elements being eight too large adds to the sums, the same for all rows.
+HWY_INLINE __m256i EightTimes(__m256i x) {
+#if FRUGAL_QUANTISED_VNNI
+  return _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(8), x);
+#else
+  return _mm256_maddubs_epi16(_mm256_set1_epi8(8), x);
+#endif
+}
+
+// In the lowest element; what follows the scale in memory is converted too and not used.
 HWY_INLINE __m128 LoadScale(const std::byte* block) {
-  uint16_t bits;
-  std::memcpy(&bits, block, sizeof(bits));
-  return _mm_cvtph_ps(_mm_cvtsi32_si128(bits));
+  return _mm_cvtph_ps(_mm_loadu_si32(block));
 }
 
 // acc[i] += acc[i + s] for s = 4, 2, 1.
@@ -36,32 +59,61 @@ HWY_INLINE float SumEightLanes(__m256 acc) {
 }
 
 template <class Block, size_t kRows, size_t kTokens>
-HWY_INLINE void QuantisedTile(const RowSet& set, size_t row, size_t columns, const int8_t* q, const float* scales,
-                              float* out, size_t out_stride) {
+HWY_INLINE void QuantisedStep(__m256 (&acc)[kRows][kTokens], const std::byte* const (&rows)[kRows], size_t b,
+                              size_t columns, const int8_t* q, const float* scales) {
+  __m256i w[kRows];
+  __m128 row_scales[kRows];
+  FRUGAL_UNROLL
+  for (size_t i = 0; i < kRows; ++i) {
+    w[i] = LoadQuants(Block(), rows[i] + b * Block::kBytes);
+    row_scales[i] = LoadScale(rows[i] + b * Block::kBytes);
+  }
+  FRUGAL_UNROLL
+  for (size_t t = 0; t < kTokens; ++t) {
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + t * columns + b * kQuantisedBlock));
+    const __m256i eights = EightTimes(x);
+    const __m128 x_scale = _mm_load_ss(scales + t * (columns / kQuantisedBlock) + b);
+    FRUGAL_UNROLL
+    for (size_t i = 0; i < kRows; ++i) {
+      const __m256 sums = _mm256_cvtepi32_ps(BlockSums(Block(), w[i], x, eights));
+      acc[i][t] = _mm256_fmadd_ps(sums, _mm256_broadcastss_ps(_mm_mul_ss(row_scales[i], x_scale)), acc[i][t]);
+    }
+  }
+}
+
+// With one token, memory is asked for kAhead blocks before its use, behind the end of a row in the next tile's
+// rows: the prefetchers stop at a page's end and know nothing of gathered rows.
+template <class Block, size_t kRows, size_t kTokens>
+HWY_INLINE void QuantisedTile(const RowSet& set, size_t row, size_t next_row, size_t columns, const int8_t* q,
+                              const float* scales, float* out, size_t out_stride) {
   const size_t num_blocks = columns / kQuantisedBlock;
   const std::byte* rows[kRows];
   for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(row + i);
   __m256 acc[kRows][kTokens];
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows * kTokens; ++i) acc[i / kTokens][i % kTokens] = _mm256_setzero_ps();
-  for (size_t b = 0; b < num_blocks; ++b) {
-    FRUGAL_UNROLL
-    for (size_t i = 0; i < kRows; ++i) {
-      const std::byte* const block = rows[i] + b * Block::kBytes;
-      if constexpr (kTokens == 1) _mm_prefetch(reinterpret_cast<const char*>(block) + kPrefetchBytes, _MM_HINT_T0);
-      const __m256i w = LoadQuants(Block(), block);
-      const __m256i magnitudes = _mm256_abs_epi8(w);
-      const __m128 scale = LoadScale(block);
+  size_t b = 0;
+  if constexpr (kTokens == 1) {
+    constexpr size_t kAhead = kPrefetchBytes / Block::kBytes;
+    const size_t turn = num_blocks > kAhead ? num_blocks - kAhead : 0;
+    for (; b < turn; ++b) {
       FRUGAL_UNROLL
-      for (size_t t = 0; t < kTokens; ++t) {
-        const __m256i x =
-            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + t * columns + b * kQuantisedBlock));
-        const __m256i sums = SumsOfFour(magnitudes, _mm256_sign_epi8(x, w));
-        const __m128 both = _mm_mul_ss(scale, _mm_load_ss(scales + t * num_blocks + b));
-        acc[i][t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), _mm256_broadcastss_ps(both), acc[i][t]);
+      for (size_t i = 0; i < kRows; ++i) {
+        _mm_prefetch(reinterpret_cast<const char*>(rows[i] + (b + kAhead) * Block::kBytes), _MM_HINT_T0);
       }
+      QuantisedStep<Block, kRows, kTokens>(acc, rows, b, columns, q, scales);
+    }
+    const std::byte* next[kRows];
+    for (size_t i = 0; i < kRows; ++i) next[i] = set.row(next_row + i);
+    for (; b < num_blocks; ++b) {
+      FRUGAL_UNROLL
+      for (size_t i = 0; i < kRows; ++i) {
+        _mm_prefetch(reinterpret_cast<const char*>(next[i] + (b - turn) * Block::kBytes), _MM_HINT_T0);
+      }
+      QuantisedStep<Block, kRows, kTokens>(acc, rows, b, columns, q, scales);
     }
   }
+  for (; b < num_blocks; ++b) QuantisedStep<Block, kRows, kTokens>(acc, rows, b, columns, q, scales);
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows; ++i) {
     FRUGAL_UNROLL
