@@ -94,8 +94,10 @@ GoldenModel ReadGolden(const std::string& directory) {
   return golden;
 }
 
-std::string PackModel(const std::string& source, const TemporaryDirectory& directory, const std::string& name) {
+std::string PackModel(const std::string& source, const TemporaryDirectory& directory, const std::string& name,
+                      std::optional<DType> type) {
   PackOptions options;
+  options.type = type;
   options.source_dir = source;
   options.output_path = directory.file(name);
   const auto report = Pack(options, [](double, std::string_view) {});

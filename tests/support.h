@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -46,7 +47,8 @@ std::vector<std::string> FindGoldenDirectories();
 GoldenModel ReadGolden(const std::string& directory);
 
 // Packs into `directory`; the test fails when it cannot. Returns the packed file.
-std::string PackModel(const std::string& source, const TemporaryDirectory& directory, const std::string& name = "model.gguf");
+std::string PackModel(const std::string& source, const TemporaryDirectory& directory, const std::string& name = "model.gguf",
+                      std::optional<DType> type = std::nullopt);
 // Trains small predictors beside the packed model, quickly.
 void TrainPredictors(const std::string& packed);
 
