@@ -2,6 +2,7 @@
 // prediction and the cut of the prompt; with all neurons and with a predictor.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -153,6 +154,91 @@ TEST_P(HostileTest, ModesThatComputeExactlyAgree) {
                   {"hybrid", [](EngineOptions& options) { options.mode = RunMode::kHybrid; }},
                   {"hybrid, no overlap", [](EngineOptions& options) { options.mode = RunMode::kHybrid; options.overlap = false; }, 7}});
 }
+
+// Quantised weights: every exact mode, cache size, batch and number of threads gives one result.
+class QuantisedHostileTest : public ::testing::TestWithParam<DType> {};
+
+TEST_P(QuantisedHostileTest, ModesThatComputeExactlyAgree) {
+  TemporaryDirectory directory;
+  const std::string packed = PackModel(TaleDirectory(), directory, "model.gguf", GetParam());
+  std::vector<int32_t> ids = {2};
+  Random random(11);
+  while (ids.size() < 12) ids.push_back(static_cast<int32_t>(4 + random.Below(4000)));
+  const auto run = [&](const Case& test_case) {
+    EngineOptions options = TestOptions(packed);
+    options.context = 64;
+    test_case.change(options);
+    options.max_batch = options.logit_rows = test_case.batch;
+    options.exact_batch = true;
+    const std::unique_ptr<Engine> engine = OpenOrFail(options);
+    return engine == nullptr ? std::vector<float>() : AllLogits(*engine, ids, test_case.batch);
+  };
+  const std::vector<float> reference = run({"resident", [](EngineOptions& options) { options.mode = RunMode::kResident; }});
+  ASSERT_EQ(reference.size(), ids.size() * 4096);
+  const std::vector<Case> cases = {
+      {"resident, token by token", [](EngineOptions& options) { options.mode = RunMode::kResident; }, 1},
+      {"naive", [](EngineOptions& options) { options.mode = RunMode::kNaive; }, 5},
+      {"hybrid", [](EngineOptions& options) { options.mode = RunMode::kHybrid; }, 7},
+      {"flash", [](EngineOptions&) {}, 32},
+      {"flash, few slots", [](EngineOptions& options) { options.num_slots = BundleCache::kMinSlots; }, 1},
+      {"flash, small budget", [](EngineOptions& options) { options.ram_bytes = 20 << 20; }, 3},
+      {"flash in halves, 3 threads", [](EngineOptions& options) {
+         options.bundling = false;
+         options.num_slots = 900;
+         options.num_threads = 3;
+       }, 2}};
+  for (const Case& test_case : cases) {
+    const std::vector<float> logits = run(test_case);
+    ASSERT_EQ(logits.size(), reference.size()) << test_case.name;
+    EXPECT_EQ(std::memcmp(logits.data(), reference.data(), logits.size() * sizeof(float)), 0) << test_case.name;
+  }
+}
+
+// Attention and output in Q8_0 in memory: the resident mode's bits in flash mode too, and not those of the file's type.
+TEST(ResidentTypeTest, FlashComputesWhatResidentComputes) {
+  TemporaryDirectory directory;
+  const std::string packed = PackModel(TaleDirectory(), directory);
+  const std::vector<int32_t> ids = {2, 100, 200, 300, 400, 500};
+  const auto run = [&](RunMode mode, std::optional<DType> type, uint32_t batch) {
+    EngineOptions options = TestOptions(packed);
+    options.context = 64;
+    options.mode = mode;
+    options.resident_type = type;
+    options.max_batch = options.logit_rows = batch;
+    const std::unique_ptr<Engine> engine = OpenOrFail(options);
+    return engine == nullptr ? std::vector<float>() : AllLogits(*engine, ids, batch);
+  };
+  const std::vector<float> exact = run(RunMode::kResident, std::nullopt, 6);
+  const std::vector<float> resident = run(RunMode::kResident, DType::kQ8_0, 6);
+  const std::vector<float> flash = run(RunMode::kFlash, DType::kQ8_0, 1);
+  ASSERT_EQ(resident.size(), ids.size() * 4096);
+  EXPECT_TRUE(resident == flash);
+  EXPECT_FALSE(resident == exact);
+  double error = 0, square = 0;
+  for (size_t i = 0; i < exact.size(); ++i) {
+    error += std::pow(static_cast<double>(resident[i] - exact[i]), 2);
+    square += std::pow(static_cast<double>(exact[i]), 2);
+  }
+  EXPECT_LT(std::sqrt(error / square), 2e-2);
+}
+
+TEST(ResidentTypeTest, ThePlanCountsTheSmallerSizeAndStreamingModesRefuse) {
+  TemporaryDirectory directory;
+  EngineOptions options = TestOptions(PackModel(TaleDirectory(), directory));
+  options.mode = RunMode::kResident;
+  const uint64_t as_stored = OpenOrFail(options)->plan().ledger.line_bytes("resident weights");
+  options.resident_type = DType::kQ8_0;
+  const uint64_t smaller = OpenOrFail(options)->plan().ledger.line_bytes("resident weights");
+  // 8 layers x 4 matrices of 256 x 256 and 4096 x 256 of tied embeddings, in 2 bytes and in 34 / 32.
+  EXPECT_EQ(as_stored - smaller, (8 * 4 * 256 * 256 + 4096 * 256) / 32 * (64 - 34));
+  options.mode = RunMode::kHybrid;
+  const auto refused = Engine::Open(options);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::kUsage);
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, QuantisedHostileTest, ::testing::Values(DType::kQ8_0, DType::kQ4_0),
+                         [](const auto& param) { return std::string(DTypeName(param.param)); });
 
 std::string SelectorName(const ::testing::TestParamInfo<bool>& param) { return param.param ? "Predictor" : "AllNeurons"; }
 INSTANTIATE_TEST_SUITE_P(Selectors, HostileTest, ::testing::Bool(), SelectorName);

@@ -41,6 +41,7 @@ struct EngineFlags {
   uint32_t context = 0;
   int num_threads = 0;  // 0: the default
   std::string kv = "f16";
+  std::string resident = "keep";
   std::string mode = "flash";
   std::string predictor_path;
   bool no_predictor = false, no_window = false, no_bundling = false, no_overlap = false, no_early = false;

@@ -14,6 +14,7 @@ constexpr Choice<RunMode> kModes[] = {{"resident", RunMode::kResident},
                                       {"hybrid", RunMode::kHybrid},
                                       {"flash", RunMode::kFlash}};
 constexpr Choice<DType> kKvTypes[] = {{"f32", DType::kF32}, {"f16", DType::kF16}};
+constexpr Choice<std::optional<DType>> kResidentTypes[] = {{"keep", std::nullopt}, {"q8_0", DType::kQ8_0}};
 constexpr Choice<PolicyKind> kPolicies[] = {
     {"decay", PolicyKind::kDecay}, {"lru", PolicyKind::kLru}, {"window", PolicyKind::kWindow}};
 constexpr Choice<IoBackend> kBackends[] = {
@@ -65,6 +66,9 @@ void AddEngineFlags(CLI::App& sub, EngineFlags& flags) {
   sub.add_option("-t,--threads", flags.num_threads, "threads (default: usable cores)")
       ->check(CLI::Range(1, ThreadPool::kMaxThreads));
   sub.add_option("--kv", flags.kv, "type of the KV cache: f32, f16")->capture_default_str();
+  sub.add_option("--resident", flags.resident,
+                 "type of attention and output matrices in memory: keep (the file's), q8_0 (lossy, frees room)")
+      ->capture_default_str();
   sub.add_option("--mode", flags.mode, "resident, naive, hybrid, flash")->capture_default_str();
   sub.add_option("--predictor-file", flags.predictor_path,
                  "predictors (default: NAME.predict.gguf beside the model)");
@@ -100,6 +104,7 @@ Result<EngineOptions> ResolveEngineFlags(const EngineFlags& flags) {
   options.num_threads =
       flags.num_threads > 0 ? flags.num_threads : std::min(UsableCores(), ThreadPool::kMaxThreads);
   FRUGAL_ASSIGN(options.kv_type, ParseChoice("--kv", flags.kv, kKvTypes));
+  FRUGAL_ASSIGN(options.resident_type, ParseChoice("--resident", flags.resident, kResidentTypes));
   FRUGAL_ASSIGN(options.io, ParseIoBackend(flags.io));
   FRUGAL_ASSIGN(options.verify, ParseChoice("--verify", flags.verify, kVerifyModes));
   FRUGAL_TRY(ResolveSwitches(flags, options));

@@ -136,6 +136,7 @@ TEST(EngineFlags, RefusesWhatMakesNoSense) {
       {"m.gguf", "--ram", "0"},
       {"m.gguf", "--mode", "fast"},
       {"m.gguf", "--kv", "q8_0"},
+      {"m.gguf", "--resident", "q4_0"},
       {"m.gguf", "--policy", "mru"},
       {"m.gguf", "--io", "mmap"},
       {"m.gguf", "--verify", "maybe"},

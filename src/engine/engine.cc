@@ -177,6 +177,7 @@ std::string Engine::Describe() const {
   }
   std::string layout = fmt::format("bundles of {} B", model_->bundles()[0].stride_bytes);
   if (!options_.bundling) layout += " read in halves";
+  if (options_.resident_type) layout += fmt::format(", attention and output as {} in RAM (lossy)", DTypeName(*options_.resident_type));
   return fmt::format("{} mode, {}, {}, {}, {} threads", RunModeName(options_.mode), selector, layout, io, plan_.num_threads);
 }
 

@@ -81,7 +81,8 @@ double TouchedBytes(const ModelFile& model, const EnginePlan& plan, double bundl
   for (uint32_t id = 0; id < model.matrices().size(); ++id) {
     const bool is_table = id == model.ids().token_embedding || id == model.ids().position_embedding;
     if (is_table && id != model.ids().output) continue;
-    bytes += static_cast<double>(model.matrices()[id].extent.size_bytes);
+    const MatrixInfo& matrix = model.matrices()[id];
+    bytes += static_cast<double>(matrix.rows * *RowBytes(MemoryType(model, plan.weights, id), matrix.columns));
   }
   bytes += static_cast<double>(plan.ledger.line_bytes("predictors"));
   return bytes + static_cast<double>(plan.ledger.line_bytes("KV cache")) / 2;

@@ -30,6 +30,7 @@ struct EngineOptions {
   uint64_t ram_bytes = 0;      // budget of the whole process; 0: none (tests)
   uint32_t context = 0;        // 0: min(the model's, 2048), reduced when the budget asks for it
   DType kv_type = DType::kF16;
+  std::optional<DType> resident_type;  // kQ8_0: attention and output matrices of a float model become that in RAM; lossy
   int num_threads = 2;
   uint32_t max_batch = 32;     // rows of a prefill step; reduced when the budget asks for it
   bool exact_batch = false;    // max_batch is wanted as it is (tests of batch invariance)

@@ -64,7 +64,7 @@ Choice Planner::Smallest(uint32_t context) const {
   Choice choice;
   choice.context = context;
   choice.max_rows = options_.exact_batch ? options_.max_batch : std::max<uint32_t>(1, options_.logit_rows);
-  if (options_.mode == RunMode::kResident) choice.resident_bytes = ~uint64_t{0};
+  if (options_.mode == RunMode::kResident || options_.resident_type) choice.resident_bytes = ~uint64_t{0};
   if (flash()) {
     choice.num_slots = std::min(num_bundles(), BundleCache::kMinSlots);
     if (options_.slots_share) {
@@ -104,10 +104,11 @@ void Planner::AddLedger(const Choice& choice, const BlockLayout& layout, EngineP
   if (choice.num_scan_buffers > 0) {
     buffers += LayOutScan(model_, 0, choice.block_bytes).stream_buffer_bytes * choice.num_scan_buffers;
   }
-  ledger.Add("I/O buffers", buffers + Weights::ReaderBytes(plan.weights_options) + Weights::ScratchBytes(model_),
+  ledger.Add("I/O buffers", buffers + Weights::ReaderBytes(plan.weights_options) + Weights::ScratchBytes(model_) +
+                 Weights::ConversionBytes(model_, plan.weights),
              fmt::format("queue depth {}", choice.queue_depth));
   ledger.Add("activations", OptForward::MemoryBytes(config_, options_.num_threads, choice.max_rows, plan.max_logit_rows,
-                                                    choice.context, OptForward::InputsOf(model_)),
+                                                    choice.context, OptForward::InputsOf(model_, plan.weights)),
              fmt::format("batches of {}", choice.max_rows));
   ledger.Add("tokenizer", tokenizer_bytes_);
   // 8 bytes a page, and the upper levels.
@@ -128,6 +129,10 @@ void Planner::PlaceTensors(const BlockLayout& layout, EnginePlan& plan) const {
       bundle_resident[block.layer] += bytes;
     }
   }
+  const auto type_in_memory = [&](uint32_t id) {
+    const DType type = MemoryType(model_, plan.weights, id);
+    return type == model_.matrices()[id].dtype ? std::string() : fmt::format(" as {}", DTypeName(type));
+  };
   const auto where = [](uint64_t resident, uint64_t size) -> std::string {
     if (resident == size) return "resident";
     return resident == 0 ? "streamed" : "streamed, in part resident";
@@ -135,7 +140,8 @@ void Planner::PlaceTensors(const BlockLayout& layout, EnginePlan& plan) const {
   for (uint32_t id = 0; id < model_.matrices().size(); ++id) {
     const MatrixInfo& matrix = model_.matrices()[id];
     const uint64_t size = matrix.extent.size_bytes;
-    plan.tensors.push_back({matrix.name, in_blocks[id] != 0 ? where(matrix_resident[id], size) : "rows on demand", size, matrix_resident[id]});
+    const std::string place = in_blocks[id] != 0 ? where(matrix_resident[id], size) + type_in_memory(id) : "rows on demand";
+    plan.tensors.push_back({matrix.name, place, size, matrix_resident[id]});
   }
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
     const BundleInfo& bundle = model_.bundles()[layer];
@@ -159,6 +165,7 @@ EnginePlan Planner::Build(const Choice& choice) const {
   weights.block_bytes = choice.block_bytes;
   weights.num_stream_buffers = choice.num_stream_buffers;
   weights.num_scan_buffers = choice.num_scan_buffers;
+  weights.resident_type = options_.resident_type;
   weights.verify = options_.verify;
   weights.overlap = options_.overlap;
   weights.cache.num_slots = choice.num_slots;
@@ -298,6 +305,13 @@ Result<EnginePlan> Planner::Make() {
   }
   if (options_.kv_type != DType::kF32 && options_.kv_type != DType::kF16) {
     return MakeError(ErrorCode::kUsage, "--kv: {} is not supported: expected f32 or f16", DTypeName(options_.kv_type));
+  }
+  if (options_.resident_type && options_.resident_type != DType::kQ8_0) {
+    return MakeError(ErrorCode::kUsage, "--resident: {} is not supported: expected q8_0", DTypeName(*options_.resident_type));
+  }
+  if (options_.resident_type && !flash() && options_.mode != RunMode::kResident) {
+    return MakeError(ErrorCode::kUsage, "--resident: {} mode streams matrices as they are: expected --mode flash or resident",
+                     RunModeName(options_.mode));
   }
   if (options_.logit_rows > options_.max_batch || options_.max_batch == 0) {
     return MakeError(ErrorCode::kUsage, "batch {} is smaller than the {} rows whose logits are wanted", options_.max_batch, options_.logit_rows);

@@ -54,7 +54,7 @@ OptForward::OptForward(Weights& weights, Selector& selector, Selector* early, Th
   activations_.resize(size_t{max_rows} * config_.ffn_size);
   products_.resize(size_t{max_rows} * config_.ffn_size);
   logits_.resize(size_t{max_logit_rows} * config_.vocab_size);
-  if (InputsOf(weights.model()) == MatrixInputs::kQuantised) {
+  if (InputsOf(weights.model(), weights.plan()) == MatrixInputs::kQuantised) {
     const uint64_t size = InputElements(config_, max_rows);
     input_q_.resize(size);
     input_scales_.resize(size / kQuantisedBlock);
@@ -75,7 +75,7 @@ uint64_t OptForward::MemoryBytes(const ModelConfig& config, uint32_t num_threads
   return bytes;
 }
 
-DType OptForward::MatrixType(uint32_t matrix) const { return weights_.model().matrices()[matrix].dtype; }
+DType OptForward::MatrixType(uint32_t matrix) const { return weights_.matrix_type(matrix); }
 
 void OptForward::PrepareInput(std::initializer_list<DType> types, const float* x, size_t x_stride, uint32_t num_rows,
                               size_t columns) {

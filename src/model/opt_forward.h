@@ -49,8 +49,8 @@ class OptForward {
   OptForward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows, uint32_t max_logit_rows,
              uint32_t max_context);
 
-  static MatrixInputs InputsOf(const ModelFile& model) {
-    return model.has_quantised_rows() ? MatrixInputs::kQuantised : MatrixInputs::kFloat;
+  static MatrixInputs InputsOf(const ModelFile& model, const WeightPlan& plan) {
+    return UsesQuantisedInputs(model, plan) ? MatrixInputs::kQuantised : MatrixInputs::kFloat;
   }
   static uint64_t MemoryBytes(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows, uint32_t max_logit_rows,
                               uint32_t max_context, MatrixInputs inputs);

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "src/base/bytes.h"
+#include "src/base/check.h"
 #include "src/format/packed_format.h"
 
 namespace frugal {
@@ -18,16 +19,18 @@ struct Piece {  // a tensor to be cut
   Extent extent;
   uint64_t first_hash = 0;
   uint64_t unit_bytes = 0;  // cuts lie on multiples of it
+  uint64_t memory_row_bytes = 0;
 };
 
-Piece MatrixPiece(const ModelFile& model, uint32_t id) {
+Piece MatrixPiece(const ModelFile& model, const WeightPlan& plan, uint32_t id) {
   const MatrixInfo& matrix = model.matrices()[id];
-  return {id, 0, matrix.rows, matrix.row_bytes, matrix.extent, matrix.first_hash, kHashChunkBytes};
+  return {id, 0, matrix.rows, matrix.row_bytes, matrix.extent, matrix.first_hash, kHashChunkBytes,
+          *RowBytes(MemoryType(model, plan, id), matrix.columns)};
 }
 
 Piece BundlePiece(const ModelFile& model, uint32_t layer) {
   const BundleInfo& bundle = model.bundles()[layer];
-  return {kNoMatrix, layer, model.config().ffn_size, bundle.stride_bytes, bundle.extent, 0, kReadAlignment};
+  return {kNoMatrix, layer, model.config().ffn_size, bundle.stride_bytes, bundle.extent, 0, kReadAlignment, bundle.stride_bytes};
 }
 
 void Cut(const Piece& piece, uint64_t block_bytes, std::vector<WeightBlock>& blocks) {
@@ -41,6 +44,7 @@ void Cut(const Piece& piece, uint64_t block_bytes, std::vector<WeightBlock>& blo
     block.first_row = row;
     block.num_rows = std::min(wanted, piece.rows - row);
     block.extent = {piece.extent.offset_bytes + row * piece.row_bytes, block.num_rows * piece.row_bytes};
+    block.memory_bytes = block.num_rows * piece.memory_row_bytes;
     block.first_hash = piece.first_hash + row * piece.row_bytes / kHashChunkBytes;
     blocks.push_back(block);
   }
@@ -49,11 +53,11 @@ void Cut(const Piece& piece, uint64_t block_bytes, std::vector<WeightBlock>& blo
 // Spreads `budget_bytes` of resident blocks evenly, so that there is always something to compute while reads fly.
 void ChooseResident(uint64_t budget_bytes, BlockLayout& layout) {
   uint64_t total = 0;
-  for (const WeightBlock& block : layout.blocks) total += RoundUp(block.extent.size_bytes, kReadAlignment);
+  for (const WeightBlock& block : layout.blocks) total += RoundUp(block.memory_bytes, kReadAlignment);
   const double share = total == 0 ? 0.0 : std::min(1.0, static_cast<double>(budget_bytes) / static_cast<double>(total));
   double credit = 0.0;
   for (WeightBlock& block : layout.blocks) {
-    const uint64_t size = RoundUp(block.extent.size_bytes, kReadAlignment);
+    const uint64_t size = RoundUp(block.memory_bytes, kReadAlignment);
     credit += share * static_cast<double>(size);
     const bool fits = size <= budget_bytes - layout.resident_bytes;
     if (!fits || (share < 1.0 && credit < static_cast<double>(size))) continue;
@@ -88,27 +92,40 @@ void MakeGroups(uint64_t block_bytes, BlockLayout& layout) {
 
 }  // namespace
 
+DType MemoryType(const ModelFile& model, const WeightPlan& plan, uint32_t matrix) {
+  const MatrixInfo& info = model.matrices()[matrix];
+  const bool converts = matrix < model.config().num_layers * 4 || matrix == model.ids().output;
+  if (!plan.resident_type || !converts || !IsFloat(info.dtype) || !RowBytes(*plan.resident_type, info.columns)) return info.dtype;
+  return *plan.resident_type;
+}
+
+bool UsesQuantisedInputs(const ModelFile& model, const WeightPlan& plan) {
+  if (model.has_quantised_rows()) return true;
+  return plan.resident_type && IsQuantised(MemoryType(model, plan, model.ids().output));
+}
+
 BlockLayout LayOutBlocks(const ModelFile& model, const WeightPlan& plan) {
   const MatrixIds& ids = model.ids();
   const uint32_t num_layers = model.config().num_layers;
+  CHECK(!plan.resident_type || plan.resident_bytes == ~uint64_t{0});
   BlockLayout layout;
   std::vector<Piece> pieces;
   const bool one_layer = plan.only_layer >= 0;
   if (!one_layer && ids.output != ids.token_embedding) {
     // Only rows of it are used; it is worth RAM only when everything fits.
-    if (plan.resident_bytes == ~uint64_t{0}) pieces.push_back(MatrixPiece(model, ids.token_embedding));
+    if (plan.resident_bytes == ~uint64_t{0}) pieces.push_back(MatrixPiece(model, plan, ids.token_embedding));
   }
-  if (!one_layer && plan.resident_bytes == ~uint64_t{0}) pieces.push_back(MatrixPiece(model, ids.position_embedding));
-  if (!one_layer && ids.project_in != kNoMatrix) pieces.push_back(MatrixPiece(model, ids.project_in));
+  if (!one_layer && plan.resident_bytes == ~uint64_t{0}) pieces.push_back(MatrixPiece(model, plan, ids.position_embedding));
+  if (!one_layer && ids.project_in != kNoMatrix) pieces.push_back(MatrixPiece(model, plan, ids.project_in));
   for (uint32_t layer = 0; layer < num_layers; ++layer) {
     if (one_layer && static_cast<int32_t>(layer) != plan.only_layer) continue;
     for (uint32_t id : {ModelFile::QId(layer), ModelFile::KId(layer), ModelFile::VId(layer), ModelFile::OId(layer)}) {
-      pieces.push_back(MatrixPiece(model, id));
+      pieces.push_back(MatrixPiece(model, plan, id));
     }
     if (plan.ffn == FfnPlacement::kBlocks) pieces.push_back(BundlePiece(model, layer));
   }
-  if (!one_layer && ids.project_out != kNoMatrix) pieces.push_back(MatrixPiece(model, ids.project_out));
-  if (!one_layer) pieces.push_back(MatrixPiece(model, ids.output));
+  if (!one_layer && ids.project_out != kNoMatrix) pieces.push_back(MatrixPiece(model, plan, ids.project_out));
+  if (!one_layer) pieces.push_back(MatrixPiece(model, plan, ids.output));
 
   // All resident: a tensor is one block, so that a product is one call.
   const bool all = plan.resident_bytes == ~uint64_t{0};

@@ -26,6 +26,9 @@ struct WeightPlan {
   CacheOptions cache;                   // with kOnDemand
   VerifyMode verify = VerifyMode::kFirst;
   bool overlap = true;                  // false: every read is waited for where it is submitted
+  // Float matrices of attention and output become this type when they are read; all of them must be resident then, or results
+  // would depend on what fits.
+  std::optional<DType> resident_type;
   int32_t only_layer = -1;              // training: only this layer's weights exist, resident
 };
 
@@ -36,6 +39,7 @@ struct WeightBlock {
   uint64_t first_row = 0, num_rows = 0;
   Extent extent;                // in the file
   bool resident = false;
+  uint64_t memory_bytes = 0;    // resident: its size there; differs from the extent's where MemoryType differs from the file's
   uint64_t memory_offset = 0;   // resident: in the resident buffer; streamed: in its read's buffer
   uint32_t group = 0;           // streamed: the read it comes with
   uint64_t first_hash = 0;      // of its first chunk (matrices)
@@ -54,6 +58,11 @@ struct BlockLayout {
   uint64_t stream_buffer_bytes = 0;  // the largest group; 0 when nothing is streamed
   uint64_t streamed_bytes = 0;       // read per pass
 };
+
+// A matrix's type in memory.
+DType MemoryType(const ModelFile& model, const WeightPlan& plan, uint32_t matrix);
+// Whether any product of the plan takes quantised inputs.
+bool UsesQuantisedInputs(const ModelFile& model, const WeightPlan& plan);
 
 // The blocks that a plan gives. A block's bytes begin at a chunk of its tensor's hashes and at a multiple of 4096 in the file.
 BlockLayout LayOutBlocks(const ModelFile& model, const WeightPlan& plan);

@@ -92,7 +92,7 @@ Result<const std::byte*> Weights::BlockData(uint32_t index, std::optional<uint64
 Status Weights::ForEachRowBlock(uint32_t matrix, FunctionRef<void(const RowBlock&)> fn) {
   const uint32_t first = matrix_first_block_[matrix];
   CHECK(first != kNoMatrix);
-  const size_t row_bytes = model_.matrices()[matrix].row_bytes;
+  const size_t row_bytes = static_cast<size_t>(*RowBytes(matrix_type(matrix), model_.matrices()[matrix].columns));
   for (uint32_t i = first; i < layout_.blocks.size() && layout_.blocks[i].matrix == matrix; ++i) {
     std::optional<uint64_t> release;
     FRUGAL_ASSIGN(const std::byte* data, BlockData(i, &release));
@@ -110,7 +110,8 @@ Status Weights::ReadRow(uint32_t matrix, uint64_t row, std::span<float> out) {
   for (uint32_t i = first; first != kNoMatrix && i < layout_.blocks.size() && layout_.blocks[i].matrix == matrix; ++i) {
     const WeightBlock& block = layout_.blocks[i];
     if (!block.resident || row < block.first_row || row >= block.first_row + block.num_rows) continue;
-    ConvertToFloat(info.dtype, resident_.data() + block.memory_offset + (row - block.first_row) * info.row_bytes, info.columns,
+    const uint64_t row_bytes = block.memory_bytes / block.num_rows;
+    ConvertToFloat(matrix_type(matrix), resident_.data() + block.memory_offset + (row - block.first_row) * row_bytes, info.columns,
                    out.data());
     return {};
   }

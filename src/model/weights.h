@@ -62,12 +62,16 @@ class Weights {
   static uint64_t HashTableBytes(const ModelFile& model, const WeightPlan& plan);
   static uint64_t ScratchBytes(const ModelFile& model);
   static uint64_t ReaderBytes(const WeightsOptions& options);
+  // What opening takes for a while: bytes on their way to the plan's resident_type.
+  static uint64_t ConversionBytes(const ModelFile& model, const WeightPlan& plan);
 
   // --- what the forward pass asks for ---
   std::span<const float> vector(uint32_t layer, LayerVector which) const;
   std::span<const float> final_norm(size_t which) const;  // 0 weight, 1 bias
   // One row of a matrix as floats. // out [columns]
   Status ReadRow(uint32_t matrix, uint64_t row, std::span<float> out);
+  // The type of the rows that ForEachRowBlock gives.
+  DType matrix_type(uint32_t matrix) const { return MemoryType(model_, plan_, matrix); }
   // Calls fn for every block of the matrix, in order, each as soon as it is there.
   Status ForEachRowBlock(uint32_t matrix, FunctionRef<void(const RowBlock&)> fn);
   // The bundles of a layer's active set (ascending positions; counts[i] tokens of num_tokens want positions[i]).
@@ -127,6 +131,7 @@ class Weights {
   Status VerifyHeader(uint64_t expected);
   Status LoadVectors();
   Status LoadResident();
+  Status LoadConverted(const WeightBlock& block, AlignedBuffer& staging);
   Status OpenCache();
   Status VerifyChunks(const std::string& name, uint64_t row_bytes, uint64_t first_byte, uint64_t first_hash,
                       std::span<const std::byte> bytes, uint64_t file_offset);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "src/base/bytes.h"
 #include "src/format/packed_format.h"
@@ -14,6 +15,8 @@ namespace {
 
 // Reads that may be pending at once: as deep as the queue, and the same again waiting.
 uint32_t ReaderCapacity(uint32_t queue_depth) { return queue_depth * 2; }
+
+constexpr uint64_t kConversionBytes = 256 * kKiB;
 
 uint64_t MaxRowScratchBytes(const ModelFile& model) {
   uint64_t most = 0;
@@ -170,13 +173,57 @@ Status Weights::LoadVectors() {
   return {};
 }
 
+// Rows that are read and converted together: whole hash chunks.
+static uint64_t ConversionRows(const MatrixInfo& matrix) {
+  const uint64_t unit_rows = kHashChunkBytes / std::gcd(matrix.row_bytes, uint64_t{kHashChunkBytes});
+  return std::max<uint64_t>(1, kConversionBytes / (unit_rows * matrix.row_bytes)) * unit_rows;
+}
+
+uint64_t Weights::ConversionBytes(const ModelFile& model, const WeightPlan& plan) {
+  uint64_t most = 0;
+  for (uint32_t id = 0; id < model.matrices().size(); ++id) {
+    const MatrixInfo& matrix = model.matrices()[id];
+    if (MemoryType(model, plan, id) == matrix.dtype) continue;
+    most = std::max(most, RoundUp(matrix.columns * sizeof(float), 4096) + RoundUp(ConversionRows(matrix) * matrix.row_bytes, 4096));
+  }
+  return most;
+}
+
+Status Weights::LoadConverted(const WeightBlock& block, AlignedBuffer& staging) {
+  const MatrixInfo& matrix = model_.matrices()[block.matrix];
+  const DType type = matrix_type(block.matrix);
+  const uint64_t row_bytes = block.memory_bytes / block.num_rows;
+  const uint64_t rows_at_once = ConversionRows(matrix);
+  const auto floats = std::span(reinterpret_cast<float*>(staging.data()), matrix.columns);
+  const std::span<std::byte> bytes = staging.bytes().subspan(RoundUp(floats.size_bytes(), 4096));
+  for (uint64_t row = 0; row < block.num_rows; row += rows_at_once) {
+    WeightBlock part = block;
+    part.num_rows = std::min(rows_at_once, block.num_rows - row);
+    part.first_row = block.first_row + row;
+    part.first_hash = block.first_hash + row * matrix.row_bytes / kHashChunkBytes;
+    part.extent = {block.extent.offset_bytes + row * matrix.row_bytes, part.num_rows * matrix.row_bytes};
+    FRUGAL_TRY(Direct(part.extent.offset_bytes, bytes.first(RoundUp(part.extent.size_bytes, 4096)), matrix.name));
+    if (plan_.verify != VerifyMode::kOff) FRUGAL_TRY(VerifyBlock(part, bytes.data()));
+    for (uint64_t i = 0; i < part.num_rows; ++i) {
+      ConvertToFloat(matrix.dtype, bytes.data() + i * matrix.row_bytes, matrix.columns, floats.data());
+      ConvertFromFloat(type, floats.data(), matrix.columns, resident_.data() + block.memory_offset + (row + i) * row_bytes);
+    }
+  }
+  return {};
+}
+
 Status Weights::LoadResident() {
+  FRUGAL_ASSIGN(AlignedBuffer staging, AlignedBuffer::Allocate(ConversionBytes(model_, plan_)));
   matrix_first_block_.assign(model_.matrices().size(), kNoMatrix);
   bundle_first_block_.assign(model_.config().num_layers, 0);
   for (uint32_t i = static_cast<uint32_t>(layout_.blocks.size()); i-- > 0;) {
     const WeightBlock& block = layout_.blocks[i];
     (block.matrix != kNoMatrix ? matrix_first_block_[block.matrix] : bundle_first_block_[block.layer]) = i;
     if (!block.resident) continue;
+    if (block.matrix != kNoMatrix && matrix_type(block.matrix) != model_.matrices()[block.matrix].dtype) {
+      FRUGAL_TRY(LoadConverted(block, staging));
+      continue;
+    }
     const std::string& name = block.matrix != kNoMatrix ? model_.matrices()[block.matrix].name : model_.bundles()[block.layer].name;
     const std::span<std::byte> bytes =
         resident_.bytes().subspan(block.memory_offset, RoundUp(block.extent.size_bytes, 4096));

@@ -34,7 +34,7 @@ uint64_t LayerRunBytes(const ModelFile& model, const TrainOptions& options, cons
        (config.has_projections() ? uint64_t{config.hidden_size} * config.embedding_size : 0)) *
       sizeof(float);
   const uint64_t run_bytes = OptForward::MemoryBytes(config, static_cast<uint32_t>(options.num_threads),
-                                                     kRunRows, 0, text.longest, OptForward::InputsOf(model)) +
+                                                     kRunRows, 0, text.longest, OptForward::InputsOf(model, WeightPlan())) +
                              KvCache::SizeBytes(config, 1, text.longest, DType::kF16) +
                              uint64_t{config.ffn_size} * config.hidden_size * sizeof(float);
   return most + std::max(embedding_bytes, run_bytes);
@@ -51,7 +51,7 @@ uint64_t SampleRunBytes(const ModelFile& model, const TrainOptions& options, con
   const ModelConfig& config = model.config();
   return batch * KvCache::SizeBytes(config, config.num_layers, text.longest, DType::kF16) +
          OptForward::MemoryBytes(config, static_cast<uint32_t>(options.num_threads), batch, batch,
-                                 text.longest, OptForward::InputsOf(model)) +
+                                 text.longest, OptForward::InputsOf(model, WeightPlan())) +
          config.vocab_size * sizeof(float);
 }
 
