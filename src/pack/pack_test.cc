@@ -502,6 +502,19 @@ TEST_F(SpoiledCheckpointTest, TakesNamesWithoutModelInFront) {
   EXPECT_EQ(bare->content_hash, packed->content_hash);
 }
 
+TEST(PackOptionsTest, RefusesRowsThatAreNoWholeQuantisedBlocks) {
+  const TempDir directory;
+  const std::string copy = CopyOf(DataDir() + "opt", directory);
+  std::string config = ReadAllForTest(copy + "/config.json");
+  const std::string size = "\"hidden_size\": 64";
+  ASSERT_NE(config.find(size), std::string::npos);
+  config.replace(config.find(size), size.size(), "\"hidden_size\": 72");
+  std::ofstream(copy + "/config.json") << config;
+  PackOptions options = MakePackOptions(copy, directory.File("model.gguf"));
+  options.type = DType::kQ8_0;
+  ExpectError(PackQuietly(options), ErrorCode::kUsage, "hidden_size is 72");
+}
+
 TEST(PackOptionsTest, RefusesWhatCannotBeMeant) {
   const TempDir directory;
   PackOptions options = MakePackOptions(DataDir() + "opt", directory.File("model.gguf"));
