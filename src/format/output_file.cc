@@ -18,6 +18,9 @@ namespace frugal {
 namespace {
 
 constexpr int kMaxLockTries = 16;
+// What may be written and not yet on its way to the disk: a file of many gigabytes would otherwise fill memory
+// with dirty pages and stall whoever reads next.
+constexpr uint64_t kWritebackBytes = 64 << 20;
 constexpr uint64_t kMaxWriteBytes = 1 << 30;  // write(2) moves at most 2^31 - 4096 bytes anyway
 
 // The pid of the process that writes the file; 0 when the system does not tell (network file systems, or a
@@ -158,8 +161,19 @@ Status OutputFile::Write(uint64_t offset_bytes, std::span<const std::byte> data,
       return Fail(done < 0 ? errno : EIO, fmt::format("{}: writing at offset {}", what, offset_bytes));
     offset_bytes += static_cast<uint64_t>(done);
     data = data.subspan(static_cast<size_t>(done));
+    StartWriteback(static_cast<uint64_t>(done));
   }
   return {};
+}
+
+// Hints only: what fails here shows at the sync.
+void OutputFile::StartWriteback(uint64_t written_bytes) {
+  unsynced_bytes_ += written_bytes;
+  if (unsynced_bytes_ < kWritebackBytes) return;
+  unsynced_bytes_ = 0;
+  // Waits for what was started the last time, starts what has come since, and gives up clean pages.
+  static_cast<void>(sync_file_range(fd_.get(), 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE));
+  static_cast<void>(posix_fadvise(fd_.get(), 0, 0, POSIX_FADV_DONTNEED));
 }
 
 Status OutputFile::Commit() {

@@ -48,6 +48,7 @@ class OutputFile {
   OutputFile() = default;
   Status CheckTarget() const;
   Status LockTemporary();
+  void StartWriteback(uint64_t written_bytes);
   Status CheckFreeSpace(uint64_t size_bytes);
   Status Sync();
   Status Rename();
@@ -60,6 +61,7 @@ class OutputFile {
   std::string temporary_path_;
   Overwrite overwrite_ = Overwrite::kNo;
   UniqueFd fd_;
+  uint64_t unsynced_bytes_ = 0;  // written since writeback was started last
   bool owns_temporary_ = false;
   bool failed_ = false;
   FaultHook fault_hook_ = nullptr;
