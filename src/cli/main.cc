@@ -12,7 +12,8 @@ namespace frugal {
 namespace {
 
 constexpr AddVerbFunction kVerbs[] = {AddRunVerb,   AddPackVerb,  AddTrainVerb, AddPlanVerb,   AddEvalVerb,
-                                      AddBenchVerb, AddProbeVerb, AddCheckVerb, AddInspectVerb};
+                                      AddBenchVerb, AddProbeVerb, AddCheckVerb, AddInspectVerb,
+                                      AddSynthVerb};
 
 int Main(int argc, char** argv) {
   // A closed pipe is an error of the write, which StandardOutput understands.

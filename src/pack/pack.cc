@@ -18,6 +18,7 @@
 #include "src/format/untrusted_text.h"
 #include "src/pack/bundle_panel.h"
 #include "src/pack/checkpoint.h"
+#include "src/pack/model_keys.h"
 #include "src/pack/pack_plan.h"
 #include "src/pack/staged_reader.h"
 #include "src/pack/vocabulary_gguf.h"
@@ -87,22 +88,6 @@ uint64_t TokenizerBytes(const std::string& directory) {
   return kFactor * size_bytes;
 }
 
-// GGUF's general.file_type.
-uint32_t FileType(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return 0;
-    case DType::kF16:
-      return 1;
-    case DType::kQ4_0:
-      return 2;
-    case DType::kQ8_0:
-      return 7;
-    default:
-      return 32;  // BF16
-  }
-}
-
 class Packer {
  public:
   Packer(const PackOptions& options, Progress progress) : options_(options), progress_(progress) {}
@@ -135,29 +120,8 @@ class Packer {
   const ModelConfig& config() const { return checkpoint_->config(); }
 
   void AddKeys() {
-    GgufWriter& keys = writer_->keys();
-    keys.AddString("general.architecture", "opt");
-    keys.AddString("general.name", ModelName(options_.source_dir));
-    keys.AddUint32("general.file_type", FileType(plan_.up_type));
-    keys.AddUint32("opt.block_count", config().num_layers);
-    keys.AddUint32("opt.embedding_length", config().hidden_size);
-    keys.AddUint32("opt.feed_forward_length", config().ffn_size);
-    keys.AddUint32("opt.attention.head_count", config().num_heads);
-    keys.AddUint32("opt.attention.head_count_kv", config().num_heads);
-    keys.AddUint32("opt.vocab_size", config().vocab_size);
-    keys.AddUint32("opt.context_length", config().max_context);
-    keys.AddUint32("opt.word_embedding_length", config().embedding_size);
-    keys.AddFloat32("opt.attention.layer_norm_epsilon", config().layer_norm_epsilon);
-    keys.AddBool("opt.pre_norm", config().norm_placement == NormPlacement::kPre);
-    keys.AddBool("opt.final_norm", config().has_final_norm);
-    keys.AddUint32(kPackedVersionKey, kPackedVersion);
-    keys.AddUint32(kBundleStrideKey, static_cast<uint32_t>(plan_.stride_bytes));
-    keys.AddString(kBundleLayoutKey, "up+down");
-    keys.AddString("frugal.activation", "relu");
-    const std::string types = fmt::format("{},{}", DTypeName(plan_.up_type), DTypeName(plan_.down_type));
-    for (uint32_t layer = 0; layer < config().num_layers; ++layer) {
-      keys.AddString(BundleTypesKey(layer), types);
-    }
+    AddModelKeys(config(), {ModelName(options_.source_dir), plan_.up_type, plan_.down_type, plan_.stride_bytes},
+                 writer_->keys());
   }
 
   // The vocabulary's memory is free again before any weight is read.

@@ -1,0 +1,120 @@
+#include "src/cli/synthesis.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "src/engine/engine.h"
+#include "src/kernels/kernels.h"
+#include "src/train/predictor_writer.h"
+#include "src/train/quantised_predictor.h"
+
+namespace frugal {
+namespace {
+
+enum class Entries { kAll, kWithoutLast };
+
+std::vector<std::byte> QuantiseRows(DType dtype, std::span<const float> rows, size_t columns) {
+  const size_t num_rows = rows.size() / columns;
+  const size_t row_bytes = *RowBytes(dtype, columns);
+  std::vector<std::byte> bytes(num_rows * row_bytes);
+  for (size_t i = 0; i < num_rows; ++i) {
+    ConvertFromFloat(dtype, rows.data() + i * columns, columns, bytes.data() + i * row_bytes);
+  }
+  return bytes;
+}
+
+QuantisedPredictor MakePredictor(const SyntheticLayer& layer, uint32_t rank, Entries which, float margin) {
+  const SyntheticLayerOptions& options = layer.options;
+  QuantisedPredictor predictor;
+  predictor.rank = rank;
+  predictor.dtype = PredictorDType(options.hidden_size);
+  predictor.down =
+      QuantiseRows(predictor.dtype, std::span(layer.directions).first(size_t{rank} * options.hidden_size),
+                   options.hidden_size);
+  std::vector<float> up(size_t{options.ffn_size} * rank);
+  const uint32_t num_entries = SyntheticLayer::kEntries - (which == Entries::kAll ? 0 : 1);
+  for (size_t neuron = 0; neuron < options.ffn_size; ++neuron) {
+    for (uint32_t k = 0; k < num_entries; ++k) {
+      const size_t at = neuron * SyntheticLayer::kEntries + k;
+      up[neuron * rank + layer.entries[at]] = layer.weights[at];
+    }
+  }
+  predictor.up = QuantiseRows(predictor.dtype, up, rank);
+  for (const float bias : layer.up_bias) predictor.bias.push_back(bias + margin);
+  return predictor;
+}
+
+PredictorQuality Quality(const QuantisedPredictor* predictor, uint32_t rank, double recall, double predicted,
+                         double active) {
+  PredictorQuality quality;
+  quality.rank = rank;
+  quality.size_bytes = predictor == nullptr ? 0 : predictor->size_bytes();
+  quality.recall = recall;
+  quality.precision = recall * active / predicted;
+  quality.false_negative_share = 1 - recall;
+  quality.false_positive_share = predicted - recall * active;
+  quality.predicted_share = predicted;
+  quality.active_share = active;
+  return quality;
+}
+
+LayerPredictors MakePredictors(const SyntheticLayer& layer) {
+  LayerPredictors predictors;
+  predictors.on_time = MakePredictor(layer, layer.options.rank, Entries::kAll, layer.margin);
+  predictors.early =
+      MakePredictor(layer, layer.options.early_rank, Entries::kWithoutLast, layer.early_margin);
+  for (uint32_t neuron = 0; neuron < layer.options.ffn_size; ++neuron) {
+    predictors.popularity.push_back(layer.Popularity(neuron));
+  }
+  return predictors;
+}
+
+Status WriteTokens(const std::string& path, Overwrite overwrite, std::span<const int32_t> tokens) {
+  const std::string text = fmt::format("{}\n", fmt::join(tokens, "\n"));
+  FRUGAL_ASSIGN(const auto file, OutputFile::Open(path, overwrite));
+  FRUGAL_TRY(file->Write(0, std::as_bytes(std::span(text)), "token ids"));
+  return file->Commit();
+}
+
+}  // namespace
+
+SynthesisPaths SynthesisPathsOf(const std::string& model_path) {
+  const std::string stem =
+      model_path.ends_with(".gguf") ? model_path.substr(0, model_path.size() - 5) : model_path;
+  return {model_path, DefaultPredictorPath(model_path), stem + ".tokens.txt"};
+}
+
+Result<SyntheticReport> WriteSynthesis(const SyntheticOptions& options, SyntheticModel& model,
+                                       FunctionRef<void(double share, std::string_view what)> progress) {
+  const SynthesisPaths paths = SynthesisPathsOf(options.output_path);
+  FRUGAL_ASSIGN(const SyntheticReport report, model.Write(progress));
+  TrainOptions train;
+  train.overwrite = options.overwrite;
+  train.source = "synthetic";
+  train.seed = options.seed;
+  PredictorFileHead head;
+  head.model_content_hash = report.content_hash;
+  for (const SyntheticLayerQuality& layer : report.layers) {
+    head.on_time.push_back(
+        Quality(nullptr, layer.rank, layer.recall, layer.predicted_share, layer.active_share));
+    head.early.push_back(Quality(nullptr, layer.early_rank, layer.early_recall, layer.early_predicted_share,
+                                 layer.active_share));
+  }
+  train.recall_target = report.layers[0].recall;
+  train.early_recall_target = report.layers[0].early_recall;
+  const auto make_layer = [&](uint32_t layer) -> Result<LayerPredictors> {
+    progress(static_cast<double>(layer) / options.config.num_layers,
+             fmt::format("predictors of layer {}", layer));
+    return MakePredictors(model.Layer(layer));
+  };
+  FRUGAL_TRY(WritePredictorFile(paths.predictor, train, options.config, head, make_layer));
+  FRUGAL_TRY(WriteTokens(paths.tokens, options.overwrite, model.tokens()));
+  return report;
+}
+
+}  // namespace frugal

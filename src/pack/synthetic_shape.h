@@ -1,0 +1,23 @@
+// The shapes of the OPT family (Zhang et al., arXiv 2205.01068, table 1), of which synthetic models are made.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "src/base/result.h"
+#include "src/model/config.h"
+
+namespace frugal {
+
+struct SyntheticShape {
+  std::string_view name;
+  uint32_t num_layers, hidden_size, num_heads;  // ffn_size is four times hidden_size in all of them
+};
+
+std::span<const SyntheticShape> SyntheticShapes();
+// kUsage listing all names. num_layers 0: the shape's own.
+Result<ModelConfig> SyntheticConfig(std::string_view shape, uint32_t num_layers);
+
+}  // namespace frugal
