@@ -13,7 +13,7 @@ namespace {
 
 constexpr AddVerbFunction kVerbs[] = {AddRunVerb,   AddPackVerb,  AddTrainVerb, AddPlanVerb,   AddEvalVerb,
                                       AddBenchVerb, AddProbeVerb, AddCheckVerb, AddInspectVerb,
-                                      AddSynthVerb};
+                                      AddSimulateVerb, AddSynthVerb};
 
 int Main(int argc, char** argv) {
   // A closed pipe is an error of the write, which StandardOutput understands.

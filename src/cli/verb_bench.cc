@@ -9,6 +9,7 @@
 #include "src/cli/profile_cache.h"
 #include "src/cli/progress_bar.h"
 #include "src/cli/text_pieces.h"
+#include "src/cli/trace_file.h"
 #include "src/cli/verbs.h"
 #include "src/format/json_file.h"
 #include "src/format/output_file.h"
@@ -22,7 +23,7 @@ constexpr const char* kDefaultPrompt = "Once upon a time";
 struct BenchFlags {
   EngineFlags engine;
   std::string prompt = kDefaultPrompt;
-  std::string ids, text_path, tokens_path, json_path, svg_path;
+  std::string ids, text_path, tokens_path, json_path, svg_path, trace_path;
   std::string separator = "<|story|>";
   uint32_t tokens = 128, warm_up = 32, prompt_tokens = 64, rounds = 3;
   double seconds = 30;
@@ -132,6 +133,19 @@ Status WriteText(const std::string& path, const std::string& text) {
   return file->Commit();
 }
 
+// A run of its own, so that recording is in no measurement.
+Status RecordTrace(const std::string& path, EngineOptions options, const AblationText& text) {
+  FRUGAL_TRY(TraceFile::ReserveMemory(options));
+  FRUGAL_ASSIGN(const std::unique_ptr<Engine> engine, Engine::Open(options));
+  FRUGAL_ASSIGN(const std::unique_ptr<Session> session, engine->NewSession());
+  FRUGAL_ASSIGN(const std::unique_ptr<TraceFile> trace, TraceFile::Start(path, *engine));
+  for (size_t i = 0; i < text.ids.size(); ++i) {
+    if (interrupted()) return Error{ErrorCode::kFailed, "interrupted"};
+    FRUGAL_TRY(engine->Step(*session, std::span(text.ids).subspan(i, 1), 1));
+  }
+  return trace->Finish();
+}
+
 Result<EngineOptions> ResolveBenchFlags(const BenchFlags& flags) {
   if (int{!flags.ids.empty()} + int{!flags.text_path.empty()} + int{!flags.tokens_path.empty()} > 1)
     return Error{ErrorCode::kUsage, "--ids, --text and --tokens-file contradict each other"};
@@ -174,6 +188,7 @@ Status Bench(const BenchFlags& flags) {
     }
   }
   bar.Finish();
+  if (!flags.trace_path.empty()) FRUGAL_TRY(RecordTrace(flags.trace_path, options, text));
   const size_t measured = text.ids.size() - text.num_prompt - text.num_warm_up;
   const std::string device = profile ? profile->device_name : "not measured: run `frugal probe`";
   if (!flags.json_path.empty()) {
@@ -229,6 +244,8 @@ void AddBenchVerb(CLI::App& app, Exit& exit) {
       ->capture_default_str();
   sub->add_option("--json", flags->json_path, "write JSON to this file");
   sub->add_option("--svg", flags->svg_path, "draw the rows into this file");
+  sub->add_option("--trace", flags->trace_path,
+                  "record the bundles that every token demands in this file (`frugal simulate`)");
   exit.RunAsCallback(*sub, [flags] { return Bench(*flags); });
 }
 

@@ -8,6 +8,7 @@
 
 #include "src/base/bytes.h"
 #include "src/cli/eval_report.h"
+#include "src/cli/trace_file.h"
 #include "src/cli/verbs.h"
 #include "src/format/npy_writer.h"
 
@@ -21,7 +22,7 @@ constexpr Choice<PolicyKind> kCurvePolicies[] = {
 
 struct EvalFlags {
   EngineFlags engine;
-  std::string text_path, ids, logits_path;
+  std::string text_path, ids, logits_path, trace_path;
   std::string separator = "<|story|>";
   uint32_t piece = 0;
   uint64_t tokens = 0;
@@ -70,7 +71,11 @@ Status Evaluator::Prepare() {
   if (!flags_.logits_path.empty() && (flags_.compare || flags_.curve)) {
     return Error{ErrorCode::kUsage, "--logits goes with a single run, without --compare and --curve"};
   }
+  if (!flags_.trace_path.empty() && (flags_.compare || flags_.curve)) {
+    return Error{ErrorCode::kUsage, "--trace goes with a single run, without --compare and --curve"};
+  }
   FRUGAL_ASSIGN(options_, ResolveEngineFlags(flags_.engine));
+  if (!flags_.trace_path.empty()) FRUGAL_TRY(TraceFile::ReserveMemory(options_));
   EngineOptions header_options = options_;
   if (flags_.compare) header_options.predictor = true;
   FRUGAL_ASSIGN(header_, OpenHeader(header_options));
@@ -194,8 +199,13 @@ Status Evaluator::RunOnce() {
     writer.emplace(std::move(opened));
     run.options.take_logits = [&writer](std::span<const float> logits) { return writer->AppendRow(logits); };
   }
+  std::unique_ptr<TraceFile> trace;
+  if (!flags_.trace_path.empty()) {
+    FRUGAL_ASSIGN(trace, TraceFile::Start(flags_.trace_path, *run.engine));
+  }
   FRUGAL_ASSIGN(const EvalResult result, Evaluate(run));
   if (writer) FRUGAL_TRY(writer->Finish());
+  if (trace != nullptr) FRUGAL_TRY(trace->Finish());
   const uint64_t ffn_bytes = header_.model->ffn_bytes();
   nlohmann::ordered_json json = {{"mode", RunModeName(options_.mode)},
                                  {"description", run.engine->Describe()},
@@ -319,6 +329,8 @@ void AddEvalVerb(CLI::App& app, Exit& exit) {
   sub->add_flag("--compare", flags->compare,
                 "run exactly and with the predictor: perplexity and recall of both");
   sub->add_flag("--curve", flags->curve, "a table over slots and policies, token by token");
+  sub->add_option("--trace", flags->trace_path,
+                  "record the bundles that every token demands in this file (`frugal simulate`)");
   sub->add_flag("--json", flags->json, "print JSON");
   exit.RunAsCallback(*sub, [flags] { return Eval(*flags); });
 }

@@ -6,6 +6,7 @@
 #include "src/base/clock.h"
 #include "src/cli/profile_cache.h"
 #include "src/cli/run_report.h"
+#include "src/cli/trace_file.h"
 #include "src/cli/verbs.h"
 #include "src/engine/process_memory.h"
 
@@ -26,7 +27,7 @@ struct RunFlags {
   bool print_ids = false;
   bool ignore_eos = false;
   bool json = false;
-  std::string stats_path;
+  std::string stats_path, trace_path;
 };
 
 // What goes to standard output: text as soon as its characters are whole, or ids.
@@ -175,12 +176,17 @@ Status Run::Do(uint64_t load_ns) {
   tokens_.reserve(engine_.plan().context + 1);
   FRUGAL_ASSIGN(const std::unique_ptr<Session> session, engine_.NewSession());
   if (!printer_.prints_ids()) FRUGAL_TRY(printer_.PrintText(prompt_text_));
+  std::unique_ptr<TraceFile> trace;
+  if (!flags_.trace_path.empty()) {
+    FRUGAL_ASSIGN(trace, TraceFile::Start(flags_.trace_path, engine_));
+  }
   const EngineStatistics opened = engine_.statistics();
   FRUGAL_TRY(Prefill(*session));
   const EngineStatistics prefilled = engine_.statistics();
   FRUGAL_TRY(Decode(*session));
   const EngineStatistics decoded = engine_.statistics();
   FRUGAL_TRY(printer_.Finish());
+  if (trace != nullptr) FRUGAL_TRY(trace->Finish());
   FRUGAL_TRY(memory_.Sample());
 
   const EnginePlan& plan = engine_.plan();
@@ -213,7 +219,8 @@ Status RunModel(RunFlags& flags) {
   if (!flags.ids.empty() && flags.prompt_option->count() > 0) {
     return Error{ErrorCode::kUsage, "--ids and a prompt contradict each other"};
   }
-  FRUGAL_ASSIGN(const EngineOptions options, ResolveEngineFlags(flags.engine));
+  FRUGAL_ASSIGN(EngineOptions options, ResolveEngineFlags(flags.engine));
+  if (!flags.trace_path.empty()) FRUGAL_TRY(TraceFile::ReserveMemory(options));
   InstallInterruptHandler();
   const uint64_t start = NowNs();
   FRUGAL_ASSIGN(const std::unique_ptr<Engine> engine, Engine::Open(options));
@@ -247,6 +254,8 @@ void AddRunVerb(CLI::App& app, Exit& exit) {
   sub.add_flag("--ignore-eos", flags->ignore_eos, "go on behind the end of text");
   sub.add_flag("--json", flags->json, "statistics as JSON on standard error");
   sub.add_option("--stats", flags->stats_path, "statistics as JSON into this file too");
+  sub.add_option("--trace", flags->trace_path,
+                 "record the bundles that every token demands in this file (`frugal simulate`)");
   exit.RunAsCallback(sub, [flags] { return RunModel(*flags); });
 }
 

@@ -21,6 +21,7 @@ void AddBenchVerb(CLI::App& app, Exit& exit);
 void AddProbeVerb(CLI::App& app, Exit& exit);
 void AddCheckVerb(CLI::App& app, Exit& exit);
 void AddInspectVerb(CLI::App& app, Exit& exit);
+void AddSimulateVerb(CLI::App& app, Exit& exit);
 void AddSynthVerb(CLI::App& app, Exit& exit);
 
 }  // namespace frugal

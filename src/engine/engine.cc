@@ -129,14 +129,18 @@ Status Engine::Step(Session& session, std::span<const int32_t> tokens, uint32_t 
     rows_.push_back({&session.kv_, tokens[i], session.position_ + static_cast<uint32_t>(i)});
   }
   const uint64_t start = NowNs();
-  if (observer == nullptr && recall_.has_value() && tokens.size() == 1) {
-    const auto observe = [this](const LayerObservation& observation) { return recall_->Observe(observation); };
-    const LayerObserver sampled(observe);
-    FRUGAL_TRY(forward_->Step(rows_, num_logit_rows, &sampled));
-    recall_->NextStep();
-  } else {
-    FRUGAL_TRY(forward_->Step(rows_, num_logit_rows, observer));
-  }
+  const bool sampled = observer == nullptr && recall_.has_value() && tokens.size() == 1;
+  const auto observe = [&](const LayerObservation& observation) -> Status {
+    if (trace_ != nullptr) {
+      FRUGAL_TRY(trace_->NoteLayer(observation.layer, observation.active, observation.num_rows));
+    }
+    if (sampled) return recall_->Observe(observation);
+    return observer != nullptr ? (*observer)(observation) : Status();
+  };
+  const LayerObserver observed(observe);
+  const bool is_observed = sampled || trace_ != nullptr || observer != nullptr;
+  FRUGAL_TRY(forward_->Step(rows_, num_logit_rows, is_observed ? &observed : nullptr));
+  if (sampled) recall_->NextStep();
   step_ns_ += NowNs() - start;
   ++num_steps_;
   num_rows_ += tokens.size();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "src/base/thread_pool.h"
+#include "src/cache/access_trace.h"
 #include "src/engine/plan.h"
 #include "src/engine/recall_sampler.h"
 #include "src/engine/sampler.h"
@@ -57,6 +58,8 @@ class Engine {
   Status Step(Session& session, std::span<const int32_t> tokens, uint32_t num_logit_rows, const LayerObserver* observer = nullptr);
   // The same for any number of tokens, in batches; logits of the last token.
   Status Prefill(Session& session, std::span<const int32_t> tokens);
+  // From now on every step's active sets are written there; nullptr ends that. `trace` outlives its use.
+  void set_trace(AccessTraceWriter* trace) { trace_ = trace; }
   // [num_logit_rows, vocab_size], valid until the next Step.
   std::span<const float> logits() const { return forward_->logits(); }
   std::span<const float> logits(uint32_t row) const {
@@ -91,6 +94,7 @@ class Engine {
   std::unique_ptr<Selector> selector_, early_;
   std::unique_ptr<OptForward> forward_;
   std::optional<RecallSampler> recall_;
+  AccessTraceWriter* trace_ = nullptr;
   std::vector<BatchRow> rows_;  // [max_rows]
   uint64_t num_steps_ = 0, num_rows_ = 0, step_ns_ = 0;
 };
