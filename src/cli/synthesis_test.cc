@@ -78,6 +78,10 @@ TEST(SynthesisTest, GivesTheSameBytesForTheSameSeedWhateverTheThreads) {
   EXPECT_EQ(BytesOf(directory.File("one.gguf")), BytesOf(directory.File("two.gguf")));
   EXPECT_EQ(BytesOf(directory.File("one.predict.gguf")), BytesOf(directory.File("two.predict.gguf")));
   EXPECT_EQ(BytesOf(directory.File("one.tokens.txt")), BytesOf(directory.File("two.tokens.txt")));
+  const uint64_t planned_bytes =
+      SyntheticModel::Create(options, *ThreadPool::Create(1).value()).value()->DataBytes();
+  EXPECT_LT(planned_bytes, one.file_bytes);
+  EXPECT_LT(one.file_bytes - planned_bytes, 32u * 1024);
   options.output_path = directory.File("three.gguf");
   options.seed = 7;
   EXPECT_NE(Write(options, 2, &tokens).content_hash, one.content_hash);

@@ -102,8 +102,8 @@ Status Synthesise(const SynthFlags& flags) {
   FRUGAL_ASSIGN(std::unique_ptr<SyntheticModel> model, SyntheticModel::Create(options, *pool));
   StandardOutput output;
   if (flags.plan_only) {
-    return output.Print(fmt::format("{}: {} bytes ({}), and its predictors\n", flags.output_path,
-                                    model->file_bytes(), FormatSize(model->file_bytes())));
+    return output.Print(fmt::format("{}: about {} bytes ({}), and its predictors\n", flags.output_path,
+                                    model->DataBytes(), FormatSize(model->DataBytes())));
   }
   ProgressBar bar("writing");
   const auto progress = [&bar](double share, std::string_view what) { bar.Update(share, what); };

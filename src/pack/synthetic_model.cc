@@ -63,6 +63,23 @@ struct SyntheticModel::Tensor {
   uint32_t layer = 0;
 };
 
+// Data and hashes; the header, some hundred bytes a tensor, is not in it.
+uint64_t SyntheticModel::DataBytes() const {
+  uint64_t data_bytes = 0, num_chunks = 0;
+  for (const Tensor& tensor : tensors_) {
+    uint64_t size_bytes = tensor.columns * sizeof(float);  // vectors, orders
+    if (tensor.kind == Tensor::Kind::kBundles) {
+      size_bytes = tensor.rows * stride_bytes_;
+      data_bytes += RoundUp(tensor.rows * sizeof(uint64_t), kPackedAlignmentBytes);
+    } else {
+      if (tensor.rows > 1) size_bytes = tensor.rows * row_bytes_;
+      num_chunks += NumHashChunks(size_bytes);
+    }
+    data_bytes += RoundUp(size_bytes, kPackedAlignmentBytes);
+  }
+  return data_bytes + RoundUp(num_chunks * sizeof(uint64_t), kPackedAlignmentBytes);
+}
+
 double SyntheticActiveShare(uint32_t layer, uint32_t num_layers) {
   // The parabola with these ends and this mean.
   const double x = num_layers > 1 ? static_cast<double>(layer) / (num_layers - 1) : 0.5;

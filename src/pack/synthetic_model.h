@@ -64,7 +64,8 @@ class SyntheticModel {
 
   // Token ids of the text for which the activity is as promised; at most the context. // [num_tokens]
   const std::vector<int32_t>& tokens() const { return tokens_; }
-  uint64_t file_bytes() const { return file_bytes_; }
+  // Size of the file that Write makes, up to its header.
+  uint64_t DataBytes() const;
 
   // Writes the packed model. `progress` as Pack has it. kIo with the needed and the free bytes when the disk
   // is too small, before anything is written.
