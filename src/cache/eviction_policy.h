@@ -30,7 +30,7 @@ struct PolicyOptions {
   PolicyKind kind = PolicyKind::kDecay;
   uint32_t window_steps = 4;
   // Steps.
-  float half_life_steps = 32;
+  float half_life_steps = 16;
 };
 std::unique_ptr<EvictionPolicy> MakeEvictionPolicy(const PolicyOptions& options, uint32_t num_bundles);
 

@@ -16,7 +16,7 @@ namespace frugal {
 struct ReplayOptions {
   std::vector<double> slots_shares = {0.05, 0.10, 0.15, 0.20, 0.235, 0.30, 0.40, 0.60};  // of the FFN
   size_t warm_up_tokens = 0;
-  std::vector<double> half_lives = {32};  // of decayed frequency, tokens: a series each
+  std::vector<double> half_lives = {16};  // of decayed frequency, tokens: a series each
 };
 
 struct ReplaySeries {

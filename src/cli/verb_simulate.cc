@@ -75,7 +75,7 @@ void AddSimulateVerb(CLI::App& app, Exit& exit) {
   sub.add_option("--slots", flags->slots,
                  "shares of the FFN, such as 10%,23.5% (default: eight from 5% to 60%)")
       ->delimiter(',');
-  sub.add_option("--half-life", flags->half_lives, "half-lives of decayed frequency, in tokens (default: 32)")
+  sub.add_option("--half-life", flags->half_lives, "half-lives of decayed frequency, in tokens (default: 16)")
       ->delimiter(',')
       ->check(CLI::Range(0.1, 1e6));
   flags->warm_up_option = sub.add_option(

@@ -48,7 +48,7 @@ struct EngineOptions {
   std::optional<double> slots_share;      // of the FFN, 0..1; otherwise the budget decides
   std::optional<uint32_t> num_slots;      // exactly so many (tests of cache sizes)
   double popular_share = 0.0;             // of the slots, pinned for the most popular neurons
-  float half_life_tokens = 32;
+  float half_life_tokens = 16;
 
   VerifyMode verify = VerifyMode::kFirst;
   IoBackend io = IoBackend::kAuto;
