@@ -18,6 +18,7 @@
 #include "src/base/random.h"
 #include "src/base/thread_pool.h"
 #include "src/kernels/kernels.h"
+#include "src/kernels/plain_read.h"
 #include "src/kernels/quantised_kernels.h"
 #include "src/tensor/half.h"
 
@@ -46,25 +47,6 @@ void Fill(std::byte* memory, size_t size_bytes) {
     const uint64_t word = (random.Next() & 0x03ff03ff03ff03ffu) | 0x3800380038003800u;
     std::memcpy(memory + i, &word, sizeof(word));
   }
-}
-
-// Four streams with prefetching, as the kernels have, and next to no arithmetic.
-uint64_t ReadTile(const std::byte* from) {
-  constexpr size_t kStreams = 4;
-  constexpr size_t kLine = 64;
-  constexpr size_t kAhead = 1024;
-  using Words [[gnu::vector_size(16)]] = uint64_t;
-  const size_t stream_bytes = kReadTileBytes / kStreams;
-  Words found[4] = {};
-  for (size_t at = 0; at < stream_bytes; at += kLine) {
-    for (size_t s = 0; s < kStreams; ++s) {
-      const std::byte* const line = from + s * stream_bytes + at;
-      __builtin_prefetch(line + kAhead);
-      for (size_t i = 0; i < 4; ++i) found[i] |= *reinterpret_cast<const Words*>(line + i * sizeof(Words));
-    }
-  }
-  const Words all = (found[0] | found[1]) | (found[2] | found[3]);
-  return all[0] | all[1];
 }
 
 struct Measurement {
@@ -157,7 +139,7 @@ class Bench {
   uint64_t Read() {
     std::vector<uint64_t> found(static_cast<size_t>(pool_.num_threads()));
     pool_.Run(static_cast<int>(size_bytes_ / kReadTileBytes), [&](int tile, int worker) {
-      found[static_cast<size_t>(worker)] |= ReadTile(memory_ + static_cast<size_t>(tile) * kReadTileBytes);
+      found[static_cast<size_t>(worker)] |= PlainRead(memory_ + static_cast<size_t>(tile) * kReadTileBytes, kReadTileBytes);
     });
     for (uint64_t word : found) sink_ = sink_ | word;
     return size_bytes_;

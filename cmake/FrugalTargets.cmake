@@ -1,7 +1,10 @@
 # Precompiled headers of what is slow to parse: a set each for libraries, tests and the command line (a set that holds more than a
-# file needs makes GCC compile it slower). Tests and the command line are compiled with -O1: nothing there is hot.
+# file needs makes GCC compile it slower). Tests and the command line are compiled with -O1 (with sanitizers -O0): nothing there is hot.
 option(FRUGAL_PRECOMPILE "Use precompiled headers" ON)
 set(FRUGAL_OUTER_LEVEL "")
+if(FRUGAL_SANITIZE)
+  set(FRUGAL_OUTER_LEVEL -O0)
+endif()
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   set(FRUGAL_OUTER_LEVEL -O1)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
@@ -20,8 +23,10 @@ if(FRUGAL_PRECOMPILE)
   frugal_precompile_source(frugal_precompiled_test <gtest/gtest.h>)
   target_link_libraries(frugal_precompiled_test PRIVATE GTest::gtest)
   target_compile_options(frugal_precompiled_test PRIVATE ${FRUGAL_OUTER_LEVEL})
-  frugal_precompile_source(frugal_precompiled_cli <nlohmann/json.hpp> <CLI/CLI.hpp>)
-  target_compile_options(frugal_precompiled_cli PRIVATE ${FRUGAL_OUTER_LEVEL})
+  if(FRUGAL_CLI)
+    frugal_precompile_source(frugal_precompiled_cli <nlohmann/json.hpp> <CLI/CLI.hpp>)
+    target_compile_options(frugal_precompiled_cli PRIVATE ${FRUGAL_OUTER_LEVEL})
+  endif()
 endif()
 
 # frugal_outer(TARGET test|cli): a target of tests (it links GTest) or of the command line.

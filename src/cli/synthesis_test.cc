@@ -118,7 +118,7 @@ TEST(SynthesisTest, ShapesThatHaveNoRoomAreRefused) {
   options.config.head_dim = 4;
   EXPECT_EQ(SyntheticModel::Create(options, *pool).error().code, ErrorCode::kUsage);
   options = SmallOptions("never-written.gguf");
-  options.type = DType::kQ8_0;
+  options.type = DType::kI32;
   EXPECT_EQ(SyntheticModel::Create(options, *pool).error().code, ErrorCode::kUsage);
 }
 

@@ -23,7 +23,7 @@ constexpr const char* kDefaultPrompt = "Once upon a time";
 struct BenchFlags {
   EngineFlags engine;
   std::string prompt = kDefaultPrompt;
-  std::string ids, text_path, tokens_path, json_path, svg_path, trace_path;
+  std::string ids, text_path, tokens_path, json_path, svg_path, trace_path, rows;
   std::string separator = "<|story|>";
   uint32_t tokens = 128, warm_up = 32, prompt_tokens = 64, rounds = 3;
   double seconds = 30;
@@ -133,6 +133,26 @@ Status WriteText(const std::string& path, const std::string& text) {
   return file->Commit();
 }
 
+// The rows that --rows names by their last word: "naive,early".
+Result<std::vector<AblationRow>> SelectRows(const std::string& names, const std::vector<AblationRow>& all) {
+  if (names.empty()) return all;
+  std::vector<AblationRow> selected;
+  size_t begin = 0;
+  while (begin <= names.size()) {
+    const size_t end = std::min(names.find(',', begin), names.size());
+    const std::string name = names.substr(begin, end - begin);
+    const auto found = std::find_if(all.begin(), all.end(), [&name](const AblationRow& row) {
+      return row.name == name || row.name.starts_with("+ " + name);
+    });
+    if (name.empty() || found == all.end()) {
+      return MakeError(ErrorCode::kUsage, "--rows: '{}': expected naive, hybrid, predictor, window, bundling, overlap or early, by commas", name);
+    }
+    selected.push_back(*found);
+    begin = end + 1;
+  }
+  return selected;
+}
+
 // A run of its own, so that recording is in no measurement.
 Status RecordTrace(const std::string& path, EngineOptions options, const AblationText& text) {
   FRUGAL_TRY(TraceFile::ReserveMemory(options));
@@ -175,7 +195,7 @@ Status Bench(const BenchFlags& flags) {
   FRUGAL_ASSIGN(const EngineOptions options, ResolveBenchFlags(flags));
   const std::optional<DeviceProfile> profile = FindProfile(options.model_path);
   FRUGAL_ASSIGN(const AblationText text, MakeText(flags, options));
-  const std::vector<AblationRow> wanted = AblationRows(options);
+  FRUGAL_ASSIGN(const std::vector<AblationRow> wanted, SelectRows(flags.rows, AblationRows(options)));
   std::vector<RowMeasurement> rows(wanted.size());
   ProgressBar bar("measuring");
   for (uint32_t round = 0; round < flags.rounds; ++round) {
@@ -242,6 +262,7 @@ void AddBenchVerb(CLI::App& app, Exit& exit) {
   sub->add_option("--rounds,--repeat", flags->rounds, "rounds of all rows")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
+  sub->add_option("--rows", flags->rows, "only these rows, by commas: naive, hybrid, predictor, window, bundling, overlap, early");
   sub->add_option("--json", flags->json_path, "write JSON to this file");
   sub->add_option("--svg", flags->svg_path, "draw the rows into this file");
   sub->add_option("--trace", flags->trace_path,

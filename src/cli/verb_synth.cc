@@ -28,16 +28,8 @@ struct SynthFlags {
   bool force = false, plan_only = false, json = false;
 };
 
-// A type is one that kernels' ConvertFromFloat and DotRows know.
-constexpr Choice<DType> kTypes[] = {{"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}};
-
-Result<DType> ParseType(const std::string& text) {
-  if (text == "q8_0" || text == "q4_0") {
-    return MakeError(ErrorCode::kUsage,
-                     "--type {}: bundles of quantised blocks cannot be written yet; f16 or bf16 can", text);
-  }
-  return ParseChoice("--type", text, kTypes);
-}
+constexpr Choice<DType> kTypes[] = {{"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16},
+                                    {"q8_0", DType::kQ8_0}, {"q4_0", DType::kQ4_0}};
 
 nlohmann::ordered_json ReportJson(const SyntheticOptions& options, const SyntheticReport& report,
                                   std::span<const LayerActivity> layers,
@@ -83,7 +75,7 @@ std::string ReportText(const SyntheticOptions& options, const SyntheticReport& r
 
 Status Synthesise(const SynthFlags& flags) {
   SyntheticOptions options;
-  FRUGAL_ASSIGN(options.type, ParseType(flags.type));
+  FRUGAL_ASSIGN(options.type, ParseChoice("--type", flags.type, kTypes));
   FRUGAL_ASSIGN(options.config, SyntheticConfig(flags.shape, flags.num_layers));
   FRUGAL_ASSIGN(const uint64_t ram_bytes, ParseSizeFlag("--ram", flags.ram));
   options.name = flags.shape + "-synthetic";
@@ -152,7 +144,7 @@ void AddSynthVerb(CLI::App& app, Exit& exit) {
          "-o,--output", flags->output_path,
          "the packed model to write (NAME.gguf); NAME.predict.gguf and NAME.tokens.txt come beside it")
       ->required();
-  sub.add_option("--type", flags->type, "of matrices and bundles: f32, f16, bf16")->capture_default_str();
+  sub.add_option("--type", flags->type, "of matrices and bundles: f32, f16, bf16, q8_0, q4_0")->capture_default_str();
   sub.add_option("--layers", flags->num_layers, "fewer or more layers than the shape has")
       ->check(CLI::Range(1, 1024));
   sub.add_option("--seed", flags->seed, "of the weights and of the text")->capture_default_str();

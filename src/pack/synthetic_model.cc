@@ -86,12 +86,10 @@ double SyntheticActiveShare(uint32_t layer, uint32_t num_layers) {
   return 0.0156 + 0.0284 * x + 0.0096 * x * x;
 }
 
-bool SyntheticTypeSupported(DType type) { return IsFloat(type); }
-
 Result<std::unique_ptr<SyntheticModel>> SyntheticModel::Create(const SyntheticOptions& options,
                                                                ThreadPool& pool) {
-  if (!SyntheticTypeSupported(options.type)) {
-    return MakeError(ErrorCode::kUsage, "type {}: expected F32, F16 or BF16", DTypeName(options.type));
+  if (!IsWeightType(options.type)) {
+    return MakeError(ErrorCode::kUsage, "type {}: expected F32, F16, BF16, Q8_0 or Q4_0", DTypeName(options.type));
   }
   const ModelConfig& config = options.config;
   FRUGAL_TRY(ValidateConfig(config, options.name));

@@ -33,7 +33,7 @@ struct SyntheticOptions {
   ModelConfig config;
   std::string name;  // general.name
   std::string output_path;
-  DType type = DType::kF16;  // of matrices and bundles; SyntheticTypeSupported
+  DType type = DType::kF16;  // of matrices and bundles; a weight type
   uint64_t seed = 1;
   Overwrite overwrite = Overwrite::kNo;
   const std::atomic<bool>* cancel = nullptr;  // when it becomes true, Write ends with kFailed "interrupted"
@@ -51,9 +51,6 @@ struct SyntheticReport {
 // Shares of all neurons that a layer is made for: 1.56% active in the first and 5.36% in the last, 3.30% on
 // average (paper, section 3.1); 10% predicted.
 double SyntheticActiveShare(uint32_t layer, uint32_t num_layers);
-
-// Types whose rows can be made.
-bool SyntheticTypeSupported(DType type);
 
 class SyntheticModel {
  public:
