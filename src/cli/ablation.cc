@@ -1,6 +1,7 @@
 #include "src/cli/ablation.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -145,6 +146,7 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
     return MakeRecordingReader(std::move(inner), recording);
   };
   uint32_t queue_depth = 0;
+  malloc_trim(0);  // of the engine before
   {
     Result<std::unique_ptr<Engine>> engine = Engine::Open(options);
     if (!engine && engine.error().code == ErrorCode::kDoesNotFit) {
@@ -162,6 +164,7 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
     FRUGAL_ASSIGN(const std::unique_ptr<Session> session, (*engine)->NewSession());
     FRUGAL_TRY(MeasureTokens(**engine, *session, text, recording, row));
   }
+  malloc_trim(0);
   BareLoopInput bare;
   bare.options = &options;
   bare.recording = &recording;

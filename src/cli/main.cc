@@ -1,6 +1,7 @@
 // frugal VERB ...: parses, runs one verb, ends with its exit code (0 done, 1 failed, 2 usage, 3 bad model, 4
 // does not fit, 5 I/O, 6 out of memory).
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <csignal>
 #include <new>
@@ -16,6 +17,10 @@ constexpr AddVerbFunction kVerbs[] = {AddRunVerb,   AddPackVerb,  AddTrainVerb, 
                                       AddSimulateVerb, AddSynthVerb};
 
 int Main(int argc, char** argv) {
+  // What an engine gives back goes back to the system, where the next engine of the same process needs it: glibc's threshold would grow
+  // with every large block that is freed, and keep megabytes that no line of the ledger has.
+  mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+  mallopt(M_TRIM_THRESHOLD, 128 * 1024);
   // A closed pipe is an error of the write, which StandardOutput understands.
   std::signal(SIGPIPE, SIG_IGN);
   CLI::App app("frugal runs language models that are larger than the memory they are given.", "frugal");
