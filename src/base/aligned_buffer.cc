@@ -30,9 +30,11 @@ Result<AlignedBuffer> AlignedBuffer::Allocate(uint64_t size_bytes) {
   buffer.size_bytes_ = size_bytes;
   buffer.mapped_bytes_ = mapped_bytes;
   if (!huge) return buffer;
-  // Refused advice costs speed only. Kernels before 5.14 cannot populate: then the pages come when they are written.
-  madvise(address, mapped_bytes, MADV_HUGEPAGE);
-  if (madvise(address, mapped_bytes, kMadvPopulateWrite) != 0 && errno != EINVAL) return failed();
+  madvise(address, mapped_bytes, MADV_HUGEPAGE);  // refused advice costs speed only
+  if (madvise(address, mapped_bytes, kMadvPopulateWrite) == 0) return buffer;
+  if (errno != EINVAL) return failed();
+  // Kernels before 5.14 cannot populate what is mapped: the pages come by being written.
+  for (uint64_t at = 0; at < mapped_bytes; at += kPageBytes) buffer.data_[at] = std::byte{0};
   return buffer;
 }
 

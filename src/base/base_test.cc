@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <atomic>
 #include <vector>
@@ -36,6 +37,15 @@ TEST(AlignedBufferTest, IsPageAlignedZeroedAndMovable) {
   AlignedBuffer moved = std::move(buffer);
   EXPECT_EQ(moved.size_bytes(), 10'000u);
   EXPECT_EQ(buffer.data(), nullptr);  // NOLINT: the moved-from state is part of the contract
+}
+
+TEST(AlignedBufferTest, ALargeOneIsWhollyInMemory) {
+  Result<AlignedBuffer> made = AlignedBuffer::Allocate(33'000'000);
+  ASSERT_TRUE(made);
+  std::vector<unsigned char> in_memory((33'000'000 + 4095) / 4096);
+  ASSERT_EQ(mincore(made->data(), made->size_bytes(), in_memory.data()), 0);
+  for (const unsigned char page : in_memory) ASSERT_EQ(page & 1, 1);
+  EXPECT_EQ(made->bytes().back(), std::byte{0});
 }
 
 TEST(AlignedBufferTest, RefusalIsAnError) {

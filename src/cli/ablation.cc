@@ -1,7 +1,6 @@
 #include "src/cli/ablation.h"
 
 #include <fmt/format.h>
-#include <malloc.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -61,13 +60,12 @@ Result<Expectation> Expect(const Engine& engine, const EngineOptions& options, c
 }
 
 Status MeasureTokens(Engine& engine, Session& session, const AblationText& text, ReadRecording& recording, RowMeasurement* row) {
-  FRUGAL_TRY(engine.Prefill(session, std::span(text.ids).first(text.num_prompt)));
   const size_t begin = text.num_prompt + text.num_warm_up;
   const uint64_t budget_ns = static_cast<uint64_t>(text.seconds_per_round * 1e9);
-  // What the warm-up fills is the slots; a mode without them needs none.
-  const size_t warm_up_begin = engine.weights().bundles_on_demand() ? text.num_prompt : begin - std::min<size_t>(text.num_warm_up, 1);
-  session.Rewind(static_cast<uint32_t>(text.num_prompt));
-  for (size_t i = warm_up_begin; i < begin; ++i) FRUGAL_TRY(ForcedStep(engine, session, text.ids[i], false));
+  // The warm-up fills the slots. A mode without them takes the same ids with the prompt, in batches.
+  const size_t num_prefilled = engine.weights().bundles_on_demand() ? text.num_prompt : std::max(text.num_prompt, begin - 1);
+  FRUGAL_TRY(engine.Prefill(session, std::span(text.ids).first(num_prefilled)));
+  for (size_t i = num_prefilled; i < begin; ++i) FRUGAL_TRY(ForcedStep(engine, session, text.ids[i], false));
   const EngineStatistics before = engine.statistics();
   const std::optional<uint64_t> device_before = DeviceReads(engine.options().model_path);
   recording.Start();
@@ -80,12 +78,12 @@ Status MeasureTokens(Engine& engine, Session& session, const AblationText& text,
     row->token_ms.push_back(static_cast<double>(NowNs() - start_ns) / 1e6);
     recording.EndGroup();
   }
+  recording.EndRecording();
   const std::optional<uint64_t> device_after = DeviceReads(engine.options().model_path);
   AddPhase(ReportPhase(before, engine.statistics()), &row->traffic);
   if (device_before && device_after) row->device_reads = row->device_reads.value_or(0) + *device_after - *device_before;
   if (!engine.has_predictor() || row->recall >= 0) return {};
-  recording.EndRecording();
-  session.Rewind(session.position() - static_cast<uint32_t>(end - begin));
+  session.Rewind(static_cast<uint32_t>(begin));
   engine.ResetRecall();
   end = std::min(end, begin + kRecallTokens);
   for (size_t i = begin; i < end; ++i) FRUGAL_TRY(ForcedStep(engine, session, text.ids[i], true));
@@ -102,24 +100,24 @@ std::vector<AblationRow> AblationRows(const EngineOptions& base) {
   options.sample_recall_every = 1;
   options.overlap = true;
   options.mode = RunMode::kNaive;
-  rows.push_back({"naive", options});
+  rows.push_back({"naive", "naive", options});
   options.mode = RunMode::kHybrid;
-  rows.push_back({"hybrid", options});
+  rows.push_back({"hybrid", "hybrid", options});
   options.mode = RunMode::kFlash;
   options.predictor = true;
   options.window = options.bundling = options.overlap = options.early = false;
   const std::optional<uint32_t> window_tokens = options.window_tokens;
   options.window_tokens.reset();
-  rows.push_back({"+ predictor", options});
+  rows.push_back({"predictor", "+ predictor", options});
   options.window = true;
   options.window_tokens = window_tokens;
-  rows.push_back({"+ window", options});
+  rows.push_back({"window", "+ window", options});
   options.bundling = true;
-  rows.push_back({"+ bundling", options});
+  rows.push_back({"bundling", "+ bundling", options});
   options.overlap = true;
-  rows.push_back({"+ overlap", options});
+  rows.push_back({"overlap", "+ overlap", options});
   options.early = true;
-  rows.push_back({"+ early prediction", options});
+  rows.push_back({"early", "+ early prediction", options});
   return rows;
 }
 
@@ -146,7 +144,6 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
     return MakeRecordingReader(std::move(inner), recording);
   };
   uint32_t queue_depth = 0;
-  malloc_trim(0);  // of the engine before
   {
     Result<std::unique_ptr<Engine>> engine = Engine::Open(options);
     if (!engine && engine.error().code == ErrorCode::kDoesNotFit) {
@@ -163,8 +160,12 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
     row->expected_bytes_per_token = expectation.streamed_bytes + expectation.demand_bytes + expectation.row_bytes;
     FRUGAL_ASSIGN(const std::unique_ptr<Session> session, (*engine)->NewSession());
     FRUGAL_TRY(MeasureTokens(**engine, *session, text, recording, row));
+    if ((*engine)->weights().bundles_on_demand()) {
+      // As many bundles as were used, where the plan has a guess.
+      const double used = PerToken(row->traffic.num_hits + row->traffic.num_late_hits + row->traffic.num_misses, row->traffic);
+      row->touched_bytes_per_token += (used - expectation.bundles_used) * static_cast<double>((*engine)->model().bundles()[0].stride_bytes);
+    }
   }
-  malloc_trim(0);
   BareLoopInput bare;
   bare.options = &options;
   bare.recording = &recording;
@@ -206,7 +207,7 @@ std::string FormatAblation(std::span<const RowMeasurement> rows) {
     text += fmt::format(
         "| {} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {:.2f} | {:.3f} | {:.3f} | {} | {:.3f} | {} | {} |\n", row.name,
         row.io_ms(), row.compute_ms(), row.stall_ms(), median, row.total_ms(0.95), row.total_ms(0.99),
-        median > 0 ? 1e3 / median : 0, row.bare_ms(0.5), row.bare_ms(0.99), times(row.bare_ms(0.5)), row.bound_ms(),
+        row.traffic.tokens_per_second(), row.bare_ms(0.5), row.bare_ms(0.99), times(row.bare_ms(0.5)), row.bound_ms(),
         times(row.bound_ms()),
         row.expected_ms > 0
             ? fmt::format("{:.3f}, {}", row.expected_ms, FormatSize(static_cast<uint64_t>(row.expected_bytes_per_token + 0.5)))

@@ -18,7 +18,8 @@
 namespace frugal {
 
 struct AblationRow {
-  std::string name;
+  std::string key;   // one word, for --rows
+  std::string name;  // for people
   EngineOptions options;
 };
 // naive, hybrid, + predictor, + window, + bundling, + overlap, + early prediction. naive and hybrid overlap
@@ -45,8 +46,8 @@ struct RowMeasurement {
   std::vector<double> token_ms;  // of each of them
   std::optional<uint64_t> device_reads;  // of these tokens, as the block device counts them
   double recall = -1;      // sampled after the measurement, on the same ids; negative: all neurons
-  BareLoopTimes bare;      // of the same tokens' reads, between the rounds
-  double touched_bytes_per_token = 0;
+  BareLoopTimes bare;      // of as many of the tokens as the recording of their reads holds, after each round
+  double touched_bytes_per_token = 0;  // in RAM: matrices, KV cache, the bundles that were used
   double expected_ms = 0;  // what `plan` says
   double expected_bytes_per_token = 0;
   std::string refusal;  // why the row could not run: the budget; then nothing else is filled in

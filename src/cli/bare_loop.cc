@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
-#include <system_error>
+#include <optional>
 
 #include "src/base/aligned_buffer.h"
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
 #include "src/base/thread_pool.h"
 #include "src/format/packed_format.h"
+#include "src/io/whole_reader.h"
 #include "src/kernels/plain_read.h"
 
 namespace frugal {
@@ -36,16 +37,9 @@ class BareLoop {
     next_ = 0;
     const uint64_t start = NowNs();
     Pump(WaitMode::kPoll);
-    if (parts != Parts::kReads && memory_.size_bytes() > 0) StreamMemory();
-    while (next_ < reads_.size() || reader_->num_in_flight() > 0) {
-      Pump(WaitMode::kBlock);
-      if (failed_ != 0) break;
-    }
-    if (failed_ != 0) {
-      while (reader_->num_in_flight() > 0) Pump(WaitMode::kBlock);
-      return MakeError(ErrorCode::kIo, "{}: bare loop: a read failed: {}", file_.path(),
-                       std::generic_category().message(failed_));
-    }
+    if (parts != Parts::kReads) StreamMemory();
+    while (!failure_ && (next_ < reads_.size() || reader_->num_pending() > 0)) Pump(WaitMode::kBlock);
+    if (failure_) return MakeError(ErrorCode::kIo, "{}: bare loop: {}", file_.path(), DescribeFailure(*failure_));
     return static_cast<double>(NowNs() - start) / 1e6;
   }
 
@@ -70,9 +64,8 @@ class BareLoop {
     const int fd = file_.fd();
     options.fds = {&fd, 1};
     FRUGAL_ASSIGN(OpenedReader opened, OpenReader(options));
-    reader_ = std::move(opened.reader);
+    reader_ = std::make_unique<WholeReader>(std::move(opened.reader), num_slots_, 1);
     for (uint32_t slot = num_slots_; slot-- > 0;) free_.push_back(slot);
-    segments_.resize(num_slots_);
     return {};
   }
 
@@ -92,18 +85,17 @@ class BareLoop {
     while (next_ < reads_.size() && !free_.empty()) {
       const uint32_t slot = free_.back();
       const ReadRecord& read = reads_[next_];
-      segments_[slot] = {scratch_.data() + slot * largest_, read.size_bytes};
-      const ReadRequest request{file_.fd(), read.offset_bytes, {&segments_[slot], 1}, slot};
-      if (reader_->Submit({&request, 1}) == 0) break;
+      const iovec destination{scratch_.data() + slot * largest_, read.size_bytes};
+      if (!reader_->TrySubmit({&file_, read.offset_bytes, {&destination, 1}, slot})) break;
       free_.pop_back();
       ++next_;
     }
-    if (reader_->num_in_flight() == 0) return;
-    std::array<ReadCompletion, 64> completions;
+    if (reader_->num_pending() == 0) return;
+    std::array<WholeCompletion, 32> completions;
     const size_t count = reader_->Reap(completions, mode);
-    for (size_t i = 0; i < count; ++i) {
-      if (completions[i].result < 0) failed_ = static_cast<int>(-completions[i].result);
-      free_.push_back(static_cast<uint32_t>(completions[i].tag));
+    for (const WholeCompletion& completion : std::span(completions).first(count)) {
+      if (completion.failed) failure_ = completion.failure;
+      free_.push_back(static_cast<uint32_t>(completion.tag));
     }
   }
 
@@ -114,12 +106,11 @@ class BareLoop {
   uint64_t largest_ = 0;
   uint32_t num_slots_ = 0;
   std::vector<uint32_t> free_;
-  std::vector<iovec> segments_;
   std::unique_ptr<ThreadPool> pool_;
-  std::unique_ptr<ExtentReader> reader_;
+  std::unique_ptr<WholeReader> reader_;  // drains before what it reads into goes
   std::span<const ReadRecord> reads_;
   size_t next_ = 0;
-  int failed_ = 0;
+  std::optional<ReadFailure> failure_;
   volatile uint64_t sink_ = 0;
 };
 

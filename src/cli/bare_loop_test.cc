@@ -1,41 +1,56 @@
 #include "src/cli/bare_loop.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <cstdlib>
-#include <fstream>
+#include "src/format/temp_dir_for_test.h"
 
 namespace frugal {
 namespace {
 
-TEST(BareLoopTest, RepeatsWhatWasReadTokenByToken) {
-  char path[] = "bare_loop_XXXXXX";
-  close(mkstemp(path));
-  std::ofstream(path) << std::string(65536, 'x');
-  std::byte bytes[4096];
-  const iovec part{bytes, 4096};
-  ReadRecording recording(16);
-  recording.Start();
-  for (uint64_t token = 0; token < 3; ++token) {
-    for (uint64_t i = 0; i <= token; ++i) recording.Add({-1, i * 8192, {&part, 1}, 0});
-    recording.EndGroup();
+class BareLoopTest : public ::testing::Test {
+ protected:
+  BareLoopTest() {
+    options_.model_path = directory_.Write("model", std::string(65536, 'x'));
+    options_.ram_bytes = 64 << 20;
+    input_.options = &options_;
+    input_.recording = &recording_;
+    input_.touched_bytes = 1 << 20;
+    recording_.Start();
   }
-  EngineOptions options;
-  options.model_path = path;
-  options.ram_bytes = 64 << 20;
-  BareLoopInput input;
-  input.options = &options;
-  input.recording = &recording;
-  input.touched_bytes = 1 << 20;
+  void Record(uint64_t offset_bytes) {
+    std::byte bytes[4096];
+    const iovec part{bytes, sizeof(bytes)};
+    recording_.Add({-1, offset_bytes, {&part, 1}, 0});
+  }
+
+  const TempDir directory_;
+  EngineOptions options_;
+  ReadRecording recording_{16};
+  BareLoopInput input_;
+};
+
+TEST_F(BareLoopTest, RepeatsWhatWasReadTokenByToken) {
+  for (uint64_t token = 0; token < 3; ++token) {
+    for (uint64_t i = 0; i <= token; ++i) Record(i * 8192);
+    recording_.EndGroup();
+  }
   BareLoopTimes times;
-  const Status status = RunBareLoop(input, &times);
+  const Status status = RunBareLoop(input_, &times);
   ASSERT_TRUE(status) << status.error().message;
   EXPECT_EQ(times.together_ms.size(), 3u);
   EXPECT_EQ(times.num_reads, 6u);
   EXPECT_EQ(times.read_bytes, 6u * 4096);
   EXPECT_GT(times.memory_bytes_per_second(), 0.0);
-  unlink(path);
+}
+
+TEST_F(BareLoopTest, AReadThatGetsNothingIsAnErrorNotAFastRead) {
+  Record(1 << 20);
+  recording_.EndGroup();
+  BareLoopTimes times;
+  const Status status = RunBareLoop(input_, &times);
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, ErrorCode::kIo);
+  EXPECT_NE(status.error().message.find("bare loop"), std::string::npos) << status.error().message;
 }
 
 }  // namespace

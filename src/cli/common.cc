@@ -152,4 +152,10 @@ void InstallInterruptHandler() {
 
 const std::atomic<bool>& interrupted() { return interrupt_flag; }
 
+Status WriteTextFile(const std::string& path, const std::string& text, Overwrite overwrite) {
+  FRUGAL_ASSIGN(const auto file, OutputFile::Open(path, overwrite));
+  FRUGAL_TRY(file->Write(0, std::as_bytes(std::span(text)), "text"));
+  return file->Commit();
+}
+
 }  // namespace frugal

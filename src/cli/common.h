@@ -14,6 +14,7 @@
 
 #include "src/base/result.h"
 #include "src/engine/engine.h"
+#include "src/format/output_file.h"
 
 namespace frugal {
 
@@ -126,5 +127,8 @@ class StandardOutput {
 // From now on the first SIGINT or SIGTERM sets interrupted(); the second ends the process.
 void InstallInterruptHandler();
 const std::atomic<bool>& interrupted();
+
+// Writes a whole text file, or nothing of it. kIo with the name; kUsage when it exists and may not be replaced.
+Status WriteTextFile(const std::string& path, const std::string& text, Overwrite overwrite = Overwrite::kYes);
 
 }  // namespace frugal

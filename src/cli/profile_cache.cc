@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "src/base/bytes.h"
+#include "src/cli/common.h"
 #include "src/format/byte_source.h"
-#include "src/format/output_file.h"
 #include "src/format/packed_format.h"
 
 namespace frugal {
@@ -152,10 +152,7 @@ Status SaveProfile(const std::string& directory, const CachedProfile& cached) {
   // Names come from the device: bytes that are no UTF-8 must not throw.
   const std::string text =
       ProfileToJson(cached).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  const std::string path = ProfilePath(directory, cached.profile.device_id);
-  FRUGAL_ASSIGN(const auto file, OutputFile::Open(path, Overwrite::kYes));
-  FRUGAL_TRY(file->Write(0, std::as_bytes(std::span(text)), "device profile"));
-  return file->Commit();
+  return WriteTextFile(ProfilePath(directory, cached.profile.device_id), text);
 }
 
 std::optional<DeviceProfile> FindProfile(const std::string& path) {

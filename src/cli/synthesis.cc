@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "src/cli/common.h"
 #include "src/engine/engine.h"
 #include "src/kernels/kernels.h"
 #include "src/train/predictor_writer.h"
@@ -74,13 +75,6 @@ LayerPredictors MakePredictors(const SyntheticLayer& layer) {
   return predictors;
 }
 
-Status WriteTokens(const std::string& path, Overwrite overwrite, std::span<const int32_t> tokens) {
-  const std::string text = fmt::format("{}\n", fmt::join(tokens, "\n"));
-  FRUGAL_ASSIGN(const auto file, OutputFile::Open(path, overwrite));
-  FRUGAL_TRY(file->Write(0, std::as_bytes(std::span(text)), "token ids"));
-  return file->Commit();
-}
-
 }  // namespace
 
 SynthesisPaths SynthesisPathsOf(const std::string& model_path) {
@@ -113,7 +107,7 @@ Result<SyntheticReport> WriteSynthesis(const SyntheticOptions& options, Syntheti
     return MakePredictors(model.Layer(layer));
   };
   FRUGAL_TRY(WritePredictorFile(paths.predictor, train, options.config, head, make_layer));
-  FRUGAL_TRY(WriteTokens(paths.tokens, options.overwrite, model.tokens()));
+  FRUGAL_TRY(WriteTextFile(paths.tokens, fmt::format("{}\n", fmt::join(model.tokens(), "\n")), options.overwrite));
   return report;
 }
 

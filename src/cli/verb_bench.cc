@@ -12,7 +12,6 @@
 #include "src/cli/trace_file.h"
 #include "src/cli/verbs.h"
 #include "src/format/json_file.h"
-#include "src/format/output_file.h"
 
 namespace frugal {
 namespace {
@@ -47,7 +46,7 @@ Result<std::vector<int32_t>> ReadTextIds(const BenchFlags& flags, const Tokenize
   return ids;
 }
 
-// Numbers parted by anything else, the first `count`.
+// Ids parted by commas or line ends, the first `count`.
 Result<std::vector<int32_t>> ReadTokensFile(const BenchFlags& flags, uint32_t count) {
   FRUGAL_ASSIGN(std::string text, ReadTextFile(flags.tokens_path, kMostTokensFileBytes));
   std::replace(text.begin(), text.end(), '\n', ',');
@@ -127,13 +126,7 @@ Result<AblationText> MakeText(const BenchFlags& flags, const EngineOptions& opti
   return text;
 }
 
-Status WriteText(const std::string& path, const std::string& text) {
-  FRUGAL_ASSIGN(const auto file, OutputFile::Open(path, Overwrite::kYes));
-  FRUGAL_TRY(file->Write(0, std::as_bytes(std::span(text)), "bench"));
-  return file->Commit();
-}
-
-// The rows that --rows names by their last word: "naive,early".
+// The rows whose keys --rows names: "naive,early".
 Result<std::vector<AblationRow>> SelectRows(const std::string& names, const std::vector<AblationRow>& all) {
   if (names.empty()) return all;
   std::vector<AblationRow> selected;
@@ -141,10 +134,8 @@ Result<std::vector<AblationRow>> SelectRows(const std::string& names, const std:
   while (begin <= names.size()) {
     const size_t end = std::min(names.find(',', begin), names.size());
     const std::string name = names.substr(begin, end - begin);
-    const auto found = std::find_if(all.begin(), all.end(), [&name](const AblationRow& row) {
-      return row.name == name || row.name.starts_with("+ " + name);
-    });
-    if (name.empty() || found == all.end()) {
+    const auto found = std::find_if(all.begin(), all.end(), [&name](const AblationRow& row) { return row.key == name; });
+    if (found == all.end()) {
       return MakeError(ErrorCode::kUsage, "--rows: '{}': expected naive, hybrid, predictor, window, bundling, overlap or early, by commas", name);
     }
     selected.push_back(*found);
@@ -217,12 +208,12 @@ Status Bench(const BenchFlags& flags) {
                                    {"warm_up_ids", text.num_warm_up}, {"measured_ids", measured},
                                    {"rounds", flags.rounds},          {"device", device}};
     json["rows"] = AblationToJson(rows);
-    FRUGAL_TRY(WriteText(flags.json_path, json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"));
+    FRUGAL_TRY(WriteTextFile(flags.json_path, json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"));
   }
   if (!flags.svg_path.empty()) {
     const std::string title = fmt::format("{} within {}, {} threads: ms per token", options.model_path,
                                           FormatSize(options.ram_bytes), options.num_threads);
-    FRUGAL_TRY(WriteText(flags.svg_path, DrawAblation(rows, title)));
+    FRUGAL_TRY(WriteTextFile(flags.svg_path, DrawAblation(rows, title)));
   }
   StandardOutput out;
   return out.Print(

@@ -46,12 +46,6 @@ Result<ReplayOptions> ResolveSimulateFlags(const SimulateFlags& flags, const Acc
   return options;
 }
 
-Status WriteText(const std::string& path, const std::string& text) {
-  FRUGAL_ASSIGN(const auto file, OutputFile::Open(path, Overwrite::kYes));
-  FRUGAL_TRY(file->Write(0, std::as_bytes(std::span(text)), "the chart"));
-  return file->Commit();
-}
-
 Status Simulate(const SimulateFlags& flags) {
   FRUGAL_ASSIGN(const AccessTrace trace, ReadTrace(flags.trace_path));
   FRUGAL_ASSIGN(const ReplayOptions options, ResolveSimulateFlags(flags, trace));
@@ -59,7 +53,7 @@ Status Simulate(const SimulateFlags& flags) {
   const Replay replay =
       ReplayTrace(trace, options, [&bar](double share, std::string_view what) { bar.Update(share, what); });
   bar.Finish();
-  if (!flags.svg_path.empty()) FRUGAL_TRY(WriteText(flags.svg_path, ReplaySvg(replay)));
+  if (!flags.svg_path.empty()) FRUGAL_TRY(WriteTextFile(flags.svg_path, ReplaySvg(replay)));
   StandardOutput output;
   return output.Print(flags.json ? ReplayToJson(replay).dump(2) + "\n" : FormatReplay(replay));
 }

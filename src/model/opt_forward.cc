@@ -20,7 +20,7 @@ struct Tiles {
   int count = 0;
 };
 
-// At least one tile per thread where there are that many items: every thread works.
+// At least one tile per thread where there are that many items: every thread can work.
 Tiles CutTiles(uint64_t items, uint64_t products_per_item, int num_threads) {
   const uint64_t by_work = std::max<uint64_t>(1, kTileProducts / std::max<uint64_t>(1, products_per_item));
   const uint64_t by_threads = std::max<uint64_t>(1, items / static_cast<uint64_t>(num_threads));
