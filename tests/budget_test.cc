@@ -106,7 +106,7 @@ class BudgetTest : public ::testing::Test {
   nlohmann::json Plan(const std::string& packed, const std::vector<std::string>& flags) {
     std::vector<std::string> arguments = {FRUGAL_BINARY, "plan", packed, "--json"};
     arguments.insert(arguments.end(), flags.begin(), flags.end());
-    const std::string output = directory_.file("plan.json");
+    const std::string output = directory_.File("plan.json");
     const RunResult result = RunInCgroup(nullptr, arguments, output);
     EXPECT_EQ(result.exit_code, 0) << ReadAll(output + ".err");
     return nlohmann::json::parse(ReadAll(output), nullptr, false);
@@ -126,7 +126,7 @@ class BudgetTest : public ::testing::Test {
     }
     std::vector<std::string> arguments = {FRUGAL_BINARY, "run", packed, "-n", "24", "--ids", "2,17,5,9,100", "--print-ids", "--ignore-eos"};
     arguments.insert(arguments.end(), flags.begin(), flags.end());
-    const std::string output = directory_.file("run.txt");
+    const std::string output = directory_.File("run.txt");
     const RunResult result = RunInCgroup(&cgroup, arguments, output);
     ASSERT_EQ(result.exit_code, 0) << ReadAll(output + ".err");
     const uint64_t planned = plan["peak_bytes"].get<uint64_t>();
@@ -154,7 +154,7 @@ TEST_F(BudgetTest, TheSmallestBudgetAndThreeLargerOnesAreKept) {
 TEST_F(BudgetTest, OneByteLessThanTheSmallestIsRefusedBeforeAnyWeightIsRead) {
   const std::string packed = PackModel(TaleDirectory(), directory_);
   const uint64_t smallest = Plan(packed, {"--ram", "200M", "-c", "128"})["smallest_bytes"].get<uint64_t>();
-  const std::string output = directory_.file("refused.txt");
+  const std::string output = directory_.File("refused.txt");
   const RunResult result = RunInCgroup(
       nullptr, {FRUGAL_BINARY, "run", packed, "--ids", "2", "-c", "128", "--ram", std::to_string(smallest - 1)}, output);
   EXPECT_EQ(result.exit_code, 4) << ReadAll(output + ".err");

@@ -58,7 +58,7 @@ void KillUntilDone(const std::vector<std::string>& arguments, const std::string&
 
 TEST(KillTest, PackLeavesNothingPartial) {
   TemporaryDirectory directory;
-  const std::string output = directory.file("killed.gguf");
+  const std::string output = directory.File("killed.gguf");
   KillUntilDone({FRUGAL_BINARY, "pack", TaleDirectory(), "-o", output}, output, 250'000, [&] {
     const auto report = CheckModel(output, [](double, std::string_view) {});
     ASSERT_TRUE(report) << report.error().message;
@@ -82,7 +82,7 @@ TEST(KillTest, TrainLeavesNothingPartialAndResumes) {
 TEST(KillTest, AFullDiskIsAnErrorWithNothingLeftBehind) {
   if (geteuid() != 0) GTEST_SKIP() << "skipped: needs root to mount a small file system";
   TemporaryDirectory directory;
-  const std::string mount = directory.file("small");
+  const std::string mount = directory.File("small");
   fs::create_directory(mount);
   if (std::system(("mount -t tmpfs -o size=4m tmpfs " + mount).c_str()) != 0) {
     GTEST_SKIP() << "skipped: cannot mount a tmpfs";

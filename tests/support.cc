@@ -17,18 +17,6 @@
 namespace frugal::testing {
 namespace fs = std::filesystem;
 
-TemporaryDirectory::TemporaryDirectory() {
-  // Beside the build rather than in /tmp, which is often a tmpfs without O_DIRECT.
-  std::string pattern = (fs::current_path() / "frugal_test_XXXXXX").string();
-  CHECK(mkdtemp(pattern.data()) != nullptr);
-  path_ = pattern;
-}
-
-TemporaryDirectory::~TemporaryDirectory() {
-  std::error_code ignored;
-  fs::remove_all(path_, ignored);
-}
-
 std::vector<std::string> FindGoldenDirectories() {
   const char* given = std::getenv("FRUGAL_GOLDENS");
   const fs::path root = given != nullptr ? fs::path(given) : fs::path(FRUGAL_SOURCE_DIR) / "tests/data/models";
@@ -99,7 +87,7 @@ std::string PackModel(const std::string& source, const TemporaryDirectory& direc
   PackOptions options;
   options.type = type;
   options.source_dir = source;
-  options.output_path = directory.file(name);
+  options.output_path = directory.File(name);
   const auto report = Pack(options, [](double, std::string_view) {});
   if (!report) ADD_FAILURE() << report.error().message;
   return options.output_path;

@@ -8,21 +8,15 @@
 #include <string>
 #include <vector>
 
+#include "src/base/temp_dir_for_test.h"
 #include "src/engine/engine.h"
 
 namespace frugal::testing {
 
-// A directory that is removed with the object.
-class TemporaryDirectory {
+// Beside the build rather than in /tmp, which is often a tmpfs without O_DIRECT.
+class TemporaryDirectory : public TempDir {
  public:
-  TemporaryDirectory();
-  ~TemporaryDirectory();
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-  std::string file(const std::string& name) const { return (path_ / name).string(); }
-
- private:
-  std::filesystem::path path_;
+  TemporaryDirectory() : TempDir(std::filesystem::current_path().string()) {}
 };
 
 struct GoldenSequence {

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "src/format/temp_dir_for_test.h"
+#include "src/base/temp_dir_for_test.h"
 
 namespace frugal {
 namespace {

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <string_view>
 
+#include "src/cli/svg.h"
+
 namespace frugal {
 namespace {
 
@@ -18,29 +20,6 @@ constexpr int kTicks = 6;
 constexpr std::array<std::string_view, 7> kColours = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
                                                       "#e69f00", "#56b4e9", "#000000"};
 constexpr std::array<std::string_view, 4> kDashes = {"none", "7 3", "2 3", "10 3 2 3"};
-
-std::string Escape(std::string_view text) {
-  std::string escaped;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        escaped += "&amp;";
-        break;
-      case '<':
-        escaped += "&lt;";
-        break;
-      case '>':
-        escaped += "&gt;";
-        break;
-      case '"':
-        escaped += "&quot;";
-        break;
-      default:
-        escaped += c;
-    }
-  }
-  return escaped;
-}
 
 // 1, 2 or 5 times a power of ten, so that kTicks of them reach `largest`.
 double TickStep(double largest) {
@@ -64,16 +43,6 @@ Axis MakeAxis(double largest) {
   return axis;
 }
 
-std::string Text(double x, double y, std::string_view anchor, std::string_view more, std::string_view text) {
-  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\" {}>{}</text>\n", x, y, anchor, more,
-                     Escape(text));
-}
-
-std::string Line(double x1, double y1, double x2, double y2, std::string_view stroke) {
-  return fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" {}/>\n", x1, y1, x2, y2,
-                     stroke);
-}
-
 class Drawing {
  public:
   explicit Drawing(const LineChart& chart) : chart_(chart) {
@@ -90,12 +59,8 @@ class Drawing {
   }
 
   std::string Draw() {
-    text_ = fmt::format(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" "
-        "font-family=\"sans-serif\" font-size=\"13\">\n<title>{2}</title>\n"
-        "<rect width=\"{0}\" height=\"{1}\" fill=\"white\"/>\n",
-        kWidth, kHeight, Escape(chart_.title));
-    text_ += Text(kWidth / 2, 30, "middle", "font-size=\"17\" font-weight=\"bold\"", chart_.title);
+    text_ = SvgBegin(kWidth, kHeight, chart_.title);
+    text_ += SvgText(kWidth / 2, 30, "middle", "font-size=\"17\" font-weight=\"bold\"", chart_.title);
     DrawAxes();
     for (size_t i = 0; i < chart_.series.size(); ++i) DrawSeries(i);
     return text_ + "</svg>\n";
@@ -108,19 +73,19 @@ class Drawing {
   void DrawAxes() {
     for (int i = 0; i * x_.step <= x_.end * 1.0001; ++i) {
       const double value = i * x_.step;
-      text_ += Line(X(value), kTop, X(value), kBottom, "stroke=\"#dddddd\"");
-      text_ += Text(X(value), kBottom + 20, "middle", "", fmt::format("{:g}{}", value, chart_.x_unit));
+      text_ += SvgLine(X(value), kTop, X(value), kBottom, "stroke=\"#dddddd\"");
+      text_ += SvgText(X(value), kBottom + 20, "middle", "", fmt::format("{:g}{}", value, chart_.x_unit));
     }
     for (int i = 0; i * y_.step <= y_.end * 1.0001; ++i) {
       const double value = i * y_.step;
-      text_ += Line(kLeft, Y(value), kRight, Y(value), "stroke=\"#dddddd\"");
-      text_ += Text(kLeft - 8, Y(value) + 4, "end", "", fmt::format("{:g}{}", value, chart_.y_unit));
+      text_ += SvgLine(kLeft, Y(value), kRight, Y(value), "stroke=\"#dddddd\"");
+      text_ += SvgText(kLeft - 8, Y(value) + 4, "end", "", fmt::format("{:g}{}", value, chart_.y_unit));
     }
-    text_ += Line(kLeft, kBottom, kRight, kBottom, "stroke=\"black\"");
-    text_ += Line(kLeft, kTop, kLeft, kBottom, "stroke=\"black\"");
-    text_ += Text((kLeft + kRight) / 2, kBottom + 46, "middle", "", chart_.x_title);
+    text_ += SvgLine(kLeft, kBottom, kRight, kBottom, "stroke=\"black\"");
+    text_ += SvgLine(kLeft, kTop, kLeft, kBottom, "stroke=\"black\"");
+    text_ += SvgText((kLeft + kRight) / 2, kBottom + 46, "middle", "", chart_.x_title);
     const double middle = (kTop + kBottom) / 2;
-    text_ += Text(22, middle, "middle", fmt::format("transform=\"rotate(-90 22 {:.1f})\"", middle),
+    text_ += SvgText(22, middle, "middle", fmt::format("transform=\"rotate(-90 22 {:.1f})\"", middle),
                   chart_.y_title);
   }
 
@@ -138,8 +103,8 @@ class Drawing {
     }
     text_ += fmt::format("<polyline points=\"{}\" {}/>\n", line, stroke) + dots;
     const double y = kTop + 12 + 22 * static_cast<double>(index);
-    text_ += Line(kRight + 16, y, kRight + 46, y, stroke);
-    text_ += Text(kRight + 54, y + 4, "start", "", series.name);
+    text_ += SvgLine(kRight + 16, y, kRight + 46, y, stroke);
+    text_ += SvgText(kRight + 54, y + 4, "start", "", series.name);
   }
 
   const LineChart& chart_;

@@ -6,6 +6,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "src/base/temp_dir_for_test.h"
+
 namespace frugal {
 namespace {
 
@@ -13,12 +15,6 @@ namespace fs = std::filesystem;
 
 class ProfileCacheTest : public ::testing::Test {
  protected:
-  ProfileCacheTest() {
-    char name[] = "/tmp/frugal_profile_XXXXXX";
-    directory_ = std::string(mkdtemp(name));
-  }
-  ~ProfileCacheTest() override { fs::remove_all(directory_); }
-
   static CachedProfile TestProfile() {
     CachedProfile cached;
     cached.effort = ProbeEffort::kQuick;
@@ -33,7 +29,8 @@ class ProfileCacheTest : public ::testing::Test {
     return cached;
   }
 
-  std::string directory_;
+  const TempDir temporary_;
+  const std::string directory_ = temporary_.path();
 };
 
 TEST_F(ProfileCacheTest, WhatIsSavedIsLoaded) {

@@ -1,6 +1,5 @@
 #include "src/cli/recall_comparison.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 #include <cstdlib>
 #include <system_error>
 
+#include "src/io/nameless_file.h"
 #include "src/select/selector.h"
 
 namespace frugal {
@@ -16,24 +16,12 @@ namespace {
 
 std::string ErrnoText(int number) { return std::generic_category().message(number); }
 
-UniqueFd OpenNameless(const std::string& directory) {
-  UniqueFd fd(open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
-  if (fd.valid()) return fd;
-  // File systems without O_TMPFILE: the name goes at once.
-  std::string name = directory + "/frugal-XXXXXX";
-  fd = UniqueFd(mkostemp(name.data(), O_CLOEXEC));
-  if (fd.valid()) unlink(name.c_str());
-  return fd;
-}
-
 }  // namespace
 
 Result<ActiveSetFile> ActiveSetFile::Create(const std::string& directory, uint32_t num_layers,
                                             uint32_t ffn_size) {
   ActiveSetFile file;
-  file.fd_ = OpenNameless(directory);
-  if (!file.fd_.valid())
-    return MakeError(ErrorCode::kIo, "{}: no temporary file: {}", directory, ErrnoText(errno));
+  FRUGAL_ASSIGN(file.fd_, OpenNamelessFile(directory));
   file.directory_ = directory;
   file.num_layers_ = num_layers;
   file.words_per_set_ = Selector::WordsPerToken(ffn_size);

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "src/cli/activity.h"
-#include "src/format/temp_dir_for_test.h"
+#include "src/base/temp_dir_for_test.h"
 #include "src/pack/check.h"
 #include "src/pack/synthetic_shape.h"
 

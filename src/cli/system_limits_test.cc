@@ -1,12 +1,12 @@
 #include "src/cli/system_limits.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
 
 #include "src/base/bytes.h"
+#include "src/base/temp_dir_for_test.h"
 
 namespace frugal {
 namespace {
@@ -15,12 +15,8 @@ namespace {
 class SystemLimits : public testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = (std::filesystem::temp_directory_path() / "frugal_system_XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
     roots_ = {directory_ + "/proc", directory_ + "/cgroup", directory_ + "/cpu"};
   }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
 
   void Write(const std::string& path, const std::string& text) {
     const std::filesystem::path full = directory_ + path;
@@ -28,7 +24,8 @@ class SystemLimits : public testing::Test {
     std::ofstream(full) << text;
   }
 
-  std::string directory_;
+  const TempDir temporary_;
+  const std::string directory_ = temporary_.path();
   SystemRoots roots_;
 };
 

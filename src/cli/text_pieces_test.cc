@@ -1,30 +1,17 @@
 #include "src/cli/text_pieces.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
-#include <unistd.h>
 
-#include <cstdlib>
 #include <fstream>
+
+#include "src/base/temp_dir_for_test.h"
 
 namespace frugal {
 namespace {
 
 class TextPiecesTest : public ::testing::Test {
  protected:
-  TextPiecesTest() {
-    char name[] = "/tmp/frugal_text_XXXXXX";
-    directory_ = mkdtemp(name);
-  }
-  ~TextPiecesTest() override {
-    for (const std::string& path : written_) unlink(path.c_str());
-    rmdir(directory_.c_str());
-  }
-  std::string Write(const std::string& name, const std::string& bytes) {
-    written_.push_back(directory_ + "/" + name);
-    std::ofstream(written_.back(), std::ios::binary) << bytes;
-    return written_.back();
-  }
+  std::string Write(const std::string& name, const std::string& bytes) { return directory_.Write(name, bytes); }
   static std::vector<std::string> Stories(const std::string& path, const std::string& separator) {
     std::vector<std::string> stories;
     Result<StoryReader> reader = StoryReader::Open(path, separator);
@@ -39,8 +26,7 @@ class TextPiecesTest : public ::testing::Test {
     return stories;
   }
 
-  std::string directory_;
-  std::vector<std::string> written_;
+  const TempDir directory_;
 };
 
 TEST_F(TextPiecesTest, StoriesStandBetweenSeparatorLinesAndEndWithOneNewline) {
@@ -67,7 +53,6 @@ TEST_F(TextPiecesTest, AnXzFileIsUnpackedAndADamagedOneIsAnError) {
   std::string text;
   for (int i = 0; i < 20'000; ++i) text += "line " + std::to_string(i) + "\n";
   const std::string plain = Write("t.txt", text);
-  written_.push_back(plain + ".xz");
   ASSERT_EQ(std::system(("xz -k " + plain).c_str()), 0);
   EXPECT_EQ(Stories(plain + ".xz", ""), Stories(plain, ""));
   // Given up early: the child is ended and waited for by the destructor.
@@ -85,7 +70,7 @@ TEST_F(TextPiecesTest, AnXzFileIsUnpackedAndADamagedOneIsAnError) {
 }
 
 TEST_F(TextPiecesTest, AMissingFileIsNamed) {
-  const Result<TextSize> size = MeasureText(directory_ + "/none.txt", "");
+  const Result<TextSize> size = MeasureText(directory_.File("none.txt"), "");
   ASSERT_FALSE(size);
   EXPECT_EQ(size.error().code, ErrorCode::kIo);
   EXPECT_NE(size.error().message.find("none.txt"), std::string::npos);

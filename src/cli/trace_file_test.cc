@@ -8,7 +8,7 @@
 #include <string>
 
 #include "src/cli/synthesis.h"
-#include "src/format/temp_dir_for_test.h"
+#include "src/base/temp_dir_for_test.h"
 
 namespace frugal {
 namespace {

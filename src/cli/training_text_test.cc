@@ -1,10 +1,10 @@
 #include "src/cli/training_text.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
-#include <filesystem>
 #include <fstream>
+
+#include "src/base/temp_dir_for_test.h"
 
 namespace frugal {
 namespace {
@@ -21,18 +21,13 @@ Result<std::vector<int32_t>> EncodeBytes(const std::string& text) {
 
 class TrainingText : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = (std::filesystem::temp_directory_path() / "frugal_training_XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-  }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
   Result<std::vector<std::vector<int32_t>>> Read(const std::string& text) {
     std::ofstream(directory_ + "/text") << text;
     return ReadTrainingText(directory_ + "/text", EncodeBytes, options_);
   }
 
-  std::string directory_;
+  const TempDir temporary_;
+  const std::string directory_ = temporary_.path();
   TrainingTextOptions options_;
 };
 

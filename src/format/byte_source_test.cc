@@ -14,7 +14,7 @@
 
 #include "src/base/random.h"
 #include "src/format/regular_file.h"
-#include "src/format/temp_dir_for_test.h"
+#include "src/base/temp_dir_for_test.h"
 
 namespace frugal {
 namespace {

@@ -11,7 +11,7 @@
 
 #include "src/base/random.h"
 #include "src/format/gguf_bytes_for_test.h"
-#include "src/format/temp_dir_for_test.h"
+#include "src/base/temp_dir_for_test.h"
 
 namespace frugal {
 namespace {

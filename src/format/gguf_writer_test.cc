@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "src/format/byte_source.h"
-#include "src/format/temp_dir_for_test.h"
+#include "src/base/temp_dir_for_test.h"
 
 namespace frugal {
 namespace {

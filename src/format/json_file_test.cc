@@ -7,7 +7,7 @@
 #include <string>
 
 #include "src/format/json_stream.h"
-#include "src/format/temp_dir_for_test.h"
+#include "src/base/temp_dir_for_test.h"
 
 namespace frugal {
 namespace {

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "src/base/bytes.h"
-#include "src/format/temp_dir_for_test.h"
+#include "src/base/temp_dir_for_test.h"
 
 namespace frugal {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/random.h"
-#include "src/format/temp_dir_for_test.h"
+#include "src/base/temp_dir_for_test.h"
 
 namespace frugal {
 namespace {

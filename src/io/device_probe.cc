@@ -18,6 +18,7 @@
 #include "src/base/random.h"
 #include "src/base/unique_fd.h"
 #include "src/io/file.h"
+#include "src/io/nameless_file.h"
 #include "src/io/pattern.h"
 #include "src/io/whole_reader.h"
 
@@ -66,20 +67,6 @@ Status CheckSpace(const std::string& folder, uint64_t needed_bytes) {
   if (free_bytes / 20 * 19 >= needed_bytes) return {};
   return MakeError(ErrorCode::kIo, "{}: probing writes a temporary file of {}, and only {} are free", folder,
                    FormatSize(needed_bytes), FormatSize(free_bytes));
-}
-
-// A file without a name in `folder`.
-Result<UniqueFd> MakeNameless(const std::string& folder) {
-  UniqueFd fd(open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
-  if (fd.valid()) return fd;
-  // Not every file system has O_TMPFILE: a name that lives for one call.
-  std::string name = folder + "/.frugal_probe_XXXXXX";
-  fd = UniqueFd(mkostemp(name.data(), O_CLOEXEC));
-  if (!fd.valid()) {
-    return MakeError(ErrorCode::kIo, "{}: cannot make a temporary file: {}", folder, Describe(errno));
-  }
-  unlink(name.c_str());
-  return fd;
 }
 
 Status WriteAll(int fd, uint64_t offset_bytes, std::span<const std::byte> bytes, bool& direct) {
@@ -162,7 +149,7 @@ Status Probe::OpenOwnFile() {
 Status Probe::OpenTemporaryFile() {
   const std::string folder = FolderOf(options_.path);
   FRUGAL_TRY(CheckSpace(folder, wanted_file_bytes_));
-  FRUGAL_ASSIGN(temporary_, MakeNameless(folder));
+  FRUGAL_ASSIGN(temporary_, OpenNamelessFile(folder));
   uint64_t written_bytes = 0;
   if (Status written = WritePattern(temporary_.get(), written_bytes); !written) {
     return WithContext(std::move(written).error(), folder + ": temporary file");

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "src/base/bytes.h"
+#include "src/base/temp_dir_for_test.h"
 #include "src/io/fault_reader.h"
 #include "src/io/io_test_util.h"
 
@@ -15,14 +16,11 @@ namespace {
 // A new folder, removed at the end; what the probe leaves in it is seen.
 class TempFolder {
  public:
-  TempFolder() : path_(testing::TempDir() + "/frugal_probe_XXXXXX") {
-    EXPECT_NE(mkdtemp(path_.data()), nullptr);
-  }
-  ~TempFolder() { EXPECT_EQ(rmdir(path_.c_str()), 0) << "not empty: " << path_; }
-  const std::string& path() const { return path_; }
+  ~TempFolder() { EXPECT_TRUE(directory_.empty()) << "not empty: " << directory_.path(); }
+  const std::string& path() const { return directory_.path(); }
 
  private:
-  std::string path_;
+  const TempDir directory_;
 };
 
 ProbeOptions SmallOptions(const std::string& path) {

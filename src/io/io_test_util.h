@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "src/base/aligned_buffer.h"
+#include "src/base/temp_dir_for_test.h"
 #include "src/base/unique_fd.h"
 #include "src/io/file.h"
 #include "src/io/pattern.h"
@@ -24,9 +25,9 @@ constexpr uint64_t kTestSeed = 42;
 // A file with the pattern of kTestSeed, removed at the end.
 class PatternFile {
  public:
-  explicit PatternFile(uint64_t size_bytes, const std::string& folder = testing::TempDir()) {
-    path_ = folder + "/frugal_io_XXXXXX";
-    UniqueFd fd(mkstemp(path_.data()));
+  explicit PatternFile(uint64_t size_bytes, const std::string& folder = testing::TempDir())
+      : directory_(folder), path_(directory_.File("pattern")) {
+    UniqueFd fd(open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     EXPECT_TRUE(fd.valid()) << path_;
     std::vector<std::byte> bytes((size_bytes + 7) / 8 * 8);
     FillPattern(kTestSeed, 0, bytes);
@@ -34,14 +35,14 @@ class PatternFile {
     EXPECT_EQ(ftruncate(fd.get(), static_cast<off_t>(size_bytes)), 0);
     EXPECT_EQ(fsync(fd.get()), 0);
   }
-  ~PatternFile() { unlink(path_.c_str()); }
   PatternFile(const PatternFile&) = delete;
   PatternFile& operator=(const PatternFile&) = delete;
 
   const std::string& path() const { return path_; }
 
  private:
-  std::string path_;
+  const TempDir directory_;
+  const std::string path_;
 };
 
 inline File OpenFile(const std::string& path, DirectMode mode) {

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "src/format/safetensors.h"
-#include "src/format/temp_dir_for_test.h"
+#include "src/base/temp_dir_for_test.h"
 #include "src/pack/pack.h"
 
 namespace frugal {

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "src/base/temp_dir_for_test.h"
 #include "src/text/tokenizer.h"
 
 namespace frugal {
@@ -213,13 +214,6 @@ TEST(VocabularyTest, FlagsOfAddedTokensGoThroughANumber) {
 // A directory of its own for each test.
 class DirectoryTest : public testing::Test {
  protected:
-  DirectoryTest() {
-    std::string name = (fs::temp_directory_path() / "frugal_vocabulary_XXXXXX").string();
-    EXPECT_NE(mkdtemp(name.data()), nullptr);
-    directory_ = name;
-  }
-  ~DirectoryTest() override { fs::remove_all(directory_); }
-
   void Write(const std::string& name, const std::string& text) {
     std::ofstream(directory_ / name, std::ios::binary) << text;
   }
@@ -234,7 +228,8 @@ class DirectoryTest : public testing::Test {
     return vocabulary ? "" : vocabulary.error().message;
   }
 
-  fs::path directory_;
+  const TempDir temporary_;
+  const fs::path directory_ = temporary_.path();
 };
 
 TEST_F(DirectoryTest, NoTokenizerIsAFailureOfItsOwn) {

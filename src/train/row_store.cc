@@ -4,25 +4,17 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 
 #include "src/base/bytes.h"
+#include "src/io/nameless_file.h"
 
 namespace frugal {
 namespace {
 
 Error SystemError(const std::string& name, const char* what) {
   return MakeError(ErrorCode::kIo, "{}: {}: {}", name, what, std::strerror(errno));
-}
-
-// A file without a name on the file system of near_path.
-Result<UniqueFd> OpenNameless(const std::string& near_path, std::string* name) {
-  *name = near_path + ".spill-XXXXXX";
-  UniqueFd fd(mkostemp(name->data(), O_CLOEXEC));
-  if (!fd.valid()) return SystemError(*name, "the temporary file cannot be made");
-  if (unlink(name->c_str()) != 0) return SystemError(*name, "the temporary file cannot be unlinked");
-  return fd;
 }
 
 }  // namespace
@@ -38,7 +30,11 @@ Result<RowStore> RowStore::Create(uint64_t num_rows, uint64_t row_bytes, Placeme
     FRUGAL_ASSIGN(store.memory_, AlignedBuffer::Allocate(*size_bytes));
     return store;
   }
-  FRUGAL_ASSIGN(store.fd_, OpenNameless(near_path, &store.name_));
+  const std::string folder = std::filesystem::path(near_path).parent_path().string();
+  store.name_ = near_path;
+  Result<UniqueFd> fd = OpenNamelessFile(folder.empty() ? "." : folder);
+  if (!fd) return WithContext(std::move(fd).error(), near_path);
+  store.fd_ = std::move(fd).value();
   const int failure = posix_fallocate(store.fd_.get(), 0, static_cast<off_t>(*size_bytes));
   if (failure != 0) {
     return MakeError(ErrorCode::kIo, "{}: {} of temporary space cannot be reserved: {}", store.name_,

@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "src/format/temp_dir_for_test.h"
+#include "src/base/temp_dir_for_test.h"
 
 namespace frugal {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <filesystem>
 
-#include "src/format/temp_dir_for_test.h"
+#include "src/base/temp_dir_for_test.h"
 #include "src/model/model_file.h"
 #include "src/model/predictor_file.h"
 #include "src/train/tiny_model_for_test.h"

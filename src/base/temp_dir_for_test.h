@@ -14,7 +14,8 @@ namespace frugal {
 
 class TempDir {
  public:
-  TempDir() : path_(testing::TempDir() + "frugal_format_XXXXXX") {
+  // In `folder`. mkdtemp replaces the last six letters.
+  explicit TempDir(const std::string& folder = testing::TempDir()) : path_(folder + "/frugal_test_" + std::string(6, 'X')) {
     if (mkdtemp(path_.data()) == nullptr) ADD_FAILURE() << "mkdtemp " << path_;
   }
   ~TempDir() {
