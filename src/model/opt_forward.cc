@@ -13,7 +13,7 @@ namespace {
 
 // Multiply-adds of a tile: about 0.1 ms at 10 GFLOPS on a slow core, so that reads are reaped often enough.
 constexpr uint64_t kTileProducts = 128 * 1024;
-constexpr uint32_t kColumnsPerTile = 64;  // whole quantised blocks
+constexpr uint32_t kColumnUnit = 64;  // of a tile of the down sum: whole quantised blocks and cache lines
 
 struct Tiles {
   uint64_t per_tile = 1;
@@ -330,13 +330,18 @@ void OptForward::SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_ro
   const BundleInfo& bundle = weights_.model().bundles()[layer];
   RowSet down = wave.rows;
   down.base += bundle.down_offset_bytes;
-  const uint32_t column_tiles = (config_.hidden_size + kColumnsPerTile - 1) / kColumnsPerTile;
+  // Long pieces of each down row, which the prefetchers follow: no more tiles than keep all threads at work.
+  const uint32_t num_threads = static_cast<uint32_t>(pool_.num_threads());
+  const uint32_t tiles_of_row = num_rows >= num_threads ? 1 : num_threads;
+  const uint32_t tile_columns =
+      static_cast<uint32_t>(RoundUp((config_.hidden_size + tiles_of_row - 1) / tiles_of_row, kColumnUnit));
+  const uint32_t column_tiles = (config_.hidden_size + tile_columns - 1) / tile_columns;
   pool_.Run(
       static_cast<int>(num_rows * column_tiles),
       [&](int tile, int) {
         const uint32_t row = static_cast<uint32_t>(tile) / column_tiles;
-        const uint32_t begin = static_cast<uint32_t>(tile) % column_tiles * kColumnsPerTile;
-        const uint32_t end = std::min(config_.hidden_size, begin + kColumnsPerTile);
+        const uint32_t begin = static_cast<uint32_t>(tile) % column_tiles * tile_columns;
+        const uint32_t end = std::min(config_.hidden_size, begin + tile_columns);
         AddScaledRows(bundle.down_type, down, wave.end - wave.begin,
                       activations_.data() + size_t{row} * config_.ffn_size + wave.begin, begin, end,
                       block_out_.data() + size_t{row} * config_.hidden_size);
