@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "src/base/bytes.h"
 
@@ -11,6 +12,9 @@ namespace frugal {
 namespace {
 
 constexpr uint64_t kSectorBytes = 512;  // bundles are multiples of it (docs/packed-model.md)
+
+// Bundles from the first wanted one, bit 0, to the last.
+uint32_t SpanOf(uint64_t wanted) { return static_cast<uint32_t>(std::bit_width(wanted)); }
 
 bool LaterVictim(float a, float b) { return a > b; }
 
@@ -20,7 +24,9 @@ BundleCache::BundleCache(const BundleSpace& space, const CacheOptions& options, 
     : space_(space),
       options_(options),
       reader_(reader),
-      planner_({.max_gap_bytes = 0, .max_read_bytes = options.max_read_bytes, .max_segments = kMaxJoined}) {}
+      planner_({.max_gap_bytes = LongestGapBytes(space, options),
+                .max_read_bytes = std::min(options.max_read_bytes, kMaxSpan * space.stride_bytes),
+                .max_segments = kMaxJoined}) {}
 
 Result<std::unique_ptr<BundleCache>> BundleCache::Create(const BundleSpace& space, const CacheOptions& options,
                                                          WholeReader& reader) {
@@ -31,6 +37,10 @@ Result<std::unique_ptr<BundleCache>> BundleCache::Create(const BundleSpace& spac
   const uint32_t num_slots = options.num_slots;
   const uint32_t num_bundles = space.num_bundles();
   FRUGAL_ASSIGN(cache->memory_, AlignedBuffer::Allocate(uint64_t{num_slots} * space.stride_bytes));
+  if (const uint64_t scrap_bytes = ScrapBytes(space, options); scrap_bytes > 0) {
+    FRUGAL_ASSIGN(cache->scraps_, AlignedBuffer::Allocate(scrap_bytes));
+    for (uint8_t i = 0; i < kNumScraps; ++i) cache->free_scraps_.push_back(i);
+  }
   cache->policy_ = MakeEvictionPolicy(options.policy, num_bundles);
   cache->slot_of_.assign(num_bundles, kNoSlot);
   cache->bundle_of_.assign(num_slots, 0);
@@ -64,6 +74,17 @@ uint64_t BundleCache::TableBytes(const BundleSpace& space, uint32_t num_slots) {
   const uint64_t num_bundles = space.num_bundles();
   const uint64_t per_slot = 4 + 1 + 1 + 1 + 1 + 2 + sizeof(HeapEntry) + 4 + 4 + 4 + 4 + sizeof(PendingRead) + 4 + 4;
   return num_bundles * 4 + num_bundles / 8 + PolicyMemoryBytes(space.num_bundles()) + num_slots * per_slot;
+}
+
+// Scraps take a hundredth of the slots' memory at most.
+uint64_t BundleCache::LongestGapBytes(const BundleSpace& space, const CacheOptions& options) {
+  if (options.bundling == Bundling::kHalves) return 0;
+  const uint64_t most = SlotBytes(space, options.num_slots) / 100 / kNumScraps;
+  return RoundDown(std::min({options.max_gap_bytes, options.max_read_bytes, most}), space.stride_bytes);
+}
+
+uint64_t BundleCache::ScrapBytes(const BundleSpace& space, const CacheOptions& options) {
+  return kNumScraps * LongestGapBytes(space, options);
 }
 
 void BundleCache::NoteUses(uint32_t layer, std::span<const uint32_t> positions, std::span<const uint32_t> counts) {
@@ -224,13 +245,12 @@ size_t BundleCache::PinForGood(uint32_t layer, std::span<const uint32_t> positio
   return taken;
 }
 
-// Bundles of one layer that follow each other in the file become one vectored read. Gaps are not bridged: whether that pays
-// depends on the device, and the bytes would come on top.
+// Bundles of one layer that follow each other in the file, or nearly do, become one vectored read.
 void BundleCache::QueueReads(uint32_t layer, std::span<const uint32_t> positions) {
   const uint32_t base = layer * space_.bundles_per_layer;
   if (options_.bundling == Bundling::kHalves) {
     for (uint32_t position : positions) {
-      QueueRead(base + position, 1, Half::kUp);
+      QueueRead({.wanted = 1, .first_bundle = base + position, .half = Half::kUp});
       ++num_ups_;
       waiting_downs_.push_back(base + position);
     }
@@ -241,19 +261,38 @@ void BundleCache::QueueReads(uint32_t layer, std::span<const uint32_t> positions
   while (!positions.empty()) {
     const size_t count = planner_.Plan(positions, {space_.layer_offset_bytes[layer], space_.stride_bytes}, reads);
     for (const PlannedRead& read : std::span(reads).first(count)) {
-      QueueRead(base + positions[read.first], static_cast<uint32_t>(read.count), Half::kWhole);
+      QueuePlanned(layer, positions.subspan(read.first, read.count));
     }
     positions = positions.subspan(reads[count - 1].first + reads[count - 1].count);
   }
   SubmitQueued();
 }
 
-void BundleCache::QueueRead(uint32_t first_bundle, uint32_t count, Half half) {
+// One read; without a scrap for its gaps, one for each run of neighbours.
+void BundleCache::QueuePlanned(uint32_t layer, std::span<const uint32_t> positions) {
+  const uint32_t base = layer * space_.bundles_per_layer;
+  const bool has_gaps = positions.back() - positions.front() + 1 != positions.size();
+  PendingRead read{.wanted = 1, .first_bundle = base + positions[0]};
+  if (has_gaps && !free_scraps_.empty()) {
+    read.scrap = free_scraps_.back();
+    free_scraps_.pop_back();
+  }
+  for (size_t i = 1; i < positions.size(); ++i) {
+    if (read.scrap == kNoScrap && positions[i] != positions[i - 1] + 1) {
+      QueueRead(read);
+      read = {.wanted = 0, .first_bundle = base + positions[i]};
+    }
+    read.wanted |= uint64_t{1} << (base + positions[i] - read.first_bundle);
+  }
+  QueueRead(read);
+}
+
+void BundleCache::QueueRead(PendingRead read) {
   CHECK(!free_reads_.empty());
-  const uint32_t read = free_reads_.back();
+  const uint32_t index = free_reads_.back();
   free_reads_.pop_back();
-  reads_[read] = {first_bundle, count, half};
-  queue_[(queue_head_ + queue_size_) % queue_.size()] = read;
+  reads_[index] = read;
+  queue_[(queue_head_ + queue_size_) % queue_.size()] = index;
   ++queue_size_;
 }
 
@@ -273,20 +312,28 @@ bool BundleCache::TrySubmitRead(uint32_t read_index) {
   if (read.half == Half::kUp) end = RoundUp(space_.up_bytes, kSectorBytes);
   if (read.half == Half::kDown) begin = RoundDown(space_.up_bytes, kSectorBytes);
   std::array<iovec, kMaxJoined> destinations;
-  for (uint32_t i = 0; i < read.count; ++i) {
-    const uint64_t slot = slot_of_[read.first_bundle + i];
-    destinations[i] = {memory_.data() + slot * space_.stride_bytes + begin, end - begin};
+  size_t count = 0;
+  for (uint32_t i = 0; i < SpanOf(read.wanted); ++count) {
+    if (((read.wanted >> i) & 1) != 0) {
+      const uint64_t slot = slot_of_[read.first_bundle + i];
+      destinations[count] = {memory_.data() + slot * space_.stride_bytes + begin, end - begin};
+      ++i;
+      continue;
+    }
+    const uint32_t gap = static_cast<uint32_t>(std::countr_zero(read.wanted >> i));
+    destinations[count] = {scraps_.data() + read.scrap * planner_.limits().max_gap_bytes, gap * space_.stride_bytes};
+    i += gap;
   }
   WholeRead whole;
   whole.file = space_.file;
   whole.offset_bytes = space_.layer_offset_bytes[layer] + position * space_.stride_bytes + begin;
-  whole.destinations = {destinations.data(), read.count};
+  whole.destinations = {destinations.data(), count};
   whole.tag = kTagOwner | read_index;
   return reader_.TrySubmit(whole);
 }
 
 void BundleCache::QueueWaitingDowns() {
-  for (uint32_t bundle : waiting_downs_) QueueRead(bundle, 1, Half::kDown);
+  for (uint32_t bundle : waiting_downs_) QueueRead({.wanted = 1, .first_bundle = bundle, .half = Half::kDown});
   waiting_downs_.clear();
 }
 
@@ -294,13 +341,14 @@ Status BundleCache::OnCompletion(const WholeCompletion& completion) {
   const uint32_t read_index = static_cast<uint32_t>(completion.tag & ~kTagOwner);
   const PendingRead read = reads_[read_index];
   free_reads_.push_back(read_index);
+  if (read.scrap != kNoScrap) free_scraps_.push_back(read.scrap);
   if (completion.failed) {
     const uint32_t layer = read.first_bundle / space_.bundles_per_layer;
     const uint64_t from_layer = completion.failure.offset_bytes - space_.layer_offset_bytes[layer];
     const uint32_t failed = layer * space_.bundles_per_layer +
                             static_cast<uint32_t>(std::min<uint64_t>(from_layer / space_.stride_bytes,
                                                                       space_.bundles_per_layer - 1));
-    num_reading_ -= read.count;  // the slots stay unusable: the engine ends after an error
+    num_reading_ -= static_cast<size_t>(std::popcount(read.wanted));  // the slots stay unusable: the engine ends after an error
     return ReadError(failed, completion.failure);
   }
   if (read.half == Half::kUp) {
@@ -309,7 +357,11 @@ Status BundleCache::OnCompletion(const WholeCompletion& completion) {
     SubmitQueued();
     return {};
   }
-  for (uint32_t i = 0; i < read.count; ++i) FRUGAL_TRY(FinishBundle(read.first_bundle + i));
+  const uint32_t num_gaps = SpanOf(read.wanted) - static_cast<uint32_t>(std::popcount(read.wanted));
+  statistics_.gap_bytes += num_gaps * space_.stride_bytes;
+  for (uint64_t rest = read.wanted; rest != 0; rest &= rest - 1) {
+    FRUGAL_TRY(FinishBundle(read.first_bundle + static_cast<uint32_t>(std::countr_zero(rest))));
+  }
   SubmitQueued();
   return {};
 }

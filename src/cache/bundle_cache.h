@@ -42,6 +42,9 @@ struct CacheOptions {
   VerifyMode verify = VerifyMode::kFirst;
   Bundling bundling = Bundling::kTogether;
   uint64_t max_read_bytes = 256 * 1024;  // a joined read is cut here
+  // Gaps between bundles of one read are read over up to this size (device_profile.h: GapWorthReading), as far as a
+  // small part of the slots' memory is enough for where they go; 0: only neighbours are joined.
+  uint64_t max_gap_bytes = 0;
 };
 
 struct CacheStatistics {
@@ -50,6 +53,7 @@ struct CacheStatistics {
   uint64_t num_misses = 0;
   uint64_t num_prefetched = 0;         // bundles that early prediction asked for
   uint64_t num_prefetched_unused = 0;  // of these, released without having been asked for
+  uint64_t gap_bytes = 0;              // read over between bundles
 };
 
 class BundleCache {
@@ -57,8 +61,10 @@ class BundleCache {
   // Smallest pool the planner gives: sets that exceed it go through in waves of a quarter, and a wave of 16 still fills a queue.
   static constexpr uint32_t kMinSlots = 64;
   static constexpr uint32_t kNoSlot = ~0u;
-  // Most bundles of one read; the reader's number of segments.
+  // Most bundles and gaps of one read; the reader's number of segments.
   static constexpr uint32_t kMaxJoined = 32;
+  // Reads with gaps that are in flight together; each has its own scrap memory for what lies in the gaps.
+  static constexpr uint32_t kNumScraps = 16;
 
   static Result<std::unique_ptr<BundleCache>> Create(const BundleSpace& space, const CacheOptions& options, WholeReader& reader);
   ~BundleCache();
@@ -66,6 +72,8 @@ class BundleCache {
   // Bytes of slots and of tables, for the ledger.
   static uint64_t SlotBytes(const BundleSpace& space, uint32_t num_slots);
   static uint64_t TableBytes(const BundleSpace& space, uint32_t num_slots);
+  // What gaps are read into: kNumScraps times the longest gap that is read over.
+  static uint64_t ScrapBytes(const BundleSpace& space, const CacheOptions& options);
 
   // Tells the policy about a layer's active set, before anything of it is acquired. count[i] tokens of the step use positions[i].
   void NoteUses(uint32_t layer, std::span<const uint32_t> positions, std::span<const uint32_t> counts);
@@ -111,19 +119,24 @@ class BundleCache {
     float priority;
     uint32_t slot;
   };
-  struct PendingRead {  // one read in flight or queued: `count` consecutive bundles
+  struct PendingRead {  // one read in flight or queued
+    uint64_t wanted = 0;  // bit i: first_bundle + i is; the others are gaps
     uint32_t first_bundle = 0;
-    uint32_t count = 0;
     Half half = Half::kWhole;
+    uint8_t scrap = kNoScrap;  // where the gaps go
   };
+  static constexpr uint8_t kNoScrap = 255;
+  static constexpr uint32_t kMaxSpan = 64;  // bundles of a read, gaps included: bits of PendingRead::wanted
 
   BundleCache(const BundleSpace& space, const CacheOptions& options, WholeReader& reader);
   uint32_t TakeVictim();
   void PushHeap(uint32_t slot);
   void DropSlot(uint32_t slot);
   void StartReading(uint32_t bundle, uint32_t slot);
+  static uint64_t LongestGapBytes(const BundleSpace& space, const CacheOptions& options);
   void QueueReads(uint32_t layer, std::span<const uint32_t> positions);
-  void QueueRead(uint32_t first_bundle, uint32_t count, Half half);
+  void QueuePlanned(uint32_t layer, std::span<const uint32_t> positions);
+  void QueueRead(PendingRead read);
   bool TrySubmitRead(uint32_t read);
   void CountAsked(uint32_t slot);
   void QueueWaitingDowns();
@@ -136,6 +149,8 @@ class BundleCache {
   const ReadPlanner planner_;
   std::unique_ptr<EvictionPolicy> policy_;
   AlignedBuffer memory_;                // [num_slots, stride_bytes]
+  AlignedBuffer scraps_;                // [kNumScraps, longest gap]; empty where none are read over
+  std::vector<uint8_t> free_scraps_;    // stack
   std::vector<uint32_t> slot_of_;       // [num_bundles], kNoSlot when absent
   std::vector<uint32_t> bundle_of_;     // [num_slots]
   std::vector<SlotState> states_;       // [num_slots]

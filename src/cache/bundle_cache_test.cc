@@ -84,6 +84,13 @@ class BundleCacheTest : public ::testing::Test {
     return options;
   }
 
+  // Slots enough for scraps.
+  static CacheOptions Gaps(uint64_t max_gap_bytes) {
+    CacheOptions options = Options(100 * BundleCache::kNumScraps * static_cast<uint32_t>(max_gap_bytes / kStride));
+    options.max_gap_bytes = max_gap_bytes;
+    return options;
+  }
+
   std::string path_;
   std::vector<uint64_t> hashes_;
   std::optional<File> file_;
@@ -99,6 +106,54 @@ TEST_F(BundleCacheTest, ReadsWhatIsAskedForOnceAndKeepsIt) {
   EXPECT_EQ(cache_->statistics().num_hits, 4u);
   // Neighbours come with one read: 1..3 and 9, twice.
   EXPECT_EQ(reader_->statistics().num_reads, 4u);
+}
+
+TEST_F(BundleCacheTest, SmallGapsAreReadOver) {
+  Open(Gaps(2 * kStride));
+  EXPECT_EQ(Use(0, {1, 3, 4, 7, 11, 20}), 6u);
+  // 1 to 7 in one read over gaps of 1 and 2; a gap of 3 is too long.
+  EXPECT_EQ(reader_->statistics().num_reads, 3u);
+  EXPECT_EQ(cache_->statistics().gap_bytes, 3 * kStride);
+  EXPECT_FALSE(cache_->Contains(0, 2));
+  EXPECT_EQ(Use(0, {1, 3, 4, 7, 11, 20}), 0u);
+  EXPECT_EQ(Use(0, {5, 6}), 2u);
+  EXPECT_EQ(cache_->statistics().gap_bytes, 3 * kStride);
+}
+
+TEST_F(BundleCacheTest, WithoutScrapsAReadIsSplitAtItsGaps) {
+  FaultOptions late;
+  late.max_delay_reaps = 20;
+  Open(Gaps(kStride), late);
+  // Twenty pairs with a gap of one, each pair far from the next, over both layers: only kNumScraps have their gap read.
+  uint64_t num_misses = 0;
+  std::vector<uint32_t> slots[kLayers];
+  for (uint32_t layer = 0; layer < kLayers; ++layer) {
+    std::vector<uint32_t> positions;
+    for (uint32_t pair = 0; pair < 10; ++pair) positions.insert(positions.end(), {pair * 6, pair * 6 + 2});
+    slots[layer].resize(positions.size());
+    ASSERT_EQ(cache_->Acquire(layer, positions, slots[layer]), positions.size());
+    num_misses += positions.size();
+  }
+  ASSERT_TRUE(Wait());
+  EXPECT_EQ(num_misses, 40u);
+  EXPECT_EQ(cache_->statistics().gap_bytes, BundleCache::kNumScraps * kStride);
+  EXPECT_EQ(reader_->statistics().num_reads, BundleCache::kNumScraps + 2 * (20 - BundleCache::kNumScraps));
+  for (uint32_t layer = 0; layer < kLayers; ++layer) {
+    for (size_t i = 0; i < slots[layer].size(); ++i) {
+      const uint32_t position = static_cast<uint32_t>(i / 2 * 6 + i % 2 * 2);
+      const std::byte expected{static_cast<unsigned char>(layer * kPerLayer + position + 1)};
+      EXPECT_EQ(cache_->slots_base()[slots[layer][i] * kStride + 100], expected);
+    }
+    cache_->Unpin(slots[layer]);
+  }
+}
+
+TEST_F(BundleCacheTest, GapsNeedMemoryThatIsSmallBesideTheSlots) {
+  CacheOptions options = Options(16);
+  options.max_gap_bytes = 2 * kStride;
+  Open(options);
+  Use(0, {1, 3});
+  EXPECT_EQ(reader_->statistics().num_reads, 2u);
 }
 
 TEST_F(BundleCacheTest, EvictsOnlyUnpinnedSlots) {

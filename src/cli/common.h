@@ -50,7 +50,7 @@ struct EngineFlags {
   std::string slots;
   std::string policy = "decay";
   std::string popular;
-  std::string io = "auto";
+  std::string io = "auto", read_gap = "auto";
   std::string verify = "first";
   uint32_t batch = 0;
   uint64_t seed = 0;

@@ -4,6 +4,7 @@
 
 #include "src/base/bytes.h"
 #include "src/cli/common.h"
+#include "src/cli/profile_cache.h"
 #include "src/cli/system_limits.h"
 
 namespace frugal {
@@ -48,6 +49,14 @@ Status ResolveSwitches(const EngineFlags& flags, EngineOptions& options) {
   return {};
 }
 
+// A gap that is worth reading over, by the device's profile; none where the device was not measured.
+Result<uint64_t> ResolveReadGap(const EngineFlags& flags) {
+  if (flags.read_gap == "0") return uint64_t{0};
+  if (flags.read_gap != "auto") return ParseSizeFlag("--read-gap", flags.read_gap);
+  const std::optional<DeviceProfile> profile = FindProfile(flags.model_path);
+  return profile ? GapWorthReading(*profile) : 0;
+}
+
 }  // namespace
 
 Result<IoBackend> ParseIoBackend(std::string_view text) { return ParseChoice("--io", text, kBackends); }
@@ -85,6 +94,10 @@ void AddEngineFlags(CLI::App& sub, EngineFlags& flags) {
       ->capture_default_str();
   sub.add_option("--pin-popular", flags.popular,
                  "share of the slots for the most popular neurons, such as 10%");
+  sub.add_option("--read-gap", flags.read_gap,
+                 "longest gap between two neurons that is read over instead of splitting the read: auto (what `frugal probe` measured), "
+                 "or a size such as 32K; 0: none")
+      ->capture_default_str();
   sub.add_option("--io", flags.io, "auto, uring, pread")->capture_default_str();
   sub.add_option("--verify", flags.verify, "check hashes of weights: first (read), always, off")
       ->capture_default_str();
@@ -108,6 +121,7 @@ Result<EngineOptions> ResolveEngineFlags(const EngineFlags& flags) {
   FRUGAL_ASSIGN(options.io, ParseIoBackend(flags.io));
   FRUGAL_ASSIGN(options.verify, ParseChoice("--verify", flags.verify, kVerifyModes));
   FRUGAL_TRY(ResolveSwitches(flags, options));
+  FRUGAL_ASSIGN(options.max_gap_bytes, ResolveReadGap(flags));
   if (flags.batch > 0) options.max_batch = flags.batch;
   options.seed = flags.seed;
   return options;

@@ -77,9 +77,7 @@ std::string FormatExpectation(const PlanReport& report) {
     text += fmt::format("  {:<20}{:>12}  {:.1f} reads: {:.0f} neurons used, {:.1f}% of them in slots\n",
                         "  bundles on demand", FormatBytes(expected.demand_bytes), expected.demand_reads,
                         expected.bundles_used, 100 * expected.hit_share());
-    text +=
-        "    (neurons as popular as in training and independent of each other; real text repeats itself and\n"
-        "     misses less; wrong guesses of early prediction come on top)\n";
+    text += "    (for a text like the one that the predictors were trained on; wrong guesses of early prediction come on top)\n";
   }
   text += fmt::format("  {:<20}{:>9.3f} ms  {} touched at {:.1f} GB/s\n", "computing",
                       1e3 * expected.compute_seconds, FormatBytes(expected.touched_bytes),
@@ -90,9 +88,27 @@ std::string FormatExpectation(const PlanReport& report) {
   }
   text += fmt::format("  {:<20}{:>9.3f} ms  on {}\n", "reading", 1e3 * *expected.read_seconds,
                       report.device_name);
-  const bool overlap = report.plan->weights.overlap;
+  const bool overlap = report.plan->weights.overlap, early = report.plan->use_early || report.plan->weights.ffn != FfnPlacement::kOnDemand;
   return text + fmt::format("  {:<20}{:>9.3f} ms  {}\n", "token", 1e3 * *expected.token_seconds,
-                            overlap ? "the larger of the two: they overlap" : "the sum: nothing overlaps");
+                            !overlap ? "the sum: nothing overlaps"
+                            : early ? "the larger of the two: they overlap" : "without early prediction attention overlaps with no reads");
+}
+
+// The least bytes read is what counts where the device was not measured.
+bool IsBetter(const PlanAlternative& a, const PlanAlternative& b) {
+  if (a.token_seconds && b.token_seconds && *a.token_seconds != *b.token_seconds) return *a.token_seconds < *b.token_seconds;
+  return a.read_bytes < b.read_bytes;
+}
+
+nlohmann::ordered_json AlternativesToJson(const std::vector<PlanAlternative>& alternatives) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  for (const PlanAlternative& one : alternatives) {
+    nlohmann::ordered_json item = {{"flags", one.flags}, {"lossy", one.lossy}, {"num_slots", one.num_slots}, {"read_bytes", one.read_bytes}};
+    item["token_ms"] = nullptr;
+    if (one.token_seconds) item["token_ms"] = 1e3 * *one.token_seconds;
+    json.push_back(std::move(item));
+  }
+  return json;
 }
 
 nlohmann::ordered_json ExpectationToJson(const Expectation& expected) {
@@ -141,6 +157,22 @@ std::vector<TensorGroup> GroupTensors(const std::vector<PlacedTensor>& tensors) 
   return groups;
 }
 
+std::string FormatAlternatives(const std::vector<PlanAlternative>& alternatives) {
+  if (alternatives.empty()) return "";
+  std::string text = fmt::format("\nWhat this budget may be spent on\n  {:<24}{:>10}{:>9}{:>14}{:>14}\n", "flags", "slots", "of FFN",
+                                 "read a token", "a token");
+  const PlanAlternative* best = nullptr;
+  for (const PlanAlternative& one : alternatives) {
+    if (!one.lossy && (best == nullptr || IsBetter(one, *best))) best = &one;
+    text += fmt::format("  {:<24}{:>10}{:>8.1f}%{:>14}{:>14}{}\n", one.flags, one.num_slots, 100 * one.slots_share, FormatBytes(one.read_bytes),
+                        one.token_seconds ? fmt::format("{:.3f} ms", 1e3 * *one.token_seconds) : "not measured", one.lossy ? "  lossy" : "");
+  }
+  const auto fastest = std::min_element(alternatives.begin(), alternatives.end(), IsBetter);
+  if (best != nullptr) text += fmt::format("  best: {}", best->flags);
+  if (fastest->lossy) text += fmt::format("{}best where a loss is accepted: {}", best != nullptr ? "; " : "  ", fastest->flags);
+  return text + "\n";
+}
+
 std::string FormatPlan(const PlanReport& report, TensorDetail detail) {
   const EnginePlan& plan = *report.plan;
   std::string text = fmt::format("{}: {} mode, {}, context of {}{}, {} threads, batches of {}\n\n",
@@ -148,7 +180,7 @@ std::string FormatPlan(const PlanReport& report, TensorDetail detail) {
                                  plan.context, plan.context_reduced ? " (reduced to fit the budget)" : "",
                                  plan.num_threads, plan.max_rows);
   return text + FormatLedger(plan) + FormatTensors(plan, detail) + FormatSmallest(report) +
-         FormatExpectation(report);
+         FormatExpectation(report) + FormatAlternatives(report.alternatives);
 }
 
 nlohmann::ordered_json PlanToJson(const PlanReport& report) {
@@ -180,6 +212,7 @@ nlohmann::ordered_json PlanToJson(const PlanReport& report) {
                                {"resident_bytes", tensor.resident_bytes}});
   }
   json["expected_per_token"] = ExpectationToJson(report.expectation);
+  json["alternatives"] = AlternativesToJson(report.alternatives);
   json["device"] = nullptr;
   if (!report.device_name.empty()) json["device"] = report.device_name;
   return json;

@@ -12,6 +12,16 @@
 
 namespace frugal {
 
+// The same budget with another choice of flags.
+struct PlanAlternative {
+  std::string flags;  // "as asked", "--resident q8_0"
+  bool lossy = false;
+  uint32_t num_slots = 0;
+  double slots_share = 0;  // of the FFN
+  double read_bytes = 0;   // expected per token
+  std::optional<double> token_seconds;
+};
+
 struct PlanReport {
   const ModelFile* model = nullptr;
   const EnginePlan* plan = nullptr;
@@ -21,6 +31,7 @@ struct PlanReport {
   std::optional<uint64_t> smallest_reduced_bytes;
   uint32_t reduced_context = 0;
   Expectation expectation;
+  std::vector<PlanAlternative> alternatives;  // what was asked first; empty where there is nothing to choose
   std::string device_name;  // empty: not measured
   std::string selector;     // "predictor", "all neurons (no predictor file ...)"
 };
@@ -28,6 +39,9 @@ struct PlanReport {
 enum class TensorDetail { kGrouped, kEach };
 std::string FormatPlan(const PlanReport& report, TensorDetail detail);
 nlohmann::ordered_json PlanToJson(const PlanReport& report);
+
+// A table and its best lines; empty for none.
+std::string FormatAlternatives(const std::vector<PlanAlternative>& alternatives);
 
 // Tensors of all layers that live alike as one line: "blk.*.attn_q.weight".
 struct TensorGroup {

@@ -16,6 +16,16 @@ TEST(PlanReportTest, TheRamFlagIsRoundedUpSoThatItIsAccepted) {
   }
 }
 
+TEST(PlanReportTest, TheBestUseOfTheBudgetIsNamedWithAndWithoutLoss) {
+  const std::string text = FormatAlternatives({{"as asked", false, 100, 0.1, 5e6, 0.004},
+                                               {"--no-early", false, 120, 0.12, 4e6, 0.003},
+                                               {"--resident q8_0", true, 300, 0.3, 2e6, 0.002}});
+  EXPECT_NE(text.find("best: --no-early; best where a loss is accepted: --resident q8_0\n"), std::string::npos) << text;
+  // Without a measured device by bytes.
+  const std::string bytes = FormatAlternatives({{"as asked", false, 100, 0.1, 4e6, {}}, {"--no-early", false, 120, 0.12, 5e6, {}}});
+  EXPECT_NE(bytes.find("best: as asked\n"), std::string::npos) << bytes;
+}
+
 TEST(PlanReportTest, TensorsOfAllLayersThatLiveAlikeAreOneLine) {
   const std::vector<TensorGroup> groups = GroupTensors({{"blk.0.attn_q.weight", "resident", 10, 10},
                                                         {"blk.0.ffn_bundle.weight", "streamed", 20, 0},

@@ -82,6 +82,7 @@ nlohmann::ordered_json ProfileToJson(const CachedProfile& cached) {
   json["measured_at_unix"] = profile.measured_at_unix;
   json["sequential_bytes_per_second"] = profile.sequential_bytes_per_second;
   json["memory_bytes_per_second"] = profile.memory_bytes_per_second;
+  json["cpu_seconds_per_read"] = profile.cpu_seconds_per_read;
   json["random"] = nlohmann::ordered_json::array();
   for (const DeviceProfile::Point& point : profile.random) {
     json["random"].push_back({{"read_bytes", point.read_bytes},
@@ -111,8 +112,11 @@ Result<CachedProfile> ProfileFromJson(const std::string& text, const std::string
   if (!(profile.sequential_bytes_per_second > 0)) {
     return MakeError(ErrorCode::kFailed, "{}: sequential_bytes_per_second is 0", name);
   }
-  if (json.contains("memory_bytes_per_second")) {  // profiles of earlier versions have none
+  if (json.contains("memory_bytes_per_second")) {  // profiles of earlier versions lack some
     FRUGAL_ASSIGN(profile.memory_bytes_per_second, GetNumber(json, "memory_bytes_per_second", name));
+  }
+  if (json.contains("cpu_seconds_per_read")) {
+    FRUGAL_ASSIGN(profile.cpu_seconds_per_read, GetNumber(json, "cpu_seconds_per_read", name));
   }
   const auto random = json.find("random");
   if (random == json.end() || !random->is_array() || random->size() > kMaxPoints) {

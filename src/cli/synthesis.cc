@@ -13,6 +13,7 @@
 #include "src/kernels/kernels.h"
 #include "src/train/predictor_writer.h"
 #include "src/train/quantised_predictor.h"
+#include "src/train/use_counter.h"
 
 namespace frugal {
 namespace {
@@ -75,6 +76,24 @@ LayerPredictors MakePredictors(const SyntheticLayer& layer) {
   return predictors;
 }
 
+// Of the on-time predictor, on inputs in the order of the text. // inputs [num_tokens, hidden_size]
+WindowMisses CountMisses(const SyntheticLayer& layer, std::span<const float> inputs, ThreadPool& pool) {
+  const SyntheticLayerOptions& options = layer.options;
+  const QuantisedPredictor predictor = MakePredictor(layer, options.rank, Entries::kAll, layer.margin);
+  constexpr size_t kTokensAtOnce = 64;
+  LowRankPredictor selector(options.hidden_size, options.ffn_size, kTokensAtOnce, {predictor.view()});
+  const size_t words = Selector::WordsPerToken(options.ffn_size);
+  std::vector<uint64_t> bits(kTokensAtOnce * words);
+  UseCounter uses(options.ffn_size);
+  const size_t num_tokens = inputs.size() / options.hidden_size;
+  for (size_t at = 0; at < num_tokens; at += kTokensAtOnce) {
+    const size_t count = std::min(kTokensAtOnce, num_tokens - at);
+    selector.Select(0, inputs.data() + at * options.hidden_size, static_cast<uint32_t>(count), bits, pool, [] {});
+    for (size_t row = 0; row < count; ++row) uses.AddToken(std::span<const uint64_t>(bits).subspan(row * words, words));
+  }
+  return uses.Misses();
+}
+
 }  // namespace
 
 SynthesisPaths SynthesisPathsOf(const std::string& model_path) {
@@ -83,7 +102,7 @@ SynthesisPaths SynthesisPathsOf(const std::string& model_path) {
   return {model_path, DefaultPredictorPath(model_path), stem + ".tokens.txt"};
 }
 
-Result<SyntheticReport> WriteSynthesis(const SyntheticOptions& options, SyntheticModel& model,
+Result<SyntheticReport> WriteSynthesis(const SyntheticOptions& options, SyntheticModel& model, ThreadPool& pool,
                                        FunctionRef<void(double share, std::string_view what)> progress) {
   const SynthesisPaths paths = SynthesisPathsOf(options.output_path);
   FRUGAL_ASSIGN(const SyntheticReport report, model.Write(progress));
@@ -93,6 +112,11 @@ Result<SyntheticReport> WriteSynthesis(const SyntheticOptions& options, Syntheti
   train.seed = options.seed;
   PredictorFileHead head;
   head.model_content_hash = report.content_hash;
+  constexpr double kMeasuringShare = 0.5;  // of the time; the layers are made twice, as the header comes first
+  for (uint32_t layer = 0; layer < options.config.num_layers; ++layer) {
+    progress(kMeasuringShare * layer / options.config.num_layers, fmt::format("misses of layer {}", layer));
+    head.window_misses.push_back(CountMisses(model.Layer(layer), model.inputs(), pool));
+  }
   for (const SyntheticLayerQuality& layer : report.layers) {
     head.on_time.push_back(
         Quality(nullptr, layer.rank, layer.recall, layer.predicted_share, layer.active_share));
@@ -102,7 +126,7 @@ Result<SyntheticReport> WriteSynthesis(const SyntheticOptions& options, Syntheti
   train.recall_target = report.layers[0].recall;
   train.early_recall_target = report.layers[0].early_recall;
   const auto make_layer = [&](uint32_t layer) -> Result<LayerPredictors> {
-    progress(static_cast<double>(layer) / options.config.num_layers,
+    progress(kMeasuringShare + (1 - kMeasuringShare) * layer / options.config.num_layers,
              fmt::format("predictors of layer {}", layer));
     return MakePredictors(model.Layer(layer));
   };

@@ -19,7 +19,7 @@ struct SynthesisPaths {
 SynthesisPaths SynthesisPathsOf(const std::string& model_path);
 
 // Writes the three files. `progress` as Pack has it.
-Result<SyntheticReport> WriteSynthesis(const SyntheticOptions& options, SyntheticModel& model,
+Result<SyntheticReport> WriteSynthesis(const SyntheticOptions& options, SyntheticModel& model, ThreadPool& pool,
                                        FunctionRef<void(double share, std::string_view what)> progress);
 
 }  // namespace frugal

@@ -34,7 +34,7 @@ SyntheticReport Write(const SyntheticOptions& options, int num_threads, std::vec
   const auto pool = ThreadPool::Create(num_threads).value();
   const auto model = SyntheticModel::Create(options, *pool).value();
   *tokens = model->tokens();
-  Result<SyntheticReport> report = WriteSynthesis(options, *model, [](double, std::string_view) {});
+  Result<SyntheticReport> report = WriteSynthesis(options, *model, *pool, [](double, std::string_view) {});
   EXPECT_TRUE(report.has_value()) << report.error().message;
   return report.value();
 }

@@ -29,7 +29,7 @@ class TraceFileTest : public ::testing::Test {
     const auto pool = ThreadPool::Create(2).value();
     const auto model = SyntheticModel::Create(options, *pool).value();
     tokens_ = model->tokens();
-    ASSERT_TRUE(WriteSynthesis(options, *model, [](double, std::string_view) {}).has_value());
+    ASSERT_TRUE(WriteSynthesis(options, *model, *pool, [](double, std::string_view) {}).has_value());
   }
   std::string model_path() const { return directory_.File("small.gguf"); }
 

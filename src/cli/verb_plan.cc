@@ -37,6 +37,42 @@ Result<std::optional<uint64_t>> SmallestReduced(const OpenedHeader& header, Engi
   return std::optional<uint64_t>(reduced.smallest_bytes);
 }
 
+// What else the budget of flash mode may go to; empty when there is no choice.
+Result<std::vector<PlanAlternative>> ListAlternatives(const OpenedHeader& header, const EngineOptions& asked, const NeuronUse& use,
+                                                      const DeviceProfile* profile) {
+  std::vector<PlanAlternative> alternatives;
+  if (asked.mode != RunMode::kFlash || asked.ram_bytes == 0 || asked.slots_share || asked.num_slots) return alternatives;
+  const uint64_t num_bundles = uint64_t{header.model->config().num_layers} * header.model->config().ffn_size;
+  const auto add = [&](const char* flags, bool lossy, const EngineOptions& options) -> Status {
+    const Result<EnginePlan> plan = MakePlan(*header.model, header.predictor ? &*header.predictor : nullptr, header.tokenizer_bytes, options);
+    if (!plan && plan.error().code == ErrorCode::kDoesNotFit) return {};
+    if (!plan) return plan.error();
+    const Expectation expectation = ExpectDecode(*header.model, *plan, use, profile);
+    const uint32_t num_slots = plan->weights.cache.num_slots;
+    alternatives.push_back({flags, lossy, num_slots, static_cast<double>(num_slots) / static_cast<double>(num_bundles),
+                            expectation.read_bytes(), expectation.token_seconds});
+    return {};
+  };
+  FRUGAL_TRY(add("as asked", asked.resident_type.has_value(), asked));
+  EngineOptions options = asked;
+  if (asked.early && header.predictor && header.predictor->early_bytes > 0) {
+    options.early = false;
+    FRUGAL_TRY(add("--no-early", asked.resident_type.has_value(), options));
+  }
+  options = asked;
+  if (IsFloat(header.model->matrices()[ModelFile::QId(0)].dtype)) {
+    options.resident_type = asked.resident_type ? std::nullopt : std::optional(DType::kQ8_0);
+    FRUGAL_TRY(add(asked.resident_type ? "--resident keep" : "--resident q8_0", options.resident_type.has_value(), options));
+  }
+  options = asked;
+  if (asked.kv_type == DType::kF32) {
+    options.kv_type = DType::kF16;
+    FRUGAL_TRY(add("--kv f16", true, options));
+  }
+  if (alternatives.size() < 2) alternatives.clear();
+  return alternatives;
+}
+
 Status Plan(const PlanFlags& flags) {
   FRUGAL_ASSIGN(const EngineOptions options, ResolveEngineFlags(flags.engine));
   FRUGAL_ASSIGN(const OpenedHeader header, OpenHeader(options));
@@ -54,6 +90,7 @@ Status Plan(const PlanFlags& flags) {
   FRUGAL_ASSIGN(report.smallest_reduced_bytes, SmallestReduced(header, options, plan));
   report.reduced_context = kLeastContext;
   report.expectation = ExpectDecode(*header.model, plan, use, profile ? &*profile : nullptr);
+  FRUGAL_ASSIGN(report.alternatives, ListAlternatives(header, options, use, profile ? &*profile : nullptr));
   report.device_name = profile ? profile->device_name : "";
   report.selector = DescribeSelector(options, plan);
   StandardOutput out;

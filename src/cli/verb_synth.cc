@@ -99,7 +99,7 @@ Status Synthesise(const SynthFlags& flags) {
   }
   ProgressBar bar("writing");
   const auto progress = [&bar](double share, std::string_view what) { bar.Update(share, what); };
-  FRUGAL_ASSIGN(const SyntheticReport report, WriteSynthesis(options, *model, progress));
+  FRUGAL_ASSIGN(const SyntheticReport report, WriteSynthesis(options, *model, *pool, progress));
   bar.Finish();
 
   const std::vector<int32_t> tokens = model->tokens();

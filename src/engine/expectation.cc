@@ -36,6 +36,37 @@ double KeptTokens(std::span<const float> use, uint32_t num_slots) {
   return low;
 }
 
+// Misses of windows of any length, from those of 1, 2, 4, ... tokens: on a line between them when both scales are
+// logarithms, and on the last one's beyond.
+class WindowCurve {
+ public:
+  WindowCurve(double used, std::span<const double> misses) : used_(used), misses_(misses) {}
+
+  // `tokens` >= 1.
+  double Misses(double tokens) const {
+    const double position = std::log2(tokens);
+    const size_t i = std::min(misses_.size() - 2, static_cast<size_t>(position));
+    if (misses_[i + 1] <= 0) return position >= static_cast<double>(i + 1) ? 0 : misses_[i] * (static_cast<double>(i + 1) - position);
+    return misses_[i] * std::pow(misses_[i + 1] / misses_[i], position - static_cast<double>(i));
+  }
+  // Misses of a window that fills `num_slots` slots, of `longest` tokens at most.
+  double MissesOf(double num_slots, double longest) const {
+    double held = used_;  // by a window of 1
+    if (longest < 1 || num_slots < held) return used_;
+    constexpr double kLongest = 65536;
+    for (double tokens = 1; tokens < std::min(longest, kLongest); ++tokens) {
+      const double misses = Misses(tokens);
+      if (held + misses > num_slots) return Misses(tokens + (num_slots - held) / misses);
+      held += misses;
+    }
+    return Misses(std::min(longest, kLongest));
+  }
+
+ private:
+  const double used_;
+  const std::span<const double> misses_;
+};
+
 double RecencyMisses(std::span<const float> use, double tokens) {
   // One token's set does not fit: what comes back has always been given up.
   if (tokens < 1) return Sum(use);
@@ -59,13 +90,26 @@ uint64_t BundleReadBytes(const BundleInfo& bundle, Bundling bundling) {
   return bundle.stride_bytes + RoundUp(up_bytes, kSectorBytes) - RoundDown(up_bytes, kSectorBytes);
 }
 
-// Neighbours in the file are one read: of bundles missed at random, as many as there are runs of them.
-double DemandReads(const ModelFile& model, const CacheOptions& cache, double missed) {
-  if (cache.bundling == Bundling::kHalves) return 2 * missed;
+// Neighbours in the file are one read, and so are bundles with a small gap between them: of bundles missed at random, as many as
+// there are runs of them.
+struct DemandReads {
+  double num_reads = 0;
+  double gap_bundles = 0;  // read over
+};
+
+DemandReads ExpectDemandReads(const ModelFile& model, const CacheOptions& cache, double missed) {
+  if (cache.bundling == Bundling::kHalves) return {2 * missed, 0};
   const double density = missed / (static_cast<double>(model.config().num_layers) * model.config().ffn_size);
-  const double longest = std::max(
-      1.0, static_cast<double>(cache.max_read_bytes) / static_cast<double>(model.bundles()[0].stride_bytes));
-  return missed * std::max(1.0 - density, 1.0 / longest);
+  const uint64_t stride_bytes = model.bundles()[0].stride_bytes;
+  const double longest = std::max(1.0, static_cast<double>(cache.max_read_bytes) / static_cast<double>(stride_bytes));
+  DemandReads reads;
+  double next_is_further = 1;  // than a gap of that many bundles
+  for (uint64_t gap = 0; gap <= cache.max_gap_bytes / stride_bytes; ++gap) {
+    reads.gap_bundles += missed * static_cast<double>(gap) * density * next_is_further;
+    next_is_further *= 1 - density;
+  }
+  reads.num_reads = missed * std::max(next_is_further, 1 / longest);
+  return reads;
 }
 
 void AddEmbeddingRow(const MatrixInfo& matrix, const PlacedTensor& placed, Expectation& expectation) {
@@ -101,7 +145,7 @@ double RandomReadSeconds(const DeviceProfile& profile, double reads, double byte
 }  // namespace
 
 NeuronUse AllNeuronsUsed(const ModelConfig& config) {
-  return NeuronUse(size_t{config.num_layers} * config.ffn_size, 1.0f);
+  return {std::vector<float>(size_t{config.num_layers} * config.ffn_size, 1.0f), {}};
 }
 
 Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfig& config) {
@@ -109,10 +153,14 @@ Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfi
   FRUGAL_ASSIGN(const GgufReader gguf, GgufReader::Open(std::move(source)));
   FRUGAL_ASSIGN(source, OpenFileSource(predictor.path));
   NeuronUse use = AllNeuronsUsed(config);
+  if (!predictor.window_misses.empty()) use.window_misses.assign(kNumWindows, 0.0);
   for (uint32_t layer = 0; layer < config.num_layers; ++layer) {
     if (predictor.layers[layer].rank == 0) continue;
     const std::span<float> of_layer =
-        std::span(use).subspan(size_t{layer} * config.ffn_size, config.ffn_size);
+        std::span(use.shares).subspan(size_t{layer} * config.ffn_size, config.ffn_size);
+    for (size_t i = 0; i < use.window_misses.size(); ++i) {
+      use.window_misses[i] += static_cast<double>(predictor.window_misses[layer][i]) * config.ffn_size;
+    }
     const std::string name = PredictorTensorName(layer, PredictorKind::kOnTime, "popularity");
     const TensorInfo* info = gguf.FindTensor(name);
     if (info == nullptr || info->dtype != DType::kF32 || info->extent.size_bytes != of_layer.size_bytes()) {
@@ -131,16 +179,13 @@ Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfi
   return use;
 }
 
-double ExpectedMisses(std::span<const float> use, uint32_t num_slots, const PolicyOptions& policy) {
-  switch (policy.kind) {
-    case PolicyKind::kDecay:
-      break;
-    case PolicyKind::kLru:
-      return RecencyMisses(use, KeptTokens(use, num_slots));
-    case PolicyKind::kWindow:
-      return RecencyMisses(use, std::min<double>(policy.window_steps, KeptTokens(use, num_slots)));
-  }
-  return FrequencyMisses(use, num_slots);
+double ExpectedMisses(const NeuronUse& use, uint32_t num_slots, const PolicyOptions& policy) {
+  if (num_slots >= use.shares.size() && policy.kind != PolicyKind::kWindow) return 0;
+  const double longest = policy.kind == PolicyKind::kWindow ? policy.window_steps : kForever;
+  const double by_recency = use.window_misses.empty()
+                                ? RecencyMisses(use.shares, std::min(longest, KeptTokens(use.shares, num_slots)))
+                                : WindowCurve(Sum(use.shares), use.window_misses).MissesOf(num_slots, longest);
+  return policy.kind == PolicyKind::kDecay ? std::min(by_recency, FrequencyMisses(use.shares, num_slots)) : by_recency;
 }
 
 double ReadBoundSeconds(const DeviceProfile& profile, double sequential_bytes, double random_reads,
@@ -150,7 +195,7 @@ double ReadBoundSeconds(const DeviceProfile& profile, double sequential_bytes, d
   return seconds;
 }
 
-Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, std::span<const float> use,
+Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const NeuronUse& use,
                          const DeviceProfile* profile) {
   Expectation expectation;
   const MatrixIds& ids = model.ids();
@@ -161,11 +206,12 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, std::sp
   expectation.bundles_used = static_cast<double>(model.config().num_layers) * model.config().ffn_size;
   if (plan.weights.ffn == FfnPlacement::kOnDemand) {
     const CacheOptions& cache = plan.weights.cache;
-    expectation.bundles_used = Sum(use);
+    expectation.bundles_used = Sum(use.shares);
     expectation.bundles_missed = ExpectedMisses(use, cache.num_slots, cache.policy);
-    expectation.demand_reads = DemandReads(model, cache, expectation.bundles_missed);
+    const DemandReads reads = ExpectDemandReads(model, cache, expectation.bundles_missed);
+    expectation.demand_reads = reads.num_reads;
     expectation.demand_bytes =
-        expectation.bundles_missed * static_cast<double>(BundleReadBytes(model.bundles()[0], cache.bundling));
+        (expectation.bundles_missed + reads.gap_bundles) * static_cast<double>(BundleReadBytes(model.bundles()[0], cache.bundling));
   }
   expectation.touched_bytes = TouchedBytes(model, plan, expectation.bundles_used);
   if (profile != nullptr && profile->memory_bytes_per_second > 0) {
@@ -173,12 +219,23 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, std::sp
   }
   expectation.compute_seconds = expectation.touched_bytes / expectation.memory_bytes_per_second;
   if (profile == nullptr) return expectation;
+  // What the system's work for a read takes of the threads' time, which they share.
+  const double num_reads = expectation.demand_reads + expectation.row_reads +
+                           expectation.streamed_bytes / static_cast<double>(plan.weights.block_bytes);
+  expectation.compute_seconds += num_reads * profile->cpu_seconds_per_read / plan.num_threads;
   const double read_seconds = ReadBoundSeconds(*profile, expectation.streamed_bytes, expectation.demand_reads,
                                                expectation.demand_bytes) +
                               ReadBoundSeconds(*profile, 0, expectation.row_reads, expectation.row_bytes);
   expectation.read_seconds = read_seconds;
-  expectation.token_seconds = plan.weights.overlap ? std::max(read_seconds, expectation.compute_seconds)
-                                                   : read_seconds + expectation.compute_seconds;
+  // Without early prediction a layer's bundles are asked for when its attention is done: only bundles in memory are computed meanwhile.
+  double before_reads = 0;
+  if (plan.weights.ffn == FfnPlacement::kOnDemand && !plan.use_early) {
+    const double bundle_bytes = expectation.bundles_used * static_cast<double>(model.bundles()[0].stride_bytes);
+    before_reads = (expectation.touched_bytes - bundle_bytes) / expectation.memory_bytes_per_second;
+  }
+  expectation.token_seconds = plan.weights.overlap
+                                  ? before_reads + std::max(read_seconds, expectation.compute_seconds - before_reads)
+                                  : read_seconds + expectation.compute_seconds;
   return expectation;
 }
 

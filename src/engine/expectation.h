@@ -18,22 +18,26 @@ namespace frugal {
 // third of it.
 constexpr double kAssumedMemoryBytesPerSecond = 12e9;
 
-// Share of tokens that use each neuron, of all layers in order. // [num_layers * ffn_size]
-using NeuronUse = std::vector<float>;
+// How a text uses the neurons of all layers together.
+struct NeuronUse {
+  std::vector<float> shares;  // of the tokens, that use each neuron // [num_layers * ffn_size]
+  // Entry i: bundles of a token that none of the 2^i tokens before it used. Empty: not known.
+  std::vector<double> window_misses;  // [kNumWindows]
+};
 
 // Every neuron for every token: what flash does without predictors.
 NeuronUse AllNeuronsUsed(const ModelConfig& config);
 // A predictor file's popularity, scaled in each layer to the share that the held-out part of its training
-// predicted. Layers without a predictor use every neuron. kBadModel names the file and the tensor.
+// predicted, and its windows' misses. Layers without a predictor use every neuron. kBadModel names the file and the tensor.
 Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfig& config);
 
-// Bundles per token that are not in one of `num_slots` slots when they are wanted, once the cache is warm and
-// if neurons came independently of each other and of the past (the independent reference model; real text
-// repeats itself and misses less):
-//   decay   the most used neurons hold the slots, the use of the others is missed
-//   lru     Che's approximation (Che, Tung and Wang 2002): a neuron is kept for T tokens, where T fills the
-//   slots window  the same with T at most the window; a window of 0 misses everything
-double ExpectedMisses(std::span<const float> use, uint32_t num_slots, const PolicyOptions& policy);
+// Bundles per token that are not in one of `num_slots` slots when they are wanted, once the cache is warm:
+//   lru     what T tokens did not use, where the sets of T tokens fill the slots. Windows hold what they missed while they
+//           grew: held(k) = sum of misses(j) over j < k. Where misses(k) is not known: as if neurons came independently of
+//           each other and of the past (Che's approximation; Che, Tung and Wang 2002).
+//   window  the same with T at most the window; a window of 0 misses everything
+//   decay   of two things that it nearly does the better one: lru, and keeping the most used neurons for good
+double ExpectedMisses(const NeuronUse& use, uint32_t num_slots, const PolicyOptions& policy);
 
 // Decoding one token. Reads that early prediction guesses wrong are not in it.
 struct Expectation {
@@ -46,9 +50,9 @@ struct Expectation {
   double demand_bytes = 0;
   double touched_bytes = 0;    // weights, predictors and half of the KV cache that the processor goes through
   double memory_bytes_per_second = kAssumedMemoryBytesPerSecond;  // or the profile's
-  double compute_seconds = 0;  // touched_bytes at that
-  // Nothing when the device was not measured. With overlap a token costs the larger of reading and computing,
-  // without it their sum.
+  double compute_seconds = 0;  // touched_bytes at that, and the processor's part of the reads, where it was measured
+  // Nothing when the device was not measured. With overlap a token costs the larger of reading and computing
+  // (without early prediction reading overlaps with bundles only), without it their sum.
   std::optional<double> read_seconds;
   std::optional<double> token_seconds;
 
@@ -57,7 +61,7 @@ struct Expectation {
 };
 
 // `use` is looked at only where bundles live on demand. `profile`: nullptr when the device was not measured.
-Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, std::span<const float> use,
+Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const NeuronUse& use,
                          const DeviceProfile* profile);
 
 // The bound of design.md section 1: max(reads / IOPS, bytes / bandwidth, bytes touched / memory bandwidth)

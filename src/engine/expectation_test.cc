@@ -21,8 +21,10 @@ DeviceProfile TestProfile() {
   return profile;
 }
 
+NeuronUse Independent(std::vector<float> shares) { return {std::move(shares), {}}; }
+
 TEST(ExpectationTest, DecayKeepsTheMostUsedNeuronsAndMissesTheUseOfTheRest) {
-  const std::vector<float> use = {0.1f, 0.9f, 0.5f, 0.2f};
+  const NeuronUse use = Independent({0.1f, 0.9f, 0.5f, 0.2f});
   EXPECT_NEAR(ExpectedMisses(use, 0, Policy(PolicyKind::kDecay)), 1.7, 1e-6);
   EXPECT_NEAR(ExpectedMisses(use, 2, Policy(PolicyKind::kDecay)), 0.3, 1e-6);
   EXPECT_EQ(ExpectedMisses(use, 4, Policy(PolicyKind::kDecay)), 0.0);
@@ -31,27 +33,42 @@ TEST(ExpectationTest, DecayKeepsTheMostUsedNeuronsAndMissesTheUseOfTheRest) {
 
 TEST(ExpectationTest, LruOfEqualNeuronsHitsAsOftenAsTheyAreInMemory) {
   // By symmetry a neuron of 1,000 equal ones is in one of 300 slots with probability 0.3 when it is used.
-  const std::vector<float> use(1000, 0.01f);
+  const NeuronUse use = Independent(std::vector<float>(1000, 0.01f));
   EXPECT_NEAR(ExpectedMisses(use, 300, Policy(PolicyKind::kLru)), 10 * 0.7, 0.05);
 }
 
 TEST(ExpectationTest, LruMissesEverythingWhenATokensSetExceedsTheSlots) {
-  const std::vector<float> use(100, 1.0f);
+  const NeuronUse use = Independent(std::vector<float>(100, 1.0f));
   EXPECT_NEAR(ExpectedMisses(use, 99, Policy(PolicyKind::kLru)), 100, 1e-9);
   EXPECT_NEAR(ExpectedMisses(use, 100, Policy(PolicyKind::kLru)), 0, 1e-9);
 }
 
 TEST(ExpectationTest, AWindowMissesWhatItsTokensDidNotUse) {
-  const std::vector<float> use(10, 0.5f);
+  const NeuronUse use = Independent(std::vector<float>(10, 0.5f));
   EXPECT_NEAR(ExpectedMisses(use, 10, Policy(PolicyKind::kWindow, 3)), 10 * 0.5 * 0.125, 1e-9);
   EXPECT_NEAR(ExpectedMisses(use, 10, Policy(PolicyKind::kWindow, 0)), 5, 1e-9);
   // The slots end it before the window does.
   EXPECT_GT(ExpectedMisses(use, 6, Policy(PolicyKind::kWindow, 3)), 10 * 0.5 * 0.125);
 }
 
+TEST(ExpectationTest, WhereTheWindowsMissesAreKnownTheyCount) {
+  // A token uses 100 of 1,000 bundles; a window of k tokens misses 64 / k of them.
+  NeuronUse use = Independent(std::vector<float>(1000, 0.1f));
+  for (size_t i = 0; i < kNumWindows; ++i) use.window_misses.push_back(64.0 / static_cast<double>(1 << i));
+  EXPECT_NEAR(ExpectedMisses(use, 1000, Policy(PolicyKind::kWindow, 0)), 100, 1e-3);
+  EXPECT_NEAR(ExpectedMisses(use, 1000, Policy(PolicyKind::kWindow, 4)), 16, 1e-9);
+  EXPECT_NEAR(ExpectedMisses(use, 1000, Policy(PolicyKind::kWindow, 3)), 64.0 / 3, 1e-9);
+  // Slots for 100 + 64 + 32: a window of 3.
+  EXPECT_NEAR(ExpectedMisses(use, 196, Policy(PolicyKind::kLru)), 64.0 / 3, 0.01);
+  EXPECT_NEAR(ExpectedMisses(use, 99, Policy(PolicyKind::kLru)), 100, 1e-3);
+  EXPECT_LT(ExpectedMisses(use, 500, Policy(PolicyKind::kLru)), 1);
+  // Popularity, which all neurons share alike, is no better.
+  EXPECT_NEAR(ExpectedMisses(use, 196, Policy(PolicyKind::kDecay)), 64.0 / 3, 0.01);
+}
+
 TEST(ExpectationTest, MoreSlotsNeverMissMore) {
-  std::vector<float> use;
-  for (int i = 1; i <= 200; ++i) use.push_back(1.0f / static_cast<float>(i));
+  NeuronUse use;
+  for (int i = 1; i <= 200; ++i) use.shares.push_back(1.0f / static_cast<float>(i));
   for (const PolicyKind kind : {PolicyKind::kDecay, PolicyKind::kLru, PolicyKind::kWindow}) {
     double last = 1e9;
     for (uint32_t slots = 0; slots <= 200; slots += 10) {

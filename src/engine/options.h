@@ -49,6 +49,8 @@ struct EngineOptions {
   std::optional<uint32_t> num_slots;      // exactly so many (tests of cache sizes)
   double popular_share = 0.0;             // of the slots, pinned for the most popular neurons
   float half_life_tokens = 16;
+  // Gaps between bundles that are read over rather than split a read: what the device's profile says (device_profile.h).
+  uint64_t max_gap_bytes = 0;
 
   VerifyMode verify = VerifyMode::kFirst;
   IoBackend io = IoBackend::kAuto;

@@ -97,7 +97,8 @@ void Planner::AddLedger(const Choice& choice, const BlockLayout& layout, EngineP
     ledger.Add("slots", BundleCache::SlotBytes(space, choice.num_slots),
                fmt::format("{} bundles of {} B, {:.1f}% of the FFN", choice.num_slots, space.stride_bytes,
                            100.0 * choice.num_slots / num_bundles()));
-    ledger.Add("cache tables", BundleCache::TableBytes(space, choice.num_slots));
+    ledger.Add("cache tables",
+               BundleCache::TableBytes(space, choice.num_slots) + BundleCache::ScrapBytes(space, plan.weights.cache));
   }
   ledger.Add("hashes", Weights::HashTableBytes(model_, plan.weights));
   uint64_t buffers = RoundUp(layout.stream_buffer_bytes, 4096) * choice.num_stream_buffers;
@@ -170,6 +171,7 @@ EnginePlan Planner::Build(const Choice& choice) const {
   weights.overlap = options_.overlap;
   weights.cache.num_slots = choice.num_slots;
   weights.cache.bundling = options_.bundling ? Bundling::kTogether : Bundling::kHalves;
+  weights.cache.max_gap_bytes = options_.max_gap_bytes;
   weights.cache.policy.kind = options_.policy;
   weights.cache.policy.half_life_steps = options_.half_life_tokens;
   if (options_.window_tokens) {

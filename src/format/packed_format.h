@@ -2,6 +2,7 @@
 // docs/packed-model.md draws the bytes; writer, reader and drawing change together.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -51,6 +52,11 @@ void AppendChunkHashes(std::span<const std::byte> bytes, std::vector<uint64_t>& 
 // Predictor files (NAME.predict.gguf; docs/predictor.md).
 constexpr const char* kPredictorArchitecture = "frugal-predictor";
 constexpr const char* kPredictorModelKey = "frugal.predictor.model_content_hash";  // 16 hex digits
+// F32 [num_layers * kNumWindows]: entry i of a layer is the share of its neurons that a token of the held-out text chose and none of
+// the 2^i tokens before it chose. Older files lack it.
+constexpr const char* kPredictorWindowMissesKey = "frugal.predictor.window_misses";
+constexpr size_t kNumWindows = 7;
+using WindowMisses = std::array<float, kNumWindows>;
 enum class PredictorKind { kOnTime, kEarly };
 // blk.N.predictor.PART or blk.N.early.PART; PART: down, up, bias, popularity.
 std::string PredictorTensorName(uint32_t layer, PredictorKind kind, const char* part);

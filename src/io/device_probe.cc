@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -34,6 +35,14 @@ constexpr uint64_t kSampleBytes = 512;           // of a read that is verified
 constexpr uint64_t kVerifyEvery = 16;            // reads: comparing all would measure the processor
 constexpr uint64_t kLeastFileBytes = 64 * kMiB;  // written even when the time for writing is over
 constexpr double kWriteShare = 0.4;              // of the time
+constexpr uint32_t kBundleBytes = 16 * 1024;     // of OPT-6.7B in 16 bits
+
+// Of all threads, in the kernel too.
+double ProcessCpuSeconds() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
 
 std::string Describe(int error_number) { return std::generic_category().message(error_number); }
 
@@ -109,6 +118,7 @@ class Probe {
     uint64_t num_reads = 0;
     uint32_t read_bytes = 0;
     double seconds = 0;
+    double cpu_seconds = 0;  // of the process, until the last read was there
     double iops() const { return static_cast<double>(num_reads) / seconds; }
     double bytes_per_second() const { return iops() * read_bytes; }
   };
@@ -230,6 +240,7 @@ Result<Probe::Rate> Probe::Measure(const Workload& workload, double seconds) {
   uint64_t num_reads = 0;
   std::optional<Rate> in_time;
   Status failure;
+  const double cpu_start = ProcessCpuSeconds();
   while (now_ns < end_ns || free.size() < workload.queue_depth) {
     while (failure && now_ns < end_ns && !free.empty()) {
       const uint32_t i = free.back();
@@ -258,8 +269,11 @@ Result<Probe::Rate> Probe::Measure(const Workload& workload, double seconds) {
       in_time = Rate{num_reads, workload.read_bytes, static_cast<double>(now_ns - start_ns) * 1e-9};
   }
   if (!failure) return std::move(failure).error();
-  if (in_time->num_reads > 2 * uint64_t{workload.queue_depth}) return *in_time;
-  return Rate{num_reads, workload.read_bytes, static_cast<double>(now_ns - start_ns) * 1e-9};
+  Rate rate{num_reads, workload.read_bytes, static_cast<double>(now_ns - start_ns) * 1e-9};
+  const double cpu_per_read = (ProcessCpuSeconds() - cpu_start) / static_cast<double>(std::max<uint64_t>(1, num_reads));
+  if (in_time->num_reads > 2 * uint64_t{workload.queue_depth}) rate = *in_time;
+  rate.cpu_seconds = cpu_per_read * static_cast<double>(rate.num_reads);
+  return rate;
 }
 
 Status Probe::MeasureAll(DeviceProfile& profile) {
@@ -285,6 +299,9 @@ Status Probe::MeasureAll(DeviceProfile& profile) {
     FRUGAL_ASSIGN(const Rate rate, Measure(workload, each));
     profile.random.push_back(
         {workload.read_bytes, workload.queue_depth, rate.iops(), rate.bytes_per_second()});
+    if (workload.read_bytes <= kBundleBytes) {  // sizes and depths ascend: the last one stays
+      profile.cpu_seconds_per_read = rate.cpu_seconds / static_cast<double>(std::max<uint64_t>(1, rate.num_reads));
+    }
   }
   progress_(1, "done");
   return {};

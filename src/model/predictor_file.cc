@@ -48,7 +48,8 @@ class HeaderReader {
   Status CheckKeys(PredictorInfo* info) const;
   Status ReadArrays(PredictorInfo* info) const;
   Result<std::vector<uint32_t>> ReadRanks(const char* key) const;
-  Result<std::vector<float>> ReadShares(const char* key) const;
+  // `per_layer` entries for each layer.
+  Result<std::vector<float>> ReadShares(const char* key, size_t per_layer = 1) const;
   Result<KindTensors> FindKind(uint32_t layer, PredictorKind kind, uint32_t rank,
                                uint64_t* group_bytes) const;
   Result<TensorPlace> Place(const std::string& name, DType dtype, std::vector<uint64_t> shape,
@@ -108,10 +109,10 @@ Result<std::vector<uint32_t>> HeaderReader::ReadRanks(const char* key) const {
   return ranks;
 }
 
-Result<std::vector<float>> HeaderReader::ReadShares(const char* key) const {
+Result<std::vector<float>> HeaderReader::ReadShares(const char* key, size_t per_layer) const {
   FRUGAL_ASSIGN(const uint64_t count, gguf_.ArrayCount(key));
-  if (count != config_.num_layers)
-    return BadModel("{}: {} has {} entries, expected {}", gguf_.name(), key, count, config_.num_layers);
+  const uint64_t expected = config_.num_layers * uint64_t{per_layer};
+  if (count != expected) return BadModel("{}: {} has {} entries, expected {}", gguf_.name(), key, count, expected);
   std::vector<float> shares(count);
   FRUGAL_TRY(gguf_.ForEachFloat(key, [&](uint64_t i, float value) -> Status {
     if (!(value >= 0.0f && value <= 1.0f)) {
@@ -135,6 +136,10 @@ Status HeaderReader::ReadArrays(PredictorInfo* info) const {
     info->layers[i] = {ranks[i], early_ranks[i], recall[i], precision[i], predicted[i], active[i]};
     info->max_rank = std::max({info->max_rank, ranks[i], early_ranks[i]});
   }
+  if (gguf_.Find(kPredictorWindowMissesKey) == nullptr) return {};
+  FRUGAL_ASSIGN(const std::vector<float> misses, ReadShares(kPredictorWindowMissesKey, kNumWindows));
+  info->window_misses.resize(config_.num_layers);
+  for (size_t i = 0; i < misses.size(); ++i) info->window_misses[i / kNumWindows][i % kNumWindows] = misses[i];
   return {};
 }
 

@@ -24,6 +24,7 @@ struct PredictorInfo {
   std::string path;
   uint64_t model_content_hash = 0;
   std::vector<PredictorLayerInfo> layers;
+  std::vector<WindowMisses> window_misses;  // [num_layers]; empty where the file does not say
   uint32_t max_rank = 0;             // of both kinds
   uint64_t on_time_bytes = 0;        // RAM for the on-time factors, biases and popularity
   uint64_t early_bytes = 0;          // RAM for the early ones

@@ -366,7 +366,8 @@ WeightsStatistics Weights::statistics() const {
       const uint64_t up_bytes = cache_->space().up_bytes;
       bundle_bytes += RoundUp(up_bytes, kSectorBytes) - RoundDown(up_bytes, kSectorBytes);
     }
-    statistics.ffn_bytes_read += (statistics.cache.num_misses + statistics.cache.num_prefetched) * bundle_bytes;
+    statistics.ffn_bytes_read +=
+        (statistics.cache.num_misses + statistics.cache.num_prefetched) * bundle_bytes + statistics.cache.gap_bytes;
   }
   return statistics;
 }

@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -61,6 +62,8 @@ class SyntheticModel {
 
   // Token ids of the text for which the activity is as promised; at most the context. // [num_tokens]
   const std::vector<int32_t>& tokens() const { return tokens_; }
+  // What every layer's FFN sees of these tokens, as far as layers are fitted on it. // [num_inputs, hidden_size]
+  std::span<const float> inputs() const { return inputs_; }
   // Size of the file that Write makes, up to its header.
   uint64_t DataBytes() const;
 

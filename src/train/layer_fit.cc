@@ -139,7 +139,7 @@ Result<LayerFitter::Fitted> LayerFitter::FitKind(PredictorKind kind, const White
   const ScoreCounts::Choice choice = counts.Choose(counts.RecallWithMargin(recall));
   for (float& bias : fitted.predictor.bias) bias -= choice.threshold;
   FRUGAL_ASSIGN(fitted.quality,
-                MeasureQuality(pool_, fitted.predictor, inputs, samples_.active, split_.report, {}));
+                MeasureQuality(pool_, fitted.predictor, inputs, samples_.active, split_.report, nullptr));
   return fitted;
 }
 
@@ -151,16 +151,13 @@ Result<LayerPredictors> LayerFitter::Run(FunctionRef<void(double share)> progres
   AimAtOnTime(whitening);
   FRUGAL_ASSIGN(Fitted on_time, FitKind(PredictorKind::kOnTime, whitening, options_.recall_target,
                                         [&](double share) { progress(share * on_time_share); }));
-  std::vector<uint64_t> chosen(size_t{Selector::WordsPerToken(ffn_)} * 64);
+  UseCounter uses(ffn_);
   const RowRange held_out = {split_.choose.begin, split_.choose.count + split_.report.count};
   FRUGAL_ASSIGN(const PredictorQuality unused, MeasureQuality(pool_, on_time.predictor, samples_.on_time,
-                                                              samples_.active, held_out, chosen));
+                                                              samples_.active, held_out, &uses));
   static_cast<void>(unused);
-  result.popularity.resize(ffn_);
-  for (size_t i = 0; i < ffn_; ++i) {
-    result.popularity[i] =
-        static_cast<float>(static_cast<double>(chosen[i]) / static_cast<double>(held_out.count));
-  }
+  result.popularity = uses.Popularity();
+  result.window_misses = uses.Misses();
   result.on_time = std::move(on_time.predictor);
   result.on_time_quality = on_time.quality;
   if (!options_.early) return result;

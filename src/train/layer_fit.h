@@ -18,6 +18,7 @@ struct LayerPredictors {
   PredictorQuality on_time_quality, early_quality;
   std::vector<float> popularity;  // share of the held-out tokens for which the on-time predictor chose the
                                   // neuron // [ffn_size]
+  WindowMisses window_misses{};   // of the same choices
 };
 
 // A layer's up projection, and what a bundle of it costs.

@@ -104,6 +104,7 @@ std::vector<std::byte> EncodeLayer(const LayerPredictors& layer) {
   PutPredictor(bytes, layer.on_time, layer.on_time_quality);
   PutPredictor(bytes, layer.early, layer.early_quality);
   PutArray(bytes, layer.popularity);
+  Put(bytes, layer.window_misses);
   return bytes;
 }
 
@@ -113,6 +114,7 @@ Result<LayerPredictors> DecodeLayer(std::span<const std::byte> bytes) {
   GetPredictor(decoder, &layer.on_time, &layer.on_time_quality);
   GetPredictor(decoder, &layer.early, &layer.early_quality);
   decoder.GetArray(&layer.popularity);
+  decoder.Get(&layer.window_misses);
   FRUGAL_TRY(decoder.Finish());
   return layer;
 }

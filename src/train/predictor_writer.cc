@@ -46,6 +46,9 @@ void AddKeys(GgufWriter& keys, const TrainOptions& options, const ModelConfig& c
   keys.AddFloat32("frugal.predictor.early_recall_target", static_cast<float>(options.early_recall_target));
   AddQualities(keys, "", head.on_time);
   AddQualities(keys, "early_", head.early);
+  std::vector<float> misses;
+  for (const WindowMisses& of_layer : head.window_misses) misses.insert(misses.end(), of_layer.begin(), of_layer.end());
+  keys.AddFloat32Array(kPredictorWindowMissesKey, misses);
 }
 
 struct KindTensors {

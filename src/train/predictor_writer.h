@@ -15,6 +15,7 @@ struct PredictorFileHead {
   uint64_t model_content_hash = 0;
   uint64_t num_tokens = 0;
   std::vector<PredictorQuality> on_time, early;  // [num_layers]
+  std::vector<WindowMisses> window_misses;       // [num_layers]
 };
 
 // `layer(i)` is asked for once for each layer, in order. Returns the size of the file.

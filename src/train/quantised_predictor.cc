@@ -167,7 +167,7 @@ Result<ScoreCounts> CountScores(ThreadPool& pool, const QuantisedPredictor& pred
 
 Result<PredictorQuality> MeasureQuality(ThreadPool& pool, const QuantisedPredictor& predictor,
                                         const RowStore& inputs, const RowStore& active, RowRange rows,
-                                        std::span<uint64_t> chosen) {
+                                        UseCounter* uses) {
   const uint32_t hidden = static_cast<uint32_t>(inputs.row_bytes() / sizeof(uint16_t));
   const uint32_t ffn = static_cast<uint32_t>(predictor.bias.size());
   const size_t words = active.row_bytes() / sizeof(uint64_t);
@@ -185,9 +185,9 @@ Result<PredictorQuality> MeasureQuality(ThreadPool& pool, const QuantisedPredict
       num_active += static_cast<uint64_t>(std::popcount(labels[i]));
       num_chosen += static_cast<uint64_t>(std::popcount(bits[i]));
       num_both += static_cast<uint64_t>(std::popcount(labels[i] & bits[i]));
-      for (uint64_t word = chosen.empty() ? 0 : bits[i]; word != 0; word &= word - 1) {
-        ++chosen[i % words * 64 + static_cast<size_t>(std::countr_zero(word))];
-      }
+    }
+    for (size_t row = 0; uses != nullptr && row < part.count; ++row) {
+      uses->AddToken(std::span<const uint64_t>(bits).subspan(row * words, words));
     }
   }
   const uint64_t num_all = rows.count * ffn;

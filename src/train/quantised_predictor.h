@@ -11,6 +11,7 @@
 #include "src/train/predictor_fit.h"
 #include "src/train/samples.h"
 #include "src/train/train.h"
+#include "src/train/use_counter.h"
 #include "src/train/whitening.h"
 
 namespace frugal {
@@ -70,10 +71,10 @@ class ScoreCounts {
 // Of the predictor on some rows of plain inputs.
 Result<ScoreCounts> CountScores(ThreadPool& pool, const QuantisedPredictor& predictor, const RowStore& inputs,
                                 const RowStore& active, RowRange rows);
-// chosen[i] += rows for which neuron i was chosen; may be empty.
+// `uses` counts what was chosen, where it is not nullptr; the rows are then in the order of the text.
 Result<PredictorQuality> MeasureQuality(ThreadPool& pool, const QuantisedPredictor& predictor,
                                         const RowStore& inputs, const RowStore& active, RowRange rows,
-                                        std::span<uint64_t> chosen);
+                                        UseCounter* uses);
 uint64_t CountScoresBytes(int num_threads);
 
 }  // namespace frugal

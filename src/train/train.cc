@@ -24,7 +24,7 @@ namespace frugal {
 namespace {
 
 // Part of the fingerprint: changes whenever the same options give another result.
-constexpr int kTrainVersion = 1;
+constexpr int kTrainVersion = 2;
 // Of the whole run, for the progress: sampling, and of a layer, running it.
 constexpr double kSampleShare = 0.15;
 constexpr double kRunShare = 0.25;
@@ -113,6 +113,7 @@ class Trainer {
   RowStore hidden_;
   LayerSamples samples_;
   std::vector<PredictorQuality> on_time_, early_;
+  std::vector<WindowMisses> window_misses_;
   TrainReport report_;
 };
 
@@ -212,6 +213,7 @@ Status Trainer::RunLayer(uint32_t layer) {
   FRUGAL_ASSIGN(const LayerPredictors predictors, DecodeLayer(record));
   on_time_.push_back(predictors.on_time_quality);
   early_.push_back(predictors.early_quality);
+  window_misses_.push_back(predictors.window_misses);
   report_.layers.push_back({predictors.on_time_quality, predictors.early_quality, SecondsSince(start), !fit});
   ReportLayer(layer, 1.0);
   return {};
@@ -234,6 +236,7 @@ Status Trainer::WriteOutput() {
   head.num_tokens = split_.num_rows();
   head.on_time = on_time_;
   head.early = early_;
+  head.window_misses = window_misses_;
   const auto layer = [&](uint32_t i) -> Result<LayerPredictors> {
     FRUGAL_ASSIGN(const std::vector<std::byte> record, partial_->Read(i + 1));
     return DecodeLayer(record);
