@@ -112,23 +112,30 @@ class BudgetTest : public ::testing::Test {
     return nlohmann::json::parse(ReadAll(output), nullptr, false);
   }
 
+  // In a cgroup of exactly that size; skips the test where there can be none.
+  static std::optional<RunResult> RunWithin(uint64_t ram_bytes, const std::vector<std::string>& arguments, const std::string& output) {
+    MemoryCgroup cgroup;
+    if (const std::optional<std::string> reason = cgroup.Create(ram_bytes)) {
+      std::cout << "skipped: " << *reason << "\n";
+      SkipBecause(*reason);
+      return std::nullopt;
+    }
+    return RunInCgroup(&cgroup, arguments, output);
+  }
+  static void SkipBecause(const std::string& reason) { GTEST_SKIP() << reason; }
+
   // Runs in a cgroup of exactly `ram_bytes` and compares what was used with the plan.
   void ExpectRuns(const std::string& packed, uint64_t ram_bytes, std::vector<std::string> flags) {
     SCOPED_TRACE("--ram " + std::to_string(ram_bytes) + ", " + flags.back());
     flags.push_back("--ram");
     flags.push_back(std::to_string(ram_bytes));
     const nlohmann::json plan = Plan(packed, flags);
-    MemoryCgroup cgroup;
-    const std::optional<std::string> reason = cgroup.Create(ram_bytes);
-    if (reason) {
-      std::cout << "skipped: " << *reason << "\n";
-      GTEST_SKIP() << *reason;
-    }
     std::vector<std::string> arguments = {FRUGAL_BINARY, "run", packed, "-n", "24", "--ids", "2,17,5,9,100", "--print-ids", "--ignore-eos"};
     arguments.insert(arguments.end(), flags.begin(), flags.end());
-    const std::string output = directory_.File("run.txt");
-    const RunResult result = RunInCgroup(&cgroup, arguments, output);
-    ASSERT_EQ(result.exit_code, 0) << ReadAll(output + ".err");
+    const std::optional<RunResult> run = RunWithin(ram_bytes, arguments, directory_.File("run.txt"));
+    if (!run) return;
+    const RunResult& result = *run;
+    ASSERT_EQ(result.exit_code, 0) << ReadAll(directory_.File("run.txt.err"));
     const uint64_t planned = plan["peak_bytes"].get<uint64_t>();
     EXPECT_LE(planned, ram_bytes);
     EXPECT_LE(result.peak_bytes, planned) << "used more than planned";
@@ -149,6 +156,28 @@ TEST_F(BudgetTest, TheSmallestBudgetAndThreeLargerOnesAreKept) {
     const uint64_t smallest = Plan(packed, generous)["smallest_bytes"].get<uint64_t>();
     for (const uint64_t ram : {smallest, smallest + 2 * kMiB, smallest + 6 * kMiB, smallest + 20 * kMiB}) ExpectRuns(packed, ram, flags);
   }
+}
+
+// Engines of all rows follow each other in one process: what the one before gave back must not count twice.
+TEST_F(BudgetTest, BenchRunsInACgroupOfExactlyItsBudget) {
+  const std::string packed = PackModel(TaleDirectory(), directory_);
+  TrainPredictors(packed);
+  constexpr uint64_t kRam = 16 * kMiB;
+  const std::string output = directory_.File("bench.txt");
+  const std::optional<RunResult> result =
+      RunWithin(kRam, {FRUGAL_BINARY, "bench", packed, "--ram", std::to_string(kRam), "-c", "128", "-t", "2", "--ids", "2,17,5,9", "--warm-up",
+                       "4", "-n", "20", "--rounds", "1", "--row-seconds", "0.1", "--prefill", "24", "--json", directory_.File("bench.json")},
+                output);
+  if (!result) return;
+  ASSERT_EQ(result->exit_code, 0) << ReadAll(output + ".err");
+  const nlohmann::json json = nlohmann::json::parse(ReadAll(directory_.File("bench.json")), nullptr, false);
+  ASSERT_EQ(json["rows"].size(), 7u);
+  for (const nlohmann::json& row : json["rows"]) {
+    EXPECT_TRUE(row["fits"].get<bool>()) << row.dump();
+    EXPECT_GT(row["total_ms_median"].get<double>(), 0) << row.dump();
+  }
+  ASSERT_EQ(json["prefill"].size(), 2u);
+  for (const nlohmann::json& row : json["prefill"]) EXPECT_GT(row["needed_flops"].get<double>(), 0) << row.dump();
 }
 
 TEST_F(BudgetTest, OneByteLessThanTheSmallestIsRefusedBeforeAnyWeightIsRead) {

@@ -121,6 +121,18 @@ std::vector<AblationRow> AblationRows(const EngineOptions& base) {
   return rows;
 }
 
+std::vector<AblationRow> SweepRows(const EngineOptions& base, std::span<const double> shares, uint64_t file_bytes) {
+  const AblationRow all = AblationRows(base).back();
+  std::vector<AblationRow> rows;
+  for (const double share : shares) {
+    AblationRow row = all;
+    row.key = row.name = fmt::format("{:g}%", 100 * share);
+    row.options.ram_bytes = static_cast<uint64_t>(share * static_cast<double>(file_bytes));
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
 double RowMeasurement::total_ms(double share) const { return Percentile(token_ms, share); }
 double RowMeasurement::io_ms() const { return PerToken(traffic.busy_ns, traffic) / 1e6; }
 double RowMeasurement::stall_ms() const { return PerToken(traffic.stall_ns, traffic) / 1e6; }
@@ -135,11 +147,15 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
   CHECK(text.num_prompt >= 1 && text.num_prompt + text.num_warm_up < text.ids.size());
   row->name = wanted.name;
   EngineOptions options = wanted.options;
-  // The recording's memory comes out of the budget.
-  const uint64_t ram_bytes = options.ram_bytes;
+  // The recording's memory comes out of the budget, and so does that of the expectation.
+  const uint64_t ram_bytes = row->ram_bytes = options.ram_bytes;
   const uint64_t recording_bytes = ram_bytes == 0 ? kMostRecordingBytes : std::min(kMostRecordingBytes, ram_bytes / 64);
   ReadRecording recording(recording_bytes / sizeof(ReadRecord));
-  if (ram_bytes > 0) options.ram_bytes -= recording_bytes;
+  if (ram_bytes > 0) {
+    FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path));
+    const uint64_t use_bytes = uint64_t{model.config().num_layers} * model.config().ffn_size * 2 * sizeof(float);
+    options.ram_bytes -= std::min(options.ram_bytes, recording_bytes + use_bytes);
+  }
   options.decorate_reader = [&recording](std::unique_ptr<ExtentReader> inner) {
     return MakeRecordingReader(std::move(inner), recording);
   };
@@ -227,6 +243,7 @@ nlohmann::ordered_json AblationToJson(std::span<const RowMeasurement> rows) {
     }
     const PhaseReport& traffic = row.traffic;
     item["description"] = row.description;
+    item["ram_bytes"] = row.ram_bytes;
     item["planned_bytes"] = row.planned_bytes;
     item["tokens"] = traffic.num_tokens;
     item["bytes_per_token"] = traffic.bytes_per_token();

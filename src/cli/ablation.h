@@ -26,6 +26,9 @@ struct AblationRow {
 // reading and computing: they are what the others are measured against. All else is as `base` has it.
 std::vector<AblationRow> AblationRows(const EngineOptions& base);
 
+// The same with everything switched on, within budgets that are these shares of the model's file.
+std::vector<AblationRow> SweepRows(const EngineOptions& base, std::span<const double> shares, uint64_t file_bytes);
+
 // The forced ids: `num_prompt` are prefilled, `num_warm_up` decoded without being counted, the rest is
 // measured.
 struct AblationText {
@@ -41,6 +44,7 @@ struct AblationText {
 struct RowMeasurement {
   std::string name;
   std::string description;       // Engine::Describe()
+  uint64_t ram_bytes = 0;        // the budget
   uint64_t planned_bytes = 0;    // the plan's peak
   PhaseReport traffic;           // of the measured tokens
   std::vector<double> token_ms;  // of each of them
@@ -71,6 +75,8 @@ double Percentile(std::vector<double> values, double share);
 
 std::string FormatAblation(std::span<const RowMeasurement> rows);  // two markdown tables, as the paper's 2 and 3
 std::string DrawAblation(std::span<const RowMeasurement> rows, const std::string& title);  // an SVG of stacked bars
+// Milliseconds of a token and its bare loop by budget: an SVG of lines (the paper's figure 7).
+std::string DrawSweep(std::span<const RowMeasurement> rows, const std::string& title);
 nlohmann::ordered_json AblationToJson(std::span<const RowMeasurement> rows);
 
 }  // namespace frugal

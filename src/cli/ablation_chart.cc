@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "src/cli/ablation.h"
+#include "src/cli/line_chart.h"
 #include "src/cli/svg.h"
 
 namespace frugal {
@@ -52,6 +53,23 @@ std::string DrawAblation(std::span<const RowMeasurement> rows, const std::string
     x += step;
   }
   return svg + "</svg>\n";
+}
+
+std::string DrawSweep(std::span<const RowMeasurement> rows, const std::string& title) {
+  LineChart chart;
+  chart.title = title;
+  chart.x_title = "memory budget";
+  chart.x_unit = " GB";
+  chart.y_title = "time of a token";
+  chart.y_unit = " ms";
+  chart.series = {{"frugal", {}}, {"bare loop", {}}};
+  for (const RowMeasurement& row : rows) {
+    if (!row.refusal.empty()) continue;
+    const double gigabytes = static_cast<double>(row.ram_bytes) / 1e9;
+    chart.series[0].points.emplace_back(gigabytes, row.total_ms(0.5));
+    chart.series[1].points.emplace_back(gigabytes, row.bare_ms(0.5));
+  }
+  return LineChartSvg(chart);
 }
 
 }  // namespace frugal

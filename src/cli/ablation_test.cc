@@ -37,6 +37,23 @@ TEST(AblationTest, EachRowSwitchesOnOnePartMore) {
   EXPECT_TRUE(rows[6].options.early);
 }
 
+TEST(AblationTest, TheSweepGivesEachRowItsBudget) {
+  EngineOptions base;
+  base.ram_bytes = 123;
+  const double shares[] = {0.25, 1.0};
+  const std::vector<AblationRow> rows = SweepRows(base, shares, 1000);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].name, "25%");
+  EXPECT_EQ(rows[0].options.ram_bytes, 250u);
+  EXPECT_EQ(rows[1].options.ram_bytes, 1000u);
+  EXPECT_TRUE(rows[1].options.early && rows[1].options.overlap && rows[1].options.predictor);
+  RowMeasurement row;
+  row.ram_bytes = 250'000'000;
+  row.token_ms = {7.0};
+  const std::string svg = DrawSweep(std::span(&row, 1), "a < b");
+  EXPECT_TRUE(svg.find("a &lt; b") != std::string::npos && svg.find("bare loop") != std::string::npos) << svg;
+}
+
 TEST(AblationTest, PercentilesAreOfTheNearestRank) {
   EXPECT_EQ(Percentile({}, 0.5), 0.0);
   EXPECT_EQ(Percentile({7}, 0.95), 7.0);

@@ -18,7 +18,9 @@ namespace {
 
 constexpr uint64_t kTileBytes = 256 * kKiB;        // as large as a tile of a matrix product
 constexpr uint64_t kMostScratchBytes = 16 * kMiB;  // for what is read
-constexpr uint64_t kLeftFree = 24 * kMiB;          // of the budget: code, stacks, recording
+
+// Of the budget, for code, stacks and the recording.
+uint64_t LeftFree(uint64_t ram_bytes) { return 6 * kMiB + ram_bytes / 64; }
 
 double Sum(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 
@@ -48,12 +50,14 @@ class BareLoop {
 
   Status Allocate() {
     for (const ReadRecord& read : input_.recording->records()) largest_ = std::max<uint64_t>(largest_, RoundUp(read.size_bytes, 4096));
-    num_slots_ = static_cast<uint32_t>(std::clamp<uint64_t>(kMostScratchBytes / std::max<uint64_t>(1, largest_), 2, input_.queue_depth));
+    const uint64_t ram = input_.options->ram_bytes;
+    const uint64_t scratch_bytes = ram > 0 ? std::min(kMostScratchBytes, ram / 8) : kMostScratchBytes;
+    num_slots_ = static_cast<uint32_t>(std::clamp<uint64_t>(scratch_bytes / std::max<uint64_t>(1, largest_), 2, input_.queue_depth));
     FRUGAL_ASSIGN(scratch_, AlignedBuffer::Allocate(num_slots_ * largest_));
     // A step that touches more than the budget holds is streamed from what fits, again and again.
     uint64_t room = input_.touched_bytes;
-    const uint64_t ram = input_.options->ram_bytes;
-    if (ram > 0) room = std::min(room, ram > kLeftFree + scratch_.size_bytes() ? ram - kLeftFree - scratch_.size_bytes() : kTileBytes);
+    const uint64_t taken = LeftFree(ram) + scratch_.size_bytes();
+    if (ram > 0) room = std::min(room, ram > taken ? ram - taken : kTileBytes);
     FRUGAL_ASSIGN(memory_, AlignedBuffer::Allocate(std::max(kTileBytes, RoundDown(room, kTileBytes))));
     // Zero pages that were never written may be one and the same page.
     for (uint64_t at = 0; at < memory_.size_bytes(); at += 64) memory_.data()[at] = std::byte{1};

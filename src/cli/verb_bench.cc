@@ -6,11 +6,13 @@
 
 #include "src/base/bytes.h"
 #include "src/cli/ablation.h"
+#include "src/cli/prefill.h"
 #include "src/cli/profile_cache.h"
 #include "src/cli/progress_bar.h"
 #include "src/cli/text_pieces.h"
 #include "src/cli/trace_file.h"
 #include "src/cli/verbs.h"
+#include "src/format/byte_source.h"
 #include "src/format/json_file.h"
 
 namespace frugal {
@@ -22,9 +24,9 @@ constexpr const char* kDefaultPrompt = "Once upon a time";
 struct BenchFlags {
   EngineFlags engine;
   std::string prompt = kDefaultPrompt;
-  std::string ids, text_path, tokens_path, json_path, svg_path, trace_path, rows;
+  std::string ids, text_path, tokens_path, json_path, svg_path, trace_path, rows, sweep;
   std::string separator = "<|story|>";
-  uint32_t tokens = 128, warm_up = 32, prompt_tokens = 64, rounds = 3;
+  uint32_t tokens = 128, warm_up = 32, prompt_tokens = 64, rounds = 3, prefill = 0;
   double seconds = 30;
 };
 
@@ -144,6 +146,26 @@ Result<std::vector<AblationRow>> SelectRows(const std::string& names, const std:
   return selected;
 }
 
+// "25%,50%": shares, by commas.
+Result<std::vector<double>> ParseShares(const std::string& text) {
+  std::vector<double> shares;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    FRUGAL_ASSIGN(const double share, ParseShare("--sweep", std::string_view(text).substr(begin, end - begin)));
+    shares.push_back(share);
+    begin = end + 1;
+  }
+  return shares;
+}
+
+Result<std::vector<AblationRow>> WantedRows(const BenchFlags& flags, const EngineOptions& options) {
+  if (flags.sweep.empty()) return SelectRows(flags.rows, AblationRows(options));
+  if (!flags.rows.empty()) return Error{ErrorCode::kUsage, "--sweep and --rows contradict each other"};
+  FRUGAL_ASSIGN(const std::vector<double> shares, ParseShares(flags.sweep));
+  FRUGAL_ASSIGN(const auto model, OpenFileSource(options.model_path));
+  return SweepRows(options, shares, model->size_bytes());
+}
+
 // A run of its own, so that recording is in no measurement.
 Status RecordTrace(const std::string& path, EngineOptions options, const AblationText& text) {
   FRUGAL_TRY(TraceFile::ReserveMemory(options));
@@ -186,8 +208,16 @@ Status Bench(const BenchFlags& flags) {
   FRUGAL_ASSIGN(const EngineOptions options, ResolveBenchFlags(flags));
   const std::optional<DeviceProfile> profile = FindProfile(options.model_path);
   FRUGAL_ASSIGN(const AblationText text, MakeText(flags, options));
-  FRUGAL_ASSIGN(const std::vector<AblationRow> wanted, SelectRows(flags.rows, AblationRows(options)));
+  FRUGAL_ASSIGN(const std::vector<AblationRow> wanted, WantedRows(flags, options));
   std::vector<RowMeasurement> rows(wanted.size());
+  std::vector<PrefillRow> prefill_wanted;
+  if (flags.prefill > 0) {
+    if (text.ids.size() < flags.prefill) {
+      return MakeError(ErrorCode::kUsage, "--prefill {}: prompt, --warm-up and -n have {} ids together", flags.prefill, text.ids.size());
+    }
+    prefill_wanted = PrefillRows(options, flags.prefill);
+  }
+  std::vector<PrefillMeasurement> prefill_rows(prefill_wanted.size());
   ProgressBar bar("measuring");
   for (uint32_t round = 0; round < flags.rounds; ++round) {
     for (size_t i = 0; i < wanted.size(); ++i) {
@@ -196,6 +226,11 @@ Status Bench(const BenchFlags& flags) {
           fmt::format("round {}, {}", round + 1, wanted[i].name));
       if (rows[i].refusal.empty())
         FRUGAL_TRY(MeasureRow(wanted[i], text, profile ? &*profile : nullptr, &rows[i]));
+    }
+    for (size_t i = 0; i < prefill_wanted.size(); ++i) {
+      if (prefill_rows[i].refusal.empty()) {
+        FRUGAL_TRY(MeasurePrefill(prefill_wanted[i], std::span(text.ids).first(flags.prefill), &prefill_rows[i]));
+      }
     }
   }
   bar.Finish();
@@ -208,19 +243,21 @@ Status Bench(const BenchFlags& flags) {
                                    {"warm_up_ids", text.num_warm_up}, {"measured_ids", measured},
                                    {"rounds", flags.rounds},          {"device", device}};
     json["rows"] = AblationToJson(rows);
+    if (!prefill_rows.empty()) json["prefill"] = PrefillToJson(prefill_rows);
     FRUGAL_TRY(WriteTextFile(flags.json_path, json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"));
   }
   if (!flags.svg_path.empty()) {
     const std::string title = fmt::format("{} within {}, {} threads: ms per token", options.model_path,
                                           FormatSize(options.ram_bytes), options.num_threads);
-    FRUGAL_TRY(WriteTextFile(flags.svg_path, DrawAblation(rows, title)));
+    FRUGAL_TRY(WriteTextFile(flags.svg_path, flags.sweep.empty() ? DrawAblation(rows, title) : DrawSweep(rows, title)));
   }
   StandardOutput out;
   return out.Print(
       fmt::format("{}, --ram {}, {} threads; {} rounds of at most {} forced tokens after a prompt of {} and {} to "
                   "warm up; device: {}\n\n{}",
                   options.model_path, FormatSize(options.ram_bytes), options.num_threads, flags.rounds,
-                  measured, text.num_prompt, text.num_warm_up, device, FormatAblation(rows)));
+                  measured, text.num_prompt, text.num_warm_up, device, FormatAblation(rows)) +
+      (prefill_rows.empty() ? std::string() : "\n" + FormatPrefill(prefill_rows)));
 }
 
 }  // namespace
@@ -254,6 +291,10 @@ void AddBenchVerb(CLI::App& app, Exit& exit) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   sub->add_option("--rows", flags->rows, "only these rows, by commas: naive, hybrid, predictor, window, bundling, overlap, early");
+  sub->add_option("--prefill", flags->prefill, "also measure reading in a prompt of so many of the ids, and the time to the first token")
+      ->check(CLI::Range(2, 1 << 20));
+  sub->add_option("--sweep", flags->sweep,
+                  "instead of the table's rows: everything switched on, within these shares of the model's file (25%,50%,75%)");
   sub->add_option("--json", flags->json_path, "write JSON to this file");
   sub->add_option("--svg", flags->svg_path, "draw the rows into this file");
   sub->add_option("--trace", flags->trace_path,
