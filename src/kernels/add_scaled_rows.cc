@@ -4,6 +4,7 @@
 // clang-format off
 #include "src/kernels/highway_targets.h"
 #include <hwy/foreach_target.h>
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 // clang-format on
 
@@ -19,8 +20,8 @@ namespace frugal::HWY_NAMESPACE {
 #if !FRUGAL_SCALAR_TARGET
 
 // Rows are taken eight at a time, each read in the order of its columns: eight streams from memory keep the
-// prefetchers busy, and `out`, which stays in the cache, is read and written once for eight rows. Prefetch
-// instructions for the next eight made it slower (Zen 3).
+// prefetchers busy, and `out`, which stays in the cache, is read and written once for eight rows. Quantised rows
+// are short, so memory is asked for the next eight meanwhile (1.5 times as fast on Zen 3; for F16 slower).
 constexpr size_t kRowsAtOnce = 8;
 
 template <class Row, size_t kRows, size_t kVectors, class D>
@@ -61,12 +62,17 @@ HWY_INLINE void AddBlock(const std::byte* const (&rows)[kRowsAtOnce], const floa
   for (size_t p = 0; p < kParts; ++p) hn::StoreU(sum[p], d, out + column + p * kWidth);
 }
 
+// `next`: the rows that come after these.
 template <class Row, size_t kRows>
-HWY_NOINLINE void AddRows(const std::byte* const (&rows)[kRowsAtOnce], const float (&a)[kRowsAtOnce],
-                          size_t begin, size_t end, float* out) {
+HWY_NOINLINE void AddRows(const std::byte* const (&rows)[kRowsAtOnce], const std::byte* const (&next)[kRowsAtOnce],
+                          const float (&a)[kRowsAtOnce], size_t begin, size_t end, float* out) {
   size_t c = begin;
   if constexpr (std::is_same_v<Row, Q8Row> || std::is_same_v<Row, Q4Row>) {
-    for (; c < end; c += kLanes) AddBlock<Row, kRows>(rows, a, c, out);
+    for (; c < end; c += kLanes) {
+      FRUGAL_UNROLL
+      for (size_t i = 0; i < kRowsAtOnce; ++i) hwy::Prefetch(next[i] + Row::Offset(c));
+      AddBlock<Row, kRows>(rows, a, c, out);
+    }
     return;
   }
   for (; c + 4 * kWidth <= end; c += 4 * kWidth) AddColumns<Row, kRows, 4>(FloatTag(), rows, a, c, out);
@@ -77,35 +83,51 @@ HWY_NOINLINE void AddRows(const std::byte* const (&rows)[kRowsAtOnce], const flo
 template <class Row>
 void AddScaledRowsOf(const RowSet& set, size_t num_rows, const float* a, size_t begin, size_t end,
                      float* out) {
-  const std::byte* rows[kRowsAtOnce];
-  float scales[kRowsAtOnce];
-  size_t count = 0;
-  for (size_t i = 0; i < num_rows; ++i) {
-    if (a[i] == 0.0f) continue;
-    rows[count] = set.row(i);
-    scales[count++] = a[i];
-    if (count == kRowsAtOnce) {
-      AddRows<Row, kRowsAtOnce>(rows, scales, begin, end, out);
-      count = 0;
+  // Two groups of rows: the one that is added and the one that memory is asked for meanwhile.
+  const std::byte* groups[2][kRowsAtOnce];
+  float scales[2][kRowsAtOnce];
+  size_t next_row = 0;
+  const auto fill = [&](size_t group) HWY_ATTR {
+    size_t count = 0;
+    for (; next_row < num_rows && count < kRowsAtOnce; ++next_row) {
+      if (a[next_row] == 0.0f) continue;
+      groups[group][count] = set.row(next_row);
+      scales[group][count++] = a[next_row];
     }
-  }
-  switch (count) {
-    case 1:
-      return AddRows<Row, 1>(rows, scales, begin, end, out);
-    case 2:
-      return AddRows<Row, 2>(rows, scales, begin, end, out);
-    case 3:
-      return AddRows<Row, 3>(rows, scales, begin, end, out);
-    case 4:
-      return AddRows<Row, 4>(rows, scales, begin, end, out);
-    case 5:
-      return AddRows<Row, 5>(rows, scales, begin, end, out);
-    case 6:
-      return AddRows<Row, 6>(rows, scales, begin, end, out);
-    case 7:
-      return AddRows<Row, 7>(rows, scales, begin, end, out);
-    default:
-      return;
+    return count;
+  };
+  size_t count = fill(0);
+  for (size_t group = 0; count > 0; group ^= 1) {
+    const auto& rows = groups[group];
+    const size_t next_count = fill(group ^ 1);
+    for (size_t i = next_count; i < kRowsAtOnce; ++i) groups[group ^ 1][i] = rows[0];
+    const auto& next = groups[group ^ 1];
+    switch (count) {
+      case 1:
+        AddRows<Row, 1>(rows, next, scales[group], begin, end, out);
+        break;
+      case 2:
+        AddRows<Row, 2>(rows, next, scales[group], begin, end, out);
+        break;
+      case 3:
+        AddRows<Row, 3>(rows, next, scales[group], begin, end, out);
+        break;
+      case 4:
+        AddRows<Row, 4>(rows, next, scales[group], begin, end, out);
+        break;
+      case 5:
+        AddRows<Row, 5>(rows, next, scales[group], begin, end, out);
+        break;
+      case 6:
+        AddRows<Row, 6>(rows, next, scales[group], begin, end, out);
+        break;
+      case 7:
+        AddRows<Row, 7>(rows, next, scales[group], begin, end, out);
+        break;
+      default:
+        AddRows<Row, kRowsAtOnce>(rows, next, scales[group], begin, end, out);
+    }
+    count = next_count;
   }
 }
 

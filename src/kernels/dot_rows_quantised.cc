@@ -67,6 +67,9 @@ void QuantiseInput(const float* x, size_t size, int8_t* q, float* scales) {
 using scalar::DotRowsQuantised;
 using scalar::QuantiseInput;
 #endif  // !FRUGAL_SCALAR_TARGET
+
+// Where AVX-512 is in use: with AVX2 chosen (by a test) VNNI is not.
+bool MayUseVnni() { return HWY_TARGET == HWY_AVX3; }
 }  // namespace frugal::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -92,6 +95,17 @@ namespace frugal {
 
 HWY_EXPORT(DotRowsQuantised);
 HWY_EXPORT(QuantiseInput);
+#if FRUGAL_HAVE_VNNI
+HWY_EXPORT(MayUseVnni);
+
+namespace {
+// hwy::SupportedTargets() would ask the processor anew, which in a virtual machine takes microseconds: as long as a tile's product.
+bool HasVnni() {
+  return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq");
+}
+}  // namespace
+#endif
 
 void QuantiseInput(const float* x, size_t size, int8_t* q, float* scales) {
   CHECK(size % kQuantisedBlock == 0);
@@ -102,7 +116,7 @@ void DotRowsQuantised(DType dtype, const RowSet& rows, size_t begin, size_t end,
                       const QuantisedInput& x, size_t num_tokens, float* out, size_t out_stride) {
   CHECK(IsQuantised(dtype) && columns % kQuantisedBlock == 0);
 #if FRUGAL_HAVE_VNNI
-  if ((hwy::SupportedTargets() & HWY_AVX3_DL) != 0) {
+  if (HWY_DYNAMIC_DISPATCH(MayUseVnni)() && HasVnni()) {
     return vnni::DotRowsQuantised(dtype, rows, begin, end, columns, x, num_tokens, out, out_stride);
   }
 #endif
