@@ -1,12 +1,9 @@
 // QuantisedTile in vectors of 128 bits, for instruction sets of Highway that are not x86 (NEON). Included by
 // dot_rows_quantised.cc inside the namespace of the instruction set; no include guard.
 
-// Eight lanes of a block: products 0..15 in `low`, 16..31 in `high`.
+// Elements 0..15 of a block in `low`, 16..31 in `high`.
 struct QuantsOfBlock {
   hn::Vec<hn::FixedTag<int8_t, 16>> low, high;
-};
-struct EightLanes {
-  hn::Vec<hn::FixedTag<float, 4>> low, high;
 };
 
 HWY_INLINE QuantsOfBlock LoadQuants(Q8Block, const std::byte* block) {
@@ -51,9 +48,10 @@ HWY_INLINE void QuantisedTile(const RowSet& set, size_t row, size_t, size_t colu
   const size_t num_blocks = columns / kQuantisedBlock;
   const std::byte* rows[kRows];
   for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(row + i);
-  EightLanes acc[kRows][kTokens];
+  // Lanes 0..3 and 4..7. An array: GCC does not inline the default constructor of a struct with vectors.
+  hn::Vec<hn::FixedTag<float, 4>> acc[kRows][kTokens][2];
   FRUGAL_UNROLL
-  for (size_t i = 0; i < kRows * kTokens; ++i) acc[i / kTokens][i % kTokens] = {hn::Zero(d), hn::Zero(d)};
+  for (size_t i = 0; i < kRows * kTokens * 2; ++i) acc[i / (kTokens * 2)][i / 2 % kTokens][i % 2] = hn::Zero(d);
   for (size_t b = 0; b < num_blocks; ++b) {
     FRUGAL_UNROLL
     for (size_t i = 0; i < kRows; ++i) {
@@ -65,9 +63,8 @@ HWY_INLINE void QuantisedTile(const RowSet& set, size_t row, size_t, size_t colu
         const hn::FixedTag<int8_t, 16> d8;
         const int8_t* const x = q + t * columns + b * kQuantisedBlock;
         const auto both = hn::Mul(scale, hn::Set(d, scales[t * num_blocks + b]));
-        EightLanes& to = acc[i][t];
-        to.low = hn::MulAdd(SumsOfFour(w.low, hn::LoadU(d8, x)), both, to.low);
-        to.high = hn::MulAdd(SumsOfFour(w.high, hn::LoadU(d8, x + 16)), both, to.high);
+        acc[i][t][0] = hn::MulAdd(SumsOfFour(w.low, hn::LoadU(d8, x)), both, acc[i][t][0]);
+        acc[i][t][1] = hn::MulAdd(SumsOfFour(w.high, hn::LoadU(d8, x + 16)), both, acc[i][t][1]);
       }
     }
   }
@@ -75,7 +72,7 @@ HWY_INLINE void QuantisedTile(const RowSet& set, size_t row, size_t, size_t colu
   for (size_t i = 0; i < kRows; ++i) {
     FRUGAL_UNROLL
     for (size_t t = 0; t < kTokens; ++t) {
-      const auto four = hn::Add(acc[i][t].low, acc[i][t].high);
+      const auto four = hn::Add(acc[i][t][0], acc[i][t][1]);
       const auto two = hn::Add(four, hn::Shuffle1032(four));
       out[t * out_stride + row + i] = hn::GetLane(hn::Add(two, hn::Shuffle2301(two)));
     }

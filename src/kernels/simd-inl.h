@@ -134,7 +134,7 @@ HWY_INLINE float SumLanes(FloatVector (&parts)[kParts]) {
     FRUGAL_UNROLL
     for (size_t i = 0; i < s; ++i) parts[i] = hn::Add(parts[i], parts[i + s]);
   }
-  const hn::CappedTag<float, 4> d4;
+  [[maybe_unused]] const hn::CappedTag<float, 4> d4;
 #if HWY_TARGET == HWY_AVX3
   const hn::CappedTag<float, 8> d8;
   const auto v8 = hn::Add(hn::LowerHalf(d8, parts[0]), hn::UpperHalf(d8, parts[0]));
