@@ -55,9 +55,7 @@ void QuantiseInput(const float* x, size_t size, int8_t* q, float* scales) {
 }
 
 #if HWY_ARCH_X86
-#define FRUGAL_QUANTISED_VNNI 0
 #include "src/kernels/quantised_x86-inl.h"
-#undef FRUGAL_QUANTISED_VNNI
 #else
 #include "src/kernels/quantised_128-inl.h"
 #endif
@@ -81,10 +79,10 @@ HWY_AFTER_NAMESPACE();
 #define FRUGAL_HAVE_VNNI 1
 HWY_PUSH_ATTRIBUTES("avx2,fma,f16c,avx512f,avx512vl,avx512bw,avx512dq,avx512vnni")
 namespace frugal::vnni {
-#define FRUGAL_QUANTISED_VNNI 1
+#define FRUGAL_DPBUSD _mm256_dpbusd_epi32
 #include "src/kernels/quantised_x86-inl.h"
 #include "src/kernels/quantised_rows-inl.h"
-#undef FRUGAL_QUANTISED_VNNI
+#undef FRUGAL_DPBUSD
 }  // namespace frugal::vnni
 HWY_POP_ATTRIBUTES
 #else

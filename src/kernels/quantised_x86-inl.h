@@ -1,12 +1,12 @@
 // DotRowsQuantised with AVX2, and with the integer dot product of AVX-512 VNNI: the same source, included once for
-// each inside a namespace whose functions may use these instructions. FRUGAL_QUANTISED_VNNI: 0 or 1. No include
-// guard, therefore; dot_rows_quantised.cc includes what is used here.
+// each inside a namespace whose functions may use these instructions. FRUGAL_DPBUSD: that dot product, or not
+// defined. No include guard, therefore; dot_rows_quantised.cc includes what is used here.
 
 // Eight int32: the sums of four neighbouring products of bytes, unsigned times signed. Two products are at most
 // 128 * 127 * 2 = 32512, so that the saturating 16-bit sums of AVX2 are exact.
 HWY_INLINE __m256i SumsOfFour(__m256i from_0_to_128, __m256i x) {
-#if FRUGAL_QUANTISED_VNNI
-  return _mm256_dpbusd_epi32(_mm256_setzero_si256(), from_0_to_128, x);
+#ifdef FRUGAL_DPBUSD
+  return FRUGAL_DPBUSD(_mm256_setzero_si256(), from_0_to_128, x);
 #else
   return _mm256_madd_epi16(_mm256_maddubs_epi16(from_0_to_128, x), _mm256_set1_epi16(1));
 #endif
@@ -30,8 +30,8 @@ HWY_INLINE __m256i BlockSums(Q8Block, __m256i w, __m256i x, __m256i) {
 
 // `eights` is EightTimes(x).
 HWY_INLINE __m256i BlockSums(Q4Block, __m256i w, __m256i x, __m256i eights) {
-#if FRUGAL_QUANTISED_VNNI
-  return _mm256_sub_epi32(_mm256_dpbusd_epi32(_mm256_setzero_si256(), w, x), eights);
+#ifdef FRUGAL_DPBUSD
+  return _mm256_sub_epi32(FRUGAL_DPBUSD(_mm256_setzero_si256(), w, x), eights);
 #else
   return _mm256_madd_epi16(_mm256_sub_epi16(_mm256_maddubs_epi16(w, x), eights), _mm256_set1_epi16(1));
 #endif
@@ -39,8 +39,8 @@ HWY_INLINE __m256i BlockSums(Q4Block, __m256i w, __m256i x, __m256i eights) {
 
 // What Q4_0's elements being eight too large adds to the sums, the same for all rows.
 HWY_INLINE __m256i EightTimes(__m256i x) {
-#if FRUGAL_QUANTISED_VNNI
-  return _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(8), x);
+#ifdef FRUGAL_DPBUSD
+  return FRUGAL_DPBUSD(_mm256_setzero_si256(), _mm256_set1_epi8(8), x);
 #else
   return _mm256_maddubs_epi16(_mm256_set1_epi8(8), x);
 #endif
