@@ -8,7 +8,8 @@
 // - A sum over K (LayerNorm, softmax) has the same lanes and the same tree, with acc[lane] += value.
 // - Weighted sum of rows: out[c] = fma(a[i], row_i[c], out[c]) in order of i, without rows of a[i] == 0.
 //
-// scalar:: in scalar.h is the specification; tests compare bit by bit.
+// scalar:: in scalar.h is the specification; tests compare bit by bit every instruction set that the processor has, and
+// `./check --long` NEON, under emulation.
 #pragma once
 
 #include <cstddef>
