@@ -7,6 +7,7 @@
 #include <hwy/highway.h>
 // clang-format on
 
+#include <atomic>
 #include <bit>
 #include <cstring>
 #include <limits>
@@ -97,12 +98,17 @@ HWY_EXPORT(QuantiseInput);
 HWY_EXPORT(MayUseVnni);
 
 namespace {
+std::atomic<bool> vnni_allowed{true};
+
 // hwy::SupportedTargets() would ask the processor anew, which in a virtual machine takes microseconds: as long as a tile's product.
 bool HasVnni() {
-  return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+  return vnni_allowed.load(std::memory_order_relaxed) && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq");
 }
 }  // namespace
+void AllowVnniForTest(bool allowed) { vnni_allowed = allowed; }
+#else
+void AllowVnniForTest(bool) {}
 #endif
 
 void QuantiseInput(const float* x, size_t size, int8_t* q, float* scales) {

@@ -93,6 +93,7 @@ void ChooseTargets([[maybe_unused]] int64_t targets) {
 #if (HWY_TARGETS & (HWY_TARGETS - 1)) != 0
   hwy::SetSupportedTargetsForTest(targets);
 #endif
+  AllowVnniForTest(targets == 0 || (targets & HWY_AVX3_DL) != 0);
 }
 
 // One run for each instruction set.

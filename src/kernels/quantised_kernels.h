@@ -31,4 +31,7 @@ void QuantiseInput(const float* x, size_t size, int8_t* q, float* scales);
 void DotRowsQuantised(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns,
                       const QuantisedInput& x, size_t num_tokens, float* out, size_t out_stride);
 
+// Off: AVX-512 without VNNI where the processor has both.
+void AllowVnniForTest(bool allowed);
+
 }  // namespace frugal
