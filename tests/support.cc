@@ -7,7 +7,10 @@
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <utility>
 
+#include "src/base/random.h"
 #include "src/format/byte_source.h"
 #include "src/format/json_file.h"
 #include "src/format/safetensors.h"
@@ -88,6 +91,28 @@ std::string PackModel(const std::string& source, const TemporaryDirectory& direc
   options.type = type;
   options.source_dir = source;
   options.output_path = directory.File(name);
+  const auto report = Pack(options, [](double, std::string_view) {});
+  if (!report) ADD_FAILURE() << report.error().message;
+  return options.output_path;
+}
+
+std::string PackModelShuffled(const std::string& source, const TemporaryDirectory& directory) {
+  PackOptions options;
+  options.source_dir = source;
+  options.output_path = directory.File("shuffled.gguf");
+  const std::string config_path = source + "/config.json";
+  const auto json = ReadJsonFile(config_path);
+  const auto config = json ? ParseOptConfig(*json, config_path) : Result<ModelConfig>(json.error());
+  if (!config) {
+    ADD_FAILURE() << config.error().message;
+    return "";
+  }
+  Random random(11);
+  for (uint32_t layer = 0; layer < config->num_layers; ++layer) {
+    std::vector<uint32_t>& order = options.neuron_orders.emplace_back(config->ffn_size);
+    std::iota(order.begin(), order.end(), 0u);
+    for (size_t i = order.size() - 1; i > 0; --i) std::swap(order[i], order[random.Below(i + 1)]);
+  }
   const auto report = Pack(options, [](double, std::string_view) {});
   if (!report) ADD_FAILURE() << report.error().message;
   return options.output_path;

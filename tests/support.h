@@ -43,6 +43,8 @@ GoldenModel ReadGolden(const std::string& directory);
 // Packs into `directory`; the test fails when it cannot. Returns the packed file.
 std::string PackModel(const std::string& source, const TemporaryDirectory& directory, const std::string& name = "model.gguf",
                       std::optional<DType> type = std::nullopt);
+// The same with the neurons of every layer in a random order.
+std::string PackModelShuffled(const std::string& source, const TemporaryDirectory& directory);
 // Trains small predictors beside the packed model, quickly.
 void TrainPredictors(const std::string& packed);
 

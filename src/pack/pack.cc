@@ -51,16 +51,11 @@ Status CheckOrders(const PackOptions& options, const ModelConfig& config) {
   }
   for (size_t layer = 0; layer < config.num_layers; ++layer) {
     const std::vector<uint32_t>& order = options.neuron_orders[layer];
-    std::vector<bool> seen(config.ffn_size);
-    bool good = order.size() == config.ffn_size;
-    for (size_t i = 0; good && i < order.size(); ++i) {
-      good = order[i] < config.ffn_size && !seen[order[i]];
-      if (good) seen[order[i]] = true;
-    }
-    if (!good) {
-      return MakeError(ErrorCode::kUsage, "layer {}: the order of neurons is no permutation of {}", layer,
-                       config.ffn_size);
-    }
+    const std::string problem =
+        order.size() == config.ffn_size ? WhyNoPermutation(order) : fmt::format("{} neurons", order.size());
+    if (problem.empty()) continue;
+    return MakeError(ErrorCode::kUsage, "layer {}: the order of neurons is no permutation of {}: {}", layer,
+                     config.ffn_size, problem);
   }
   return {};
 }
@@ -102,7 +97,9 @@ class Packer {
     }
     FRUGAL_ASSIGN(plan_, PlanPack(*checkpoint_, options_.type, options_.align_bytes));
     FRUGAL_ASSIGN(memory_,
-                  PlanPackMemory(plan_, config(), TokenizerBytes(options_.source_dir), options_.ram_bytes));
+                  PlanPackMemory(plan_, config(), TokenizerBytes(options_.source_dir),
+                                 options_.neuron_orders.size() * config().ffn_size * sizeof(uint32_t),
+                                 options_.ram_bytes));
     FRUGAL_ASSIGN(writer_, HashedGgufWriter::Open(options_.output_path, options_.overwrite));
     writer_->keys().set_fault_hook_for_test(options_.fault_hook_for_test);
     AddKeys();

@@ -14,6 +14,7 @@
 #include "src/base/function_ref.h"
 #include "src/base/memory_ledger.h"
 #include "src/base/result.h"
+#include "src/format/neuron_order.h"
 #include "src/format/output_file.h"
 #include "src/tensor/dtype.h"
 
@@ -28,8 +29,7 @@ struct PackOptions {
   Overwrite overwrite = Overwrite::kNo;
   uint32_t align_bytes = 512;  // of a bundle: 512 or 4096 (BundleStrideBytes)
   uint64_t ram_bytes = kGiB;   // of the whole process
-  // For each layer the source's neuron of each position, a permutation; empty: as in the source.
-  std::vector<std::vector<uint32_t>> neuron_orders;  // [num_layers][ffn_size], or empty
+  NeuronOrders neuron_orders;  // of the source's neurons; empty: as in the source
   const std::atomic<bool>* cancel = nullptr;  // when it becomes true, Pack ends with kFailed "interrupted"
   int (*fault_hook_for_test)(const char* operation) = nullptr;  // GgufWriter::set_fault_hook_for_test
 };

@@ -207,13 +207,14 @@ Result<PackPlan> PlanPack(Checkpoint& checkpoint, std::optional<DType> type, uin
 }
 
 Result<PackMemory> PlanPackMemory(const PackPlan& plan, const ModelConfig& config, uint64_t tokenizer_bytes,
-                                  uint64_t ram_bytes) {
+                                  uint64_t orders_bytes, uint64_t ram_bytes) {
   const uint64_t ffn_size = config.ffn_size;
   PackMemory memory;
   memory.ledger.Add("process", kProcessBytes, "code, stack, headers");
   memory.ledger.Add("tokenizer", tokenizer_bytes, "while it is read and written");
   memory.ledger.Add("hashes", HashedGgufWriter::MemoryBytes(plan.num_hashes), "written last");
-  memory.ledger.Add("order", 3 * ffn_size * sizeof(uint32_t), "of one layer, its inverse, its biases");
+  memory.ledger.Add("order", orders_bytes + 3 * ffn_size * sizeof(uint32_t),
+                    "of the layers, where given; of one layer, its inverse, its biases");
   const uint64_t fixed_bytes = memory.ledger.total_bytes();
   // A staging buffer holds a row of fc2, and a layer's biases.
   const uint64_t min_staging_bytes = std::max(kMinStagingBytes, RoundUp(ffn_size * sizeof(float), 4096));

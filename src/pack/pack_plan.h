@@ -53,8 +53,9 @@ struct PackMemory {
   MemoryLedger ledger;
 };
 
-// The largest buffers that pay off within the budget. kDoesNotFit names the smallest budget that works.
+// The largest buffers that pay off within the budget. `orders_bytes`: of the neurons, of all layers, where
+// they are given. kDoesNotFit names the smallest budget that works.
 Result<PackMemory> PlanPackMemory(const PackPlan& plan, const ModelConfig& config, uint64_t tokenizer_bytes,
-                                  uint64_t ram_bytes);
+                                  uint64_t orders_bytes, uint64_t ram_bytes);
 
 }  // namespace frugal

@@ -1,0 +1,195 @@
+#include "src/pack/hashed_copy.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "src/base/bytes.h"
+#include "src/base/check.h"
+#include "src/format/packed_format.h"
+
+namespace frugal {
+namespace {
+
+// A gap in the source is read over up to this size: a read of its own would take longer.
+constexpr uint64_t kMaxGapBytes = 64 * kKiB;
+
+}  // namespace
+
+Result<HashedCopy> HashedCopy::Create(HashedGgufReader& source, const Memory& memory) {
+  HashedCopy copy(source);
+  CHECK(memory.staging_bytes % kHashChunkBytes == 0);
+  FRUGAL_ASSIGN(copy.staging_, AlignedBuffer::Allocate(memory.staging_bytes));
+  FRUGAL_ASSIGN(copy.panel_, AlignedBuffer::Allocate(memory.panel_bytes));
+  return copy;
+}
+
+Status HashedCopy::CopyArray(const GgufKeyValue& entry, GgufWriter& keys) {
+  const GgufReader& gguf = source_.gguf();
+  switch (std::get<GgufArray>(entry.value).element_type) {
+    case GgufType::kString: {
+      std::vector<std::string> values;
+      FRUGAL_TRY(gguf.ForEachString(entry.key, [&](uint64_t, std::string_view text) -> Status {
+        values.emplace_back(text);
+        return {};
+      }));
+      keys.AddStringArray(entry.key, values);
+      return {};
+    }
+    case GgufType::kI32: {
+      std::vector<int32_t> values;
+      FRUGAL_TRY(gguf.ForEachInt(entry.key, [&](uint64_t, int64_t value) -> Status {
+        values.push_back(static_cast<int32_t>(value));
+        return {};
+      }));
+      keys.AddInt32Array(entry.key, values);
+      return {};
+    }
+    case GgufType::kF32: {
+      std::vector<float> values;
+      FRUGAL_TRY(gguf.ForEachFloat(entry.key, [&](uint64_t, float value) -> Status {
+        values.push_back(value);
+        return {};
+      }));
+      keys.AddFloat32Array(entry.key, values);
+      return {};
+    }
+    default:
+      return BadModel("{}: key '{}' at offset {}: an array of a type that no packed file has", source_.path(),
+                      entry.key, entry.offset_bytes);
+  }
+}
+
+Status HashedCopy::CopyKey(const GgufKeyValue& entry, GgufWriter& keys) {
+  switch (entry.type) {
+    case GgufType::kU32:
+      keys.AddUint32(entry.key, static_cast<uint32_t>(std::get<uint64_t>(entry.value)));
+      return {};
+    case GgufType::kU64:
+      keys.AddUint64(entry.key, std::get<uint64_t>(entry.value));
+      return {};
+    case GgufType::kF32:
+      keys.AddFloat32(entry.key, static_cast<float>(std::get<double>(entry.value)));
+      return {};
+    case GgufType::kBool:
+      keys.AddBool(entry.key, std::get<bool>(entry.value));
+      return {};
+    case GgufType::kString:
+      keys.AddString(entry.key, std::get<std::string>(entry.value));
+      return {};
+    case GgufType::kArray:
+      return CopyArray(entry, keys);
+    default:
+      return BadModel("{}: key '{}' at offset {}: a type that no packed file has", source_.path(), entry.key,
+                      entry.offset_bytes);
+  }
+}
+
+Result<uint64_t> HashedCopy::Write(const std::string& path, Overwrite overwrite,
+                                   std::string_view replaced_key, std::string_view replacement,
+                                   RowsOf rows_of, OnPiece on_piece) {
+  FRUGAL_ASSIGN(const std::unique_ptr<HashedGgufWriter> writer, HashedGgufWriter::Open(path, overwrite));
+  for (const GgufKeyValue& entry : source_.gguf().key_values()) {
+    // The writer has put these in.
+    if (entry.key == "general.alignment" || entry.key == kHashChunkKey) continue;
+    if (entry.key == replaced_key) {
+      writer->keys().AddString(entry.key, replacement);
+    } else {
+      FRUGAL_TRY(CopyKey(entry, writer->keys()));
+    }
+  }
+  uint32_t layer = 0;
+  for (const Tensor& tensor : source_.tensors()) {
+    if (tensor.is_bundle) {
+      writer->AddBundles(layer++, tensor.info->rows(), tensor.unit_bytes);
+    } else {
+      writer->AddTensor(tensor.info->name, tensor.info->dtype, tensor.info->shape);
+    }
+  }
+  FRUGAL_TRY(writer->BeginData());
+  for (size_t i = 0; i < source_.tensors().size(); ++i) {
+    const Tensor& tensor = source_.tensors()[i];
+    const std::span<const uint32_t> rows = rows_of(tensor);
+    if (rows.empty()) {
+      FRUGAL_TRY(CopyTensor(tensor, *writer, i, on_piece));
+    } else if (tensor.is_bundle) {
+      FRUGAL_TRY(MoveBundles(tensor, rows, *writer, i, on_piece));
+    } else {
+      FRUGAL_TRY(MoveRows(tensor, rows, *writer, i, on_piece));
+    }
+  }
+  FRUGAL_TRY(writer->Finish());
+  return writer->content_hash();
+}
+
+Status HashedCopy::CopyTensor(const Tensor& tensor, HashedGgufWriter& writer, size_t index,
+                              OnPiece on_piece) {
+  const uint64_t at_once = RoundDown(staging_.size_bytes(), tensor.unit_bytes);
+  const uint64_t size_bytes = tensor.info->extent.size_bytes;
+  for (uint64_t at = 0; at < size_bytes; at += at_once) {
+    const std::span<std::byte> piece = staging_.bytes().first(std::min(at_once, size_bytes - at));
+    FRUGAL_TRY(source_.Read(tensor, at, piece));
+    FRUGAL_TRY(writer.Append(index, piece));
+    FRUGAL_TRY(on_piece(tensor.info->name, piece.size()));
+  }
+  return {};
+}
+
+Status HashedCopy::MoveRows(const Tensor& tensor, std::span<const uint32_t> rows, HashedGgufWriter& writer,
+                            size_t index, OnPiece on_piece) {
+  FRUGAL_ASSIGN(const std::vector<std::byte> from, source_.ReadAll(tensor));
+  CHECK(from.size() % rows.size() == 0);
+  const size_t row_bytes = from.size() / rows.size();
+  std::vector<std::byte> to(from.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::memcpy(to.data() + i * row_bytes, from.data() + rows[i] * row_bytes, row_bytes);
+  }
+  FRUGAL_TRY(writer.Append(index, to));
+  return on_piece(tensor.info->name, to.size());
+}
+
+Status HashedCopy::MoveBundles(const Tensor& tensor, std::span<const uint32_t> rows, HashedGgufWriter& writer,
+                               size_t index, OnPiece on_piece) {
+  CHECK(rows.size() == tensor.info->rows());
+  const uint64_t at_once = panel_.size_bytes() / tensor.unit_bytes;
+  CHECK(at_once > 0 && staging_.size_bytes() >= tensor.unit_bytes);
+  for (uint64_t first = 0; first < rows.size(); first += at_once) {
+    const auto wanted = rows.subspan(first, std::min<uint64_t>(at_once, rows.size() - first));
+    FRUGAL_TRY(FillPanel(tensor, wanted));
+    const std::span<const std::byte> bundles =
+        std::span<const std::byte>(panel_.bytes()).first(wanted.size() * tensor.unit_bytes);
+    FRUGAL_TRY(writer.Append(index, bundles));
+    FRUGAL_TRY(on_piece(tensor.info->name, bundles.size()));
+  }
+  return {};
+}
+
+// In the order of the source, so that a panel of the whole layer is one sequential read.
+Status HashedCopy::FillPanel(const Tensor& tensor, std::span<const uint32_t> rows) {
+  const uint64_t stride_bytes = tensor.unit_bytes;
+  std::vector<uint32_t> places(rows.size());
+  std::iota(places.begin(), places.end(), 0u);
+  std::sort(places.begin(), places.end(), [&](uint32_t a, uint32_t b) { return rows[a] < rows[b]; });
+  const uint64_t most_rows = staging_.size_bytes() / stride_bytes;
+  for (size_t begin = 0; begin < places.size();) {
+    const uint64_t first_row = rows[places[begin]];
+    size_t end = begin + 1;
+    while (end < places.size() && rows[places[end]] - first_row < most_rows &&
+           (rows[places[end]] - rows[places[end - 1]] - 1) * stride_bytes <= kMaxGapBytes) {
+      ++end;
+    }
+    const uint64_t num_rows = rows[places[end - 1]] - first_row + 1;
+    const std::span<std::byte> run = staging_.bytes().first(num_rows * stride_bytes);
+    FRUGAL_TRY(source_.Read(tensor, first_row * stride_bytes, run));
+    for (; begin < end; ++begin) {
+      std::memcpy(panel_.data() + places[begin] * stride_bytes,
+                  run.data() + (rows[places[begin]] - first_row) * stride_bytes, stride_bytes);
+    }
+  }
+  return {};
+}
+
+}  // namespace frugal
