@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "src/kernels/training_kernels.h"
-#include "src/model/opt_forward.h"
 
 namespace frugal {
 namespace {
@@ -28,47 +27,6 @@ Result<std::vector<float>> ReadProjectIn(Weights& weights) {
   }
   return matrix;
 }
-
-// What the layer showed, put where the split wants it.
-class Recorder {
- public:
-  Recorder(const ModelConfig& config, const SampleSplit& split, LayerSamples& samples)
-      : hidden_(config.hidden_size),
-        words_(Selector::WordsPerToken(config.ffn_size)),
-        split_(split),
-        samples_(samples),
-        half_(hidden_ * sizeof(uint16_t)),
-        bits_(words_) {}
-
-  // Rows of the run from first_row on.
-  Status Record(const LayerObservation& seen, uint64_t first_row) {
-    for (uint32_t row = 0; row < seen.num_rows; ++row) {
-      const uint64_t place = split_.place[first_row + row];
-      FRUGAL_TRY(WriteInput(seen.ffn_input + row * hidden_, place, samples_.on_time));
-      if (samples_.early.num_rows() > 0)
-        FRUGAL_TRY(WriteInput(seen.early_input + row * hidden_, place, samples_.early));
-      std::fill(bits_.begin(), bits_.end(), uint64_t{0});
-      const float* const activations = seen.activations + row * seen.activation_stride;
-      for (size_t i = 0; i < seen.positions.size(); ++i) {
-        if (activations[i] > 0.0f) bits_[seen.positions[i] / 64] |= uint64_t{1} << (seen.positions[i] % 64);
-      }
-      FRUGAL_TRY(samples_.active.Write(place, std::as_bytes(std::span<const uint64_t>(bits_))));
-    }
-    return {};
-  }
-
- private:
-  Status WriteInput(const float* x, uint64_t place, RowStore& store) {
-    ConvertFromFloat(DType::kF16, x, hidden_, half_.data());
-    return store.Write(place, half_);
-  }
-
-  const size_t hidden_, words_;
-  const SampleSplit& split_;
-  LayerSamples& samples_;
-  std::vector<std::byte> half_;  // F16 [hidden]
-  std::vector<uint64_t> bits_;   // [words]
-};
 
 }  // namespace
 
@@ -118,20 +76,15 @@ Status EmbedText(Weights& weights, const TokenSequences& text, RowStore& hidden)
 }
 
 Status RunLayerOverText(Weights& weights, ThreadPool& pool, uint32_t layer, const TokenSequences& text,
-                        uint32_t max_sequence, RowStore& hidden, const SampleSplit* split,
-                        LayerSamples* samples, const std::atomic<bool>* cancel,
-                        FunctionRef<void(double share)> progress) {
+                        uint32_t max_sequence, RowStore& hidden, const RowsObserver* observer,
+                        const std::atomic<bool>* cancel, FunctionRef<void(double share)> progress) {
   const ModelConfig& config = weights.model().config();
   AllSelector selector(config.ffn_size);
   OptForward forward(weights, selector, nullptr, pool, kRunRows, 0, max_sequence);
   FRUGAL_ASSIGN(KvCache kv, KvCache::Create(config, 1, max_sequence, DType::kF16));
-  std::optional<Recorder> recorder;
-  if (samples != nullptr) recorder.emplace(config, *split, *samples);
   uint64_t first_row = 0;
-  const auto observe = [&](const LayerObservation& seen) -> Status {
-    return recorder->Record(seen, first_row);
-  };
-  const LayerObserver observer(observe);
+  const auto observe = [&](const LayerObservation& seen) { return (*observer)(seen, first_row); };
+  const LayerObserver layer_observer(observe);
   std::vector<BatchRow> rows;
   for (const std::vector<int32_t>& sequence : text) {
     for (uint32_t begin = 0; begin < sequence.size(); begin += kRunRows) {
@@ -141,7 +94,7 @@ Status RunLayerOverText(Weights& weights, ThreadPool& pool, uint32_t layer, cons
       for (uint32_t i = begin; i < end; ++i) rows.push_back({&kv, sequence[i], i});
       const std::span<float> residual = forward.residual().first(rows.size() * config.hidden_size);
       FRUGAL_TRY(hidden.Read(first_row, std::as_writable_bytes(residual)));
-      FRUGAL_TRY(forward.RunLayer(layer, 0, rows, recorder ? &observer : nullptr));
+      FRUGAL_TRY(forward.RunLayer(layer, 0, rows, observer != nullptr ? &layer_observer : nullptr));
       if (!AllFinite(residual.data(), residual.size())) {
         return BadModel(
             "{}: the residual stream holds a NaN or an infinity behind layer {}; `frugal check` finds the "

@@ -8,9 +8,9 @@
 #include "src/base/function_ref.h"
 #include "src/base/thread_pool.h"
 #include "src/model/model_file.h"
+#include "src/model/opt_forward.h"
 #include "src/model/weights.h"
 #include "src/train/row_store.h"
-#include "src/train/samples.h"
 
 namespace frugal {
 
@@ -24,12 +24,13 @@ WeightPlan OneLayerPlan(uint32_t layer);
 // hidden: F32 [tokens, hidden_size], in the order of the sequences; becomes token plus position embedding.
 Status EmbedText(Weights& weights, const TokenSequences& text, RowStore& hidden);
 
-// Advances `hidden` by one layer. `split` and `samples` may be nullptr (a layer that is finished); otherwise
-// the layer's inputs and activity are kept.
+// Sees a layer's inputs and activity for the rows of the run from first_row on.
+using RowsObserver = FunctionRef<Status(const LayerObservation& seen, uint64_t first_row)>;
+
+// Advances `hidden` by one layer. `observer` may be nullptr; its error ends the run.
 Status RunLayerOverText(Weights& weights, ThreadPool& pool, uint32_t layer, const TokenSequences& text,
-                        uint32_t max_sequence, RowStore& hidden, const SampleSplit* split,
-                        LayerSamples* samples, const std::atomic<bool>* cancel,
-                        FunctionRef<void(double share)> progress);
+                        uint32_t max_sequence, RowStore& hidden, const RowsObserver* observer,
+                        const std::atomic<bool>* cancel, FunctionRef<void(double share)> progress);
 
 // The up projection of a layer as floats. // [ffn_size, hidden_size]
 Result<std::vector<float>> ReadUpRows(Weights& weights, uint32_t layer);

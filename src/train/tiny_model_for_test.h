@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@ struct TinyModel {
   uint32_t vocab_size = 61, max_context = 48;
   float up_bias = -0.6f;  // the lower, the fewer neurons are active
   uint64_t seed = 1;
+  bool reversed = false;  // the neuron at position i is said to be the checkpoint's last but i
 };
 
 class TinyModelWriter {
@@ -83,6 +85,16 @@ class TinyModelWriter {
     Add(LayerTensorName(layer, "ffn_up.bias"), {model_.ffn_size}, 0.3f, model_.up_bias);
     Add(LayerTensorName(layer, "ffn_down.bias"), {hidden}, 0.1f);
     AddBundles(layer);
+    AddOrder(layer);
+  }
+
+  void AddOrder(uint32_t layer) {
+    writer_->AddTensor(BundleOrderName(layer), DType::kI32, std::array<uint64_t, 1>{model_.ffn_size});
+    std::vector<int32_t> order(model_.ffn_size);
+    for (uint32_t i = 0; i < model_.ffn_size; ++i)
+      order[i] = static_cast<int32_t>(model_.reversed ? model_.ffn_size - 1 - i : i);
+    std::vector<std::byte>& bytes = data_.emplace_back(order.size() * sizeof(int32_t));
+    std::memcpy(bytes.data(), order.data(), bytes.size());
   }
 
   // Values of about the size `scale` around `mean`, as F16.

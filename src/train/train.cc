@@ -16,6 +16,7 @@
 #include "src/train/layer_run.h"
 #include "src/train/partial_file.h"
 #include "src/train/predictor_writer.h"
+#include "src/train/sample_recorder.h"
 #include "src/train/text_cut.h"
 #include "src/train/text_sampler.h"
 #include "src/train/train_plan.h"
@@ -194,8 +195,13 @@ Status Trainer::RunLayer(uint32_t layer) {
     {
       FRUGAL_ASSIGN(const auto weights, Weights::Open(model_, OneLayerPlan(layer), options_.weights));
       if (layer == 0) FRUGAL_TRY(EmbedText(*weights, text_, hidden_));
-      FRUGAL_TRY(RunLayerOverText(*weights, *pool_, layer, text_, longest_, hidden_, fit ? &split_ : nullptr,
-                                  fit ? &samples_ : nullptr, options_.cancel,
+      SampleRecorder recorder(config_, split_, samples_);
+      const auto record = [&recorder](const LayerObservation& seen, uint64_t first_row) {
+        return recorder.Record(seen, first_row);
+      };
+      const RowsObserver observer(record);
+      FRUGAL_TRY(RunLayerOverText(*weights, *pool_, layer, text_, longest_, hidden_,
+                                  fit ? &observer : nullptr, options_.cancel,
                                   [&](double share) { ReportLayer(layer, share * kRunShare); }));
       if (fit) {
         FRUGAL_ASSIGN(up, ReadUpRows(*weights, layer));

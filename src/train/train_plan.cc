@@ -22,24 +22,6 @@ uint64_t WeightsBytes(const ModelFile& model, const WeightPlan& plan, const Weig
          Weights::ReaderBytes(options);
 }
 
-// Running one layer over the text.
-uint64_t LayerRunBytes(const ModelFile& model, const TrainOptions& options, const TextSize& text) {
-  const ModelConfig& config = model.config();
-  uint64_t most = 0;
-  for (uint32_t layer = 0; layer < config.num_layers; ++layer) {
-    most = std::max(most, WeightsBytes(model, OneLayerPlan(layer), options.weights));
-  }
-  const uint64_t embedding_bytes =
-      (uint64_t{config.hidden_size} * text.longest + text.num_tokens * 4 +
-       (config.has_projections() ? uint64_t{config.hidden_size} * config.embedding_size : 0)) *
-      sizeof(float);
-  const uint64_t run_bytes = OptForward::MemoryBytes(config, static_cast<uint32_t>(options.num_threads),
-                                                     kRunRows, 0, text.longest, OptForward::InputsOf(model, WeightPlan())) +
-                             KvCache::SizeBytes(config, 1, text.longest, DType::kF16) +
-                             uint64_t{config.ffn_size} * config.hidden_size * sizeof(float);
-  return most + std::max(embedding_bytes, run_bytes);
-}
-
 struct Sampling {
   uint32_t batch = 0;
   WeightPlan weights;
@@ -85,6 +67,24 @@ Sampling PlanSampling(const ModelFile& model, const TrainOptions& options, const
 
 }  // namespace
 
+uint64_t LayerRunBytes(const ModelFile& model, const WeightsOptions& options, int num_threads,
+                       const TextSize& text, uint64_t behind_run_bytes) {
+  const ModelConfig& config = model.config();
+  uint64_t most = 0;
+  for (uint32_t layer = 0; layer < config.num_layers; ++layer) {
+    most = std::max(most, WeightsBytes(model, OneLayerPlan(layer), options));
+  }
+  const uint64_t embedding_bytes =
+      (uint64_t{config.hidden_size} * text.longest + text.num_tokens * 4 +
+       (config.has_projections() ? uint64_t{config.hidden_size} * config.embedding_size : 0)) *
+      sizeof(float);
+  const uint64_t run_bytes =
+      OptForward::MemoryBytes(config, static_cast<uint32_t>(num_threads), kRunRows, 0, text.longest,
+                              OptForward::InputsOf(model, WeightPlan())) +
+      KvCache::SizeBytes(config, 1, text.longest, DType::kF16) + behind_run_bytes;
+  return most + std::max(embedding_bytes, run_bytes);
+}
+
 Result<TrainPlan> PlanTraining(const ModelFile& model, const TrainOptions& options, const TextSize& text) {
   const ModelConfig& config = model.config();
   const uint64_t process_bytes = ProcessBytes(options.num_threads) + kSmallParts;
@@ -93,7 +93,8 @@ Result<TrainPlan> PlanTraining(const ModelFile& model, const TrainOptions& optio
       uint64_t{config.hidden_size} * sizeof(uint16_t) * (options.early ? 2 : 1) +
       Selector::WordsPerToken(config.ffn_size) * sizeof(uint64_t);
   const uint64_t samples_bytes = text.num_tokens * sample_row_bytes;
-  const uint64_t run_bytes = LayerRunBytes(model, options, text);
+  const uint64_t up_bytes = uint64_t{config.ffn_size} * config.hidden_size * sizeof(float);
+  const uint64_t run_bytes = LayerRunBytes(model, options.weights, options.num_threads, text, up_bytes);
   const uint64_t fit_bytes = FitLayerBytes(options, config.hidden_size, config.ffn_size);
   const uint64_t layer_bytes = std::max(run_bytes, fit_bytes);
 

@@ -28,6 +28,11 @@ struct TrainPlan {
   bool spilled() const { return hidden == Placement::kSpilled || samples == Placement::kSpilled; }
 };
 
+// Running one layer over the text, with its weights. behind_run_bytes: taken while the weights are still
+// there.
+uint64_t LayerRunBytes(const ModelFile& model, const WeightsOptions& options, int num_threads,
+                       const TextSize& text, uint64_t behind_run_bytes);
+
 // kDoesNotFit names the smallest budget that works.
 Result<TrainPlan> PlanTraining(const ModelFile& model, const TrainOptions& options, const TextSize& text);
 
