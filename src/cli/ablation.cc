@@ -133,6 +133,39 @@ std::vector<AblationRow> SweepRows(const EngineOptions& base, std::span<const do
   return rows;
 }
 
+AblationRow LayoutRow(const EngineOptions& base, const std::string& layout_path) {
+  AblationRow row = AblationRows(base).back();
+  row.key = "layout";
+  row.name = "+ layout";
+  row.options.model_path = layout_path;
+  row.options.predictor_path.clear();
+  return row;
+}
+
+Status CheckSameShape(const ModelFile& model, const ModelFile& layout) {
+  const auto check = [&](const char* what, const auto& expected, const auto& found) -> Status {
+    if (expected == found) return {};
+    return MakeError(ErrorCode::kUsage,
+                     "--layout: {}: its {} is {}, that of {} is {}: it is no other order of the same model",
+                     layout.path(), what, found, model.path(), expected);
+  };
+  const ModelConfig &a = model.config(), &b = layout.config();
+  FRUGAL_TRY(check("num_layers", a.num_layers, b.num_layers));
+  FRUGAL_TRY(check("hidden_size", a.hidden_size, b.hidden_size));
+  FRUGAL_TRY(check("ffn_size", a.ffn_size, b.ffn_size));
+  FRUGAL_TRY(check("embedding_size", a.embedding_size, b.embedding_size));
+  FRUGAL_TRY(check("num_heads", a.num_heads, b.num_heads));
+  FRUGAL_TRY(check("vocab_size", a.vocab_size, b.vocab_size));
+  FRUGAL_TRY(check("max_context", a.max_context, b.max_context));
+  for (uint32_t layer = 0; layer < a.num_layers; ++layer) {
+    const BundleInfo &bundle = model.bundles()[layer], &other = layout.bundles()[layer];
+    FRUGAL_TRY(check("stride of a bundle", bundle.stride_bytes, other.stride_bytes));
+    FRUGAL_TRY(check("type of up rows", DTypeName(bundle.up_type), DTypeName(other.up_type)));
+    FRUGAL_TRY(check("type of down rows", DTypeName(bundle.down_type), DTypeName(other.down_type)));
+  }
+  return {};
+}
+
 double RowMeasurement::total_ms(double share) const { return Percentile(token_ms, share); }
 double RowMeasurement::io_ms() const { return PerToken(traffic.busy_ns, traffic) / 1e6; }
 double RowMeasurement::stall_ms() const { return PerToken(traffic.stall_ns, traffic) / 1e6; }

@@ -28,6 +28,11 @@ std::vector<AblationRow> AblationRows(const EngineOptions& base);
 
 // The same with everything switched on, within budgets that are these shares of the model's file.
 std::vector<AblationRow> SweepRows(const EngineOptions& base, std::span<const double> shares, uint64_t file_bytes);
+// "+ layout": the last of them on `layout_path`, the same model with its neurons in another order, and the
+// predictors beside that.
+AblationRow LayoutRow(const EngineOptions& base, const std::string& layout_path);
+// kUsage naming what differs when these cannot be one model in two orders.
+Status CheckSameShape(const ModelFile& model, const ModelFile& layout);
 
 // The forced ids: `num_prompt` are prefilled, `num_warm_up` decoded without being counted, the rest is
 // measured.

@@ -4,6 +4,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "src/base/temp_dir_for_test.h"
+#include "src/train/tiny_model_for_test.h"
+
 namespace frugal {
 namespace {
 
@@ -52,6 +55,45 @@ TEST(AblationTest, TheSweepGivesEachRowItsBudget) {
   row.token_ms = {7.0};
   const std::string svg = DrawSweep(std::span(&row, 1), "a < b");
   EXPECT_TRUE(svg.find("a &lt; b") != std::string::npos && svg.find("bare loop") != std::string::npos) << svg;
+}
+
+TEST(AblationTest, TheLayoutIsTheLastRowOnAnotherFile) {
+  EngineOptions base;
+  base.model_path = "m.gguf";
+  base.predictor_path = "p.gguf";
+  base.ram_bytes = 123;
+  const AblationRow row = LayoutRow(base, "other.gguf");
+  const AblationRow early = AblationRows(base).back();
+  EXPECT_EQ(row.key, "layout");
+  EXPECT_EQ(row.name, "+ layout");
+  EXPECT_EQ(row.options.model_path, "other.gguf");
+  EXPECT_EQ(row.options.predictor_path, "");  // m.gguf's predictors belong to m.gguf
+  EXPECT_EQ(row.options.ram_bytes, 123u);
+  EXPECT_EQ(row.options.mode, early.options.mode);
+  EXPECT_TRUE(row.options.early && row.options.overlap && row.options.bundling && row.options.window);
+}
+
+TEST(AblationTest, ALayoutOfAnotherShapeIsRefused) {
+  const TempDir directory;
+  const auto open = [&directory](const TinyModel& tiny, const char* name) {
+    WriteTinyModel(tiny, directory.File(name));
+    auto model = ModelFile::Open(directory.File(name));
+    EXPECT_TRUE(model) << model.error().message;
+    return *std::move(model);
+  };
+  TinyModel tiny;
+  const ModelFile model = open(tiny, "model.gguf");
+  tiny.seed = 2;
+  EXPECT_TRUE(CheckSameShape(model, open(tiny, "other.gguf")));
+  tiny.ffn_size = 192;
+  const Status wider = CheckSameShape(model, open(tiny, "wider.gguf"));
+  ASSERT_FALSE(wider);
+  EXPECT_EQ(wider.error().code, ErrorCode::kUsage);
+  EXPECT_NE(wider.error().message.find("wider.gguf: its ffn_size is 192, that of"), std::string::npos)
+      << wider.error().message;
+  tiny.ffn_size = 160;
+  tiny.num_layers = 2;
+  EXPECT_FALSE(CheckSameShape(model, open(tiny, "shallow.gguf")));
 }
 
 TEST(AblationTest, PercentilesAreOfTheNearestRank) {

@@ -13,6 +13,8 @@
 #include <system_error>
 
 #include "src/base/bytes.h"
+#include "src/cli/common.h"
+#include "src/format/json_file.h"
 
 extern char** environ;
 
@@ -20,6 +22,7 @@ namespace frugal {
 namespace {
 
 constexpr size_t kBufferBytes = 64 * kKiB;
+constexpr uint64_t kMostIdsFileBytes = 16 * kMiB;
 constexpr std::string_view kWhiteSpace = " \t\r\n";
 
 std::string ErrnoText(int number) { return std::generic_category().message(number); }
@@ -223,6 +226,14 @@ Result<bool> PieceReader::Next(std::vector<int32_t>* piece) {
   }
   left_ -= piece->size();
   return !piece->empty();
+}
+
+Result<std::vector<int32_t>> ReadIdsFile(const std::string& path) {
+  FRUGAL_ASSIGN(std::string text, ReadTextFile(path, kMostIdsFileBytes));
+  std::replace(text.begin(), text.end(), '\n', ',');
+  std::erase(text, '\r');
+  while (text.ends_with(',')) text.pop_back();
+  return ParseIds(text);
 }
 
 }  // namespace frugal

@@ -95,4 +95,7 @@ class PieceReader {
   size_t at_ = 0;
 };
 
+// Token ids parted by commas or line ends; at least one. kUsage naming the place of what is no id.
+Result<std::vector<int32_t>> ReadIdsFile(const std::string& path);
+
 }  // namespace frugal

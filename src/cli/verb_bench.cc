@@ -13,18 +13,16 @@
 #include "src/cli/trace_file.h"
 #include "src/cli/verbs.h"
 #include "src/format/byte_source.h"
-#include "src/format/json_file.h"
 
 namespace frugal {
 namespace {
 
-constexpr uint64_t kMostTokensFileBytes = 16 * kMiB;
 constexpr const char* kDefaultPrompt = "Once upon a time";
 
 struct BenchFlags {
   EngineFlags engine;
   std::string prompt = kDefaultPrompt;
-  std::string ids, text_path, tokens_path, json_path, svg_path, trace_path, rows, sweep;
+  std::string ids, text_path, tokens_path, json_path, svg_path, trace_path, rows, sweep, layout_path;
   std::string separator = "<|story|>";
   uint32_t tokens = 128, warm_up = 32, prompt_tokens = 64, rounds = 3, prefill = 0;
   double seconds = 30;
@@ -48,13 +46,9 @@ Result<std::vector<int32_t>> ReadTextIds(const BenchFlags& flags, const Tokenize
   return ids;
 }
 
-// Ids parted by commas or line ends, the first `count`.
+// The first `count` ids of the file.
 Result<std::vector<int32_t>> ReadTokensFile(const BenchFlags& flags, uint32_t count) {
-  FRUGAL_ASSIGN(std::string text, ReadTextFile(flags.tokens_path, kMostTokensFileBytes));
-  std::replace(text.begin(), text.end(), '\n', ',');
-  std::erase(text, '\r');
-  while (text.ends_with(',')) text.pop_back();
-  FRUGAL_ASSIGN(std::vector<int32_t> ids, ParseIds(text));
+  FRUGAL_ASSIGN(std::vector<int32_t> ids, ReadIdsFile(flags.tokens_path));
   if (ids.size() < count) {
     return MakeError(ErrorCode::kUsage, "{}: has {} ids, {} are needed (--prompt-tokens, --warm-up and -n together)",
                      flags.tokens_path, ids.size(), count);
@@ -138,7 +132,11 @@ Result<std::vector<AblationRow>> SelectRows(const std::string& names, const std:
     const std::string name = names.substr(begin, end - begin);
     const auto found = std::find_if(all.begin(), all.end(), [&name](const AblationRow& row) { return row.key == name; });
     if (found == all.end()) {
-      return MakeError(ErrorCode::kUsage, "--rows: '{}': expected naive, hybrid, predictor, window, bundling, overlap or early, by commas", name);
+      return MakeError(ErrorCode::kUsage,
+                       "--rows: '{}': expected naive, hybrid, predictor, window, bundling, overlap, early "
+                       "or, with --layout, layout, "
+                       "by commas",
+                       name);
     }
     selected.push_back(*found);
     begin = end + 1;
@@ -158,12 +156,24 @@ Result<std::vector<double>> ParseShares(const std::string& text) {
   return shares;
 }
 
+// The rows to measure, with that of --layout behind the others.
 Result<std::vector<AblationRow>> WantedRows(const BenchFlags& flags, const EngineOptions& options) {
-  if (flags.sweep.empty()) return SelectRows(flags.rows, AblationRows(options));
-  if (!flags.rows.empty()) return Error{ErrorCode::kUsage, "--sweep and --rows contradict each other"};
-  FRUGAL_ASSIGN(const std::vector<double> shares, ParseShares(flags.sweep));
-  FRUGAL_ASSIGN(const auto model, OpenFileSource(options.model_path));
-  return SweepRows(options, shares, model->size_bytes());
+  if (!flags.sweep.empty()) {
+    if (!flags.rows.empty() || !flags.layout_path.empty()) {
+      return Error{ErrorCode::kUsage, "--sweep contradicts --rows and --layout"};
+    }
+    FRUGAL_ASSIGN(const std::vector<double> shares, ParseShares(flags.sweep));
+    FRUGAL_ASSIGN(const auto model, OpenFileSource(options.model_path));
+    return SweepRows(options, shares, model->size_bytes());
+  }
+  std::vector<AblationRow> rows = AblationRows(options);
+  if (!flags.layout_path.empty()) {
+    FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path));
+    FRUGAL_ASSIGN(const ModelFile layout, ModelFile::Open(flags.layout_path));
+    FRUGAL_TRY(CheckSameShape(model, layout));
+    rows.push_back(LayoutRow(options, flags.layout_path));
+  }
+  return SelectRows(flags.rows, rows);
 }
 
 // A run of its own, so that recording is in no measurement.
@@ -207,8 +217,11 @@ Status Bench(const BenchFlags& flags) {
   InstallInterruptHandler();
   FRUGAL_ASSIGN(const EngineOptions options, ResolveBenchFlags(flags));
   const std::optional<DeviceProfile> profile = FindProfile(options.model_path);
-  FRUGAL_ASSIGN(const AblationText text, MakeText(flags, options));
   FRUGAL_ASSIGN(const std::vector<AblationRow> wanted, WantedRows(flags, options));
+  FRUGAL_ASSIGN(const AblationText text, MakeText(flags, options));
+  // The other layout may lie on another device.
+  std::vector<std::optional<DeviceProfile>> profiles;
+  for (const AblationRow& row : wanted) profiles.push_back(FindProfile(row.options.model_path));
   std::vector<RowMeasurement> rows(wanted.size());
   std::vector<PrefillRow> prefill_wanted;
   if (flags.prefill > 0) {
@@ -225,7 +238,7 @@ Status Bench(const BenchFlags& flags) {
           static_cast<double>(round * wanted.size() + i) / static_cast<double>(flags.rounds * wanted.size()),
           fmt::format("round {}, {}", round + 1, wanted[i].name));
       if (rows[i].refusal.empty())
-        FRUGAL_TRY(MeasureRow(wanted[i], text, profile ? &*profile : nullptr, &rows[i]));
+        FRUGAL_TRY(MeasureRow(wanted[i], text, profiles[i] ? &*profiles[i] : nullptr, &rows[i]));
     }
     for (size_t i = 0; i < prefill_wanted.size(); ++i) {
       if (prefill_rows[i].refusal.empty()) {
@@ -290,7 +303,12 @@ void AddBenchVerb(CLI::App& app, Exit& exit) {
   sub->add_option("--rounds,--repeat", flags->rounds, "rounds of all rows")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
-  sub->add_option("--rows", flags->rows, "only these rows, by commas: naive, hybrid, predictor, window, bundling, overlap, early");
+  sub->add_option(
+      "--rows", flags->rows,
+      "only these rows, by commas: naive, hybrid, predictor, window, bundling, overlap, early, layout");
+  sub->add_option(
+      "--layout", flags->layout_path,
+      "the same model with its neurons in another order (`frugal pack --calibrate`), as one more row");
   sub->add_option("--prefill", flags->prefill, "also measure reading in a prompt of so many of the ids, and the time to the first token")
       ->check(CLI::Range(2, 1 << 20));
   sub->add_option("--sweep", flags->sweep,
