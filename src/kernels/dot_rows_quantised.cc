@@ -68,7 +68,7 @@ using scalar::QuantiseInput;
 #endif  // !FRUGAL_SCALAR_TARGET
 
 // Where AVX-512 is in use: with AVX2 chosen (by a test) VNNI is not.
-bool MayUseVnni() { return HWY_TARGET == HWY_AVX3; }
+bool MayUseVnni() { return HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3; }  // the better a target, the lower its bit
 }  // namespace frugal::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -127,6 +127,17 @@ struct Q4Format {  // 16 bytes: elements 0 to 15 in the low nibbles, 16 to 31 in
 using Q8Row = QuantisedRow<Q8Format>;
 using Q4Row = QuantisedRow<Q4Format>;
 
+// The upper half added to the lower one until four lanes are left.
+template <size_t kFloats, class V>
+HWY_INLINE hn::Vec<hn::CappedTag<float, 4>> AddHalves(V v) {
+  if constexpr (kFloats > 4) {
+    const hn::CappedTag<float, kFloats / 2> half;
+    return AddHalves<kFloats / 2>(hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  } else {
+    return v;
+  }
+}
+
 // Lane sums of the tree acc[i] += acc[i + s], s = 16, 8, 4, 2, 1.
 HWY_INLINE float SumLanes(FloatVector (&parts)[kParts]) {
   FRUGAL_UNROLL
@@ -134,17 +145,7 @@ HWY_INLINE float SumLanes(FloatVector (&parts)[kParts]) {
     FRUGAL_UNROLL
     for (size_t i = 0; i < s; ++i) parts[i] = hn::Add(parts[i], parts[i + s]);
   }
-  [[maybe_unused]] const hn::CappedTag<float, 4> d4;
-#if HWY_TARGET == HWY_AVX3
-  const hn::CappedTag<float, 8> d8;
-  const auto v8 = hn::Add(hn::LowerHalf(d8, parts[0]), hn::UpperHalf(d8, parts[0]));
-  const auto v4 = hn::Add(hn::LowerHalf(d4, v8), hn::UpperHalf(d4, v8));
-#elif HWY_TARGET == HWY_AVX2
-  const auto v4 = hn::Add(hn::LowerHalf(d4, parts[0]), hn::UpperHalf(d4, parts[0]));
-#else
-  const auto v4 = parts[0];
-#endif
-  static_assert(kWidth == 4 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3);
+  const auto v4 = AddHalves<kWidth>(parts[0]);
   const auto v2 = hn::Add(v4, hn::Shuffle1032(v4));
   return hn::GetLane(hn::Add(v2, hn::Shuffle2301(v2)));
 }
