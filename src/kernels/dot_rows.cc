@@ -34,10 +34,12 @@ constexpr size_t kFewTokens = 3;
 // has one vector of the lanes of 3 rows x 4 tokens.
 constexpr size_t kTileRows = 3;
 constexpr size_t kTileTokens = 4;
-constexpr size_t kBlockRows = 2 * kTileRows;
+constexpr size_t kBlockRows = kRowsOfManyTokens;
+static_assert(kBlockRows % kTileRows == 0);
 constexpr size_t kBlockTokens = 4 * kTileTokens;
 constexpr size_t kBlockColumns = 512;
-constexpr size_t kLeastTokensOfBlock = 2 * kTileTokens;
+constexpr size_t kLeastTokensOfBlock = kManyTokens;
+static_assert(kLeastTokensOfBlock >= kTileTokens);
 // Rows that stay in the L2 cache while all blocks of tokens pass over them.
 constexpr size_t kCachedRowBytes = 256 * 1024;
 

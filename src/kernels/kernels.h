@@ -28,6 +28,10 @@ struct RowSet {
   const std::byte* row(size_t i) const { return base + (index != nullptr ? index[i] : i) * stride_bytes; }
 };
 
+// With many tokens rows are multiplied so many at a time: a call with fewer does the work of so many.
+constexpr size_t kRowsOfManyTokens = 6;
+constexpr size_t kManyTokens = 8;
+
 // out[t * out_stride + i] = dot(row i, x + t * x_stride) for i in [begin, end), t in [0, num_tokens).
 // `dtype`: F32, F16, BF16, or Q8_0 and Q4_0 (weight = float(q) * scale rounded to float, then the fma; predictors
 // compute so, models with quantised_kernels.h). Rows need alignment of 2 bytes only.

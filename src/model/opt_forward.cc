@@ -20,11 +20,14 @@ struct Tiles {
   int count = 0;
 };
 
-// At least one tile per thread where there are that many items: every thread can work.
-Tiles CutTiles(uint64_t items, uint64_t products_per_item, int num_threads) {
-  const uint64_t by_work = std::max<uint64_t>(1, kTileProducts / std::max<uint64_t>(1, products_per_item));
+// Of matrix rows or bundles, each multiplied with `num_rows` inputs. At least one tile per thread where there are that many items: every
+// thread can work.
+Tiles CutTiles(uint64_t items, uint64_t columns, uint32_t num_rows, int num_threads) {
+  const uint64_t products_per_item = std::max<uint64_t>(1, columns * num_rows);
+  const uint64_t by_work = std::max<uint64_t>(1, kTileProducts / products_per_item);
   const uint64_t by_threads = std::max<uint64_t>(1, items / static_cast<uint64_t>(num_threads));
-  const uint64_t per_tile = std::min(by_work, by_threads);
+  uint64_t per_tile = std::min(by_work, by_threads);
+  if (num_rows >= kManyTokens) per_tile = RoundUp(per_tile, kRowsOfManyTokens);
   return {per_tile, static_cast<int>((items + per_tile - 1) / per_tile)};
 }
 
@@ -92,7 +95,7 @@ Status OptForward::MatMul(uint32_t matrix, const float* x, size_t x_stride, uint
   const DType dtype = MatrixType(matrix);
   const QuantisedInput quantised{input_q_.data(), input_scales_.data()};
   return weights_.ForEachRowBlock(matrix, [&](const RowBlock& block) {
-    const Tiles tiles = CutTiles(block.num_rows, info.columns * num_rows, pool_.num_threads());
+    const Tiles tiles = CutTiles(block.num_rows, info.columns, num_rows, pool_.num_threads());
     float* const block_out = out + block.first_row;
     pool_.Run(
         tiles.count,
@@ -295,7 +298,7 @@ Status OptForward::ComputeActivations(uint32_t layer, const BundleWave& wave, ui
     RowSet ready_rows;
     FRUGAL_ASSIGN(const std::span<const uint32_t> members, weights_.NextReady(&ready_rows));
     if (members.empty()) return {};
-    const Tiles tiles = CutTiles(members.size(), uint64_t{config_.hidden_size} * num_rows, pool_.num_threads());
+    const Tiles tiles = CutTiles(members.size(), config_.hidden_size, num_rows, pool_.num_threads());
     pool_.Run(
         tiles.count,
         [&](int tile, int) {
