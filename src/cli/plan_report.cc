@@ -77,7 +77,8 @@ std::string FormatExpectation(const PlanReport& report) {
     text += fmt::format("  {:<20}{:>12}  {:.1f} reads: {:.0f} neurons used, {:.1f}% of them in slots\n",
                         "  bundles on demand", FormatBytes(expected.demand_bytes), expected.demand_reads,
                         expected.bundles_used, 100 * expected.hit_share());
-    text += "    (for a text like the one that the predictors were trained on; wrong guesses of early prediction come on top)\n";
+    text += fmt::format("    (for a text like the one that the predictors were trained on; {:.0f} of the reads for wrong guesses of early prediction)\n",
+                        expected.bundles_in_vain);
   }
   text += fmt::format("  {:<20}{:>9.3f} ms  {} touched at {:.1f} GB/s\n", "computing",
                       1e3 * expected.compute_seconds, FormatBytes(expected.touched_bytes),
@@ -119,6 +120,7 @@ nlohmann::ordered_json ExpectationToJson(const Expectation& expected) {
   json["row_bytes"] = expected.row_bytes;
   json["bundles_used"] = expected.bundles_used;
   json["bundles_missed"] = expected.bundles_missed;
+  json["bundles_in_vain"] = expected.bundles_in_vain;
   json["hit_share"] = expected.hit_share();
   json["demand_reads"] = expected.demand_reads;
   json["demand_bytes"] = expected.demand_bytes;

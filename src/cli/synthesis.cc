@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <memory>
 #include <span>
 #include <utility>
@@ -76,22 +77,28 @@ LayerPredictors MakePredictors(const SyntheticLayer& layer) {
   return predictors;
 }
 
-// Of the on-time predictor, on inputs in the order of the text. // inputs [num_tokens, hidden_size]
-WindowMisses CountMisses(const SyntheticLayer& layer, std::span<const float> inputs, ThreadPool& pool) {
+// On inputs in the order of the text, which both predictors nearly see. // inputs [num_tokens, hidden_size]
+void CountChoices(const SyntheticLayer& layer, std::span<const float> inputs, ThreadPool& pool, PredictorFileHead* head) {
   const SyntheticLayerOptions& options = layer.options;
   const QuantisedPredictor predictor = MakePredictor(layer, options.rank, Entries::kAll, layer.margin);
+  const QuantisedPredictor early = MakePredictor(layer, options.early_rank, Entries::kWithoutLast, layer.early_margin);
   constexpr size_t kTokensAtOnce = 64;
   LowRankPredictor selector(options.hidden_size, options.ffn_size, kTokensAtOnce, {predictor.view()});
+  LowRankPredictor early_selector(options.hidden_size, options.ffn_size, kTokensAtOnce, {early.view()});
   const size_t words = Selector::WordsPerToken(options.ffn_size);
-  std::vector<uint64_t> bits(kTokensAtOnce * words);
+  std::vector<uint64_t> bits(kTokensAtOnce * words), guesses(kTokensAtOnce * words);
   UseCounter uses(options.ffn_size);
+  uint64_t num_wrong = 0;
   const size_t num_tokens = inputs.size() / options.hidden_size;
   for (size_t at = 0; at < num_tokens; at += kTokensAtOnce) {
     const size_t count = std::min(kTokensAtOnce, num_tokens - at);
     selector.Select(0, inputs.data() + at * options.hidden_size, static_cast<uint32_t>(count), bits, pool, [] {});
+    early_selector.Select(0, inputs.data() + at * options.hidden_size, static_cast<uint32_t>(count), guesses, pool, [] {});
     for (size_t row = 0; row < count; ++row) uses.AddToken(std::span<const uint64_t>(bits).subspan(row * words, words));
+    for (size_t i = 0; i < count * words; ++i) num_wrong += static_cast<uint64_t>(std::popcount(guesses[i] & ~bits[i]));
   }
-  return uses.Misses();
+  head->window_misses.push_back(uses.Misses());
+  head->early_wrong_shares.push_back(static_cast<float>(num_wrong) / (static_cast<float>(num_tokens) * static_cast<float>(options.ffn_size)));
 }
 
 }  // namespace
@@ -115,7 +122,7 @@ Result<SyntheticReport> WriteSynthesis(const SyntheticOptions& options, Syntheti
   constexpr double kMeasuringShare = 0.5;  // of the time; the layers are made twice, as the header comes first
   for (uint32_t layer = 0; layer < options.config.num_layers; ++layer) {
     progress(kMeasuringShare * layer / options.config.num_layers, fmt::format("misses of layer {}", layer));
-    head.window_misses.push_back(CountMisses(model.Layer(layer), model.inputs(), pool));
+    CountChoices(model.Layer(layer), model.inputs(), pool, &head);
   }
   for (const SyntheticLayerQuality& layer : report.layers) {
     head.on_time.push_back(

@@ -12,7 +12,10 @@
 #include "src/base/aligned_buffer.h"
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
+#include "src/base/random.h"
 #include "src/base/thread_pool.h"
+#include "src/cli/ablation.h"
+#include "src/cli/bare_loop.h"
 #include "src/cli/profile_cache.h"
 #include "src/cli/progress_bar.h"
 #include "src/cli/system_limits.h"
@@ -75,6 +78,7 @@ std::string FormatProfile(const DeviceProfile& profile) {
       FormatTime(profile.measured_at_unix));
   text += fmt::format("sequential: {:.2f} GB/s\n", profile.sequential_bytes_per_second / 1e9);
   if (profile.memory_bytes_per_second > 0) text += fmt::format("memory: {:.1f} GB/s\n", profile.memory_bytes_per_second / 1e9);
+  if (profile.cpu_seconds_per_read > 0) text += fmt::format("processor's time for a read: {:.1f} us\n", 1e6 * profile.cpu_seconds_per_read);
   text += FormatTable(profile, "random reads, GB/s", [](const DeviceProfile::Point& point) {
     return fmt::format("{:.3f}", point.bytes_per_second / 1e9);
   });
@@ -105,6 +109,40 @@ double MeasureMemory() {
   return speeds[2];
 }
 
+// What reads of 16 KiB take of the threads' time while they stream memory, the interrupts' part included, which no process is charged
+// for: together minus the memory alone. 0 where the path is no file large enough.
+double MeasureProcessorPerRead(const ProbeFlags& flags, IoBackend backend, const DeviceProfile& profile) {
+  constexpr uint64_t kStreamedBytes = 256 * kMiB;
+  constexpr uint32_t kReadBytes = 16 * kKiB;
+  constexpr uint32_t kRounds = 7;
+  const double memory_seconds = static_cast<double>(kStreamedBytes) / profile.memory_bytes_per_second;
+  const double seconds_per_read = ExpectedReadSeconds(profile, 1000, kReadBytes) / 1000;
+  // Few enough to be done before the memory is through.
+  const uint64_t num_reads = static_cast<uint64_t>(0.6 * memory_seconds / seconds_per_read);
+  const Result<File> file = File::Open(flags.path, DirectMode::kTry);
+  if (!file || file->size_bytes() < 64 * uint64_t{kReadBytes} || num_reads < 16) return 0;
+  ReadRecording recording(num_reads * kRounds);
+  recording.Start();
+  Random random(1);
+  for (uint64_t i = 0; i < num_reads * kRounds; ++i) {
+    const iovec segment{nullptr, kReadBytes};
+    recording.Add({.offset_bytes = random.Below(file->size_bytes() / kReadBytes) * kReadBytes, .destinations = {&segment, 1}});
+    if ((i + 1) % num_reads == 0) recording.EndGroup();
+  }
+  EngineOptions options;
+  options.model_path = flags.path;
+  options.io = backend;
+  options.num_threads = std::min(UsableCores(), ThreadPool::kMaxThreads);
+  BareLoopInput input;
+  input.options = &options;
+  input.recording = &recording;
+  input.touched_bytes = kStreamedBytes;
+  BareLoopTimes times;
+  if (!RunBareLoop(input, &times)) return 0;
+  const double more_ms = Percentile(times.together_ms, 0.5) - Percentile(times.memory_ms, 0.5);
+  return std::max(0.0, more_ms / 1e3 * options.num_threads / static_cast<double>(num_reads));
+}
+
 Result<DeviceProfile> Measure(const ProbeFlags& flags, IoBackend backend) {
   ProbeOptions options;
   options.path = flags.path;
@@ -115,6 +153,9 @@ Result<DeviceProfile> Measure(const ProbeFlags& flags, IoBackend backend) {
   const auto progress = [&bar](double share, std::string_view what) { bar.Update(share, what); };
   FRUGAL_ASSIGN(DeviceProfile profile, ProbeDevice(options, progress));
   profile.memory_bytes_per_second = MeasureMemory();
+  if (profile.memory_bytes_per_second > 0) {
+    profile.cpu_seconds_per_read = std::max(profile.cpu_seconds_per_read, MeasureProcessorPerRead(flags, backend, profile));
+  }
   return profile;
 }
 

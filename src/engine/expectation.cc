@@ -145,7 +145,9 @@ double RandomReadSeconds(const DeviceProfile& profile, double reads, double byte
 }  // namespace
 
 NeuronUse AllNeuronsUsed(const ModelConfig& config) {
-  return {std::vector<float>(size_t{config.num_layers} * config.ffn_size, 1.0f), {}};
+  NeuronUse use;
+  use.shares.assign(size_t{config.num_layers} * config.ffn_size, 1.0f);
+  return use;
 }
 
 Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfig& config) {
@@ -155,6 +157,7 @@ Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfi
   NeuronUse use = AllNeuronsUsed(config);
   if (!predictor.window_misses.empty()) use.window_misses.assign(kNumWindows, 0.0);
   for (uint32_t layer = 0; layer < config.num_layers; ++layer) {
+    use.early_wrong += static_cast<double>(predictor.layers[layer].early_wrong_share) * config.ffn_size;
     if (predictor.layers[layer].rank == 0) continue;
     const std::span<float> of_layer =
         std::span(use.shares).subspan(size_t{layer} * config.ffn_size, config.ffn_size);
@@ -208,10 +211,14 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
     const CacheOptions& cache = plan.weights.cache;
     expectation.bundles_used = Sum(use.shares);
     expectation.bundles_missed = ExpectedMisses(use, cache.num_slots, cache.policy);
-    const DemandReads reads = ExpectDemandReads(model, cache, expectation.bundles_missed);
+    if (plan.use_early && expectation.bundles_used > 0) {
+      expectation.bundles_in_vain = use.early_wrong * expectation.bundles_missed / expectation.bundles_used;
+    }
+    const double read_bundles = expectation.bundles_missed + expectation.bundles_in_vain;
+    const DemandReads reads = ExpectDemandReads(model, cache, read_bundles);
     expectation.demand_reads = reads.num_reads;
     expectation.demand_bytes =
-        (expectation.bundles_missed + reads.gap_bundles) * static_cast<double>(BundleReadBytes(model.bundles()[0], cache.bundling));
+        (read_bundles + reads.gap_bundles) * static_cast<double>(BundleReadBytes(model.bundles()[0], cache.bundling));
   }
   expectation.touched_bytes = TouchedBytes(model, plan, expectation.bundles_used);
   if (profile != nullptr && profile->memory_bytes_per_second > 0) {

@@ -23,6 +23,7 @@ struct NeuronUse {
   std::vector<float> shares;  // of the tokens, that use each neuron // [num_layers * ffn_size]
   // Entry i: bundles of a token that none of the 2^i tokens before it used. Empty: not known.
   std::vector<double> window_misses;  // [kNumWindows]
+  double early_wrong = 0;             // bundles of a token that early prediction names in vain
 };
 
 // Every neuron for every token: what flash does without predictors.
@@ -39,13 +40,14 @@ Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfi
 //   decay   of two things that it nearly does the better one: lru, and keeping the most used neurons for good
 double ExpectedMisses(const NeuronUse& use, uint32_t num_slots, const PolicyOptions& policy);
 
-// Decoding one token. Reads that early prediction guesses wrong are not in it.
+// Decoding one token.
 struct Expectation {
   double streamed_bytes = 0;  // weights streamed in layer order, in large sequential reads
   double row_reads = 0;  // rows of the embeddings, and the bytes around them that are read to verify them
   double row_bytes = 0;
   double bundles_used = 0;  // by the selectors, all layers
   double bundles_missed = 0;
+  double bundles_in_vain = 0;  // read for wrong guesses of early prediction: as often in memory as those that are used
   double demand_reads = 0;  // of neighbours together, as often as chance brings them together
   double demand_bytes = 0;
   double touched_bytes = 0;    // weights, predictors and half of the KV cache that the processor goes through

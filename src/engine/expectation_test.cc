@@ -21,7 +21,11 @@ DeviceProfile TestProfile() {
   return profile;
 }
 
-NeuronUse Independent(std::vector<float> shares) { return {std::move(shares), {}}; }
+NeuronUse Independent(std::vector<float> shares) {
+  NeuronUse use;
+  use.shares = std::move(shares);
+  return use;
+}
 
 TEST(ExpectationTest, DecayKeepsTheMostUsedNeuronsAndMissesTheUseOfTheRest) {
   const NeuronUse use = Independent({0.1f, 0.9f, 0.5f, 0.2f});

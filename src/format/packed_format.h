@@ -57,6 +57,8 @@ constexpr const char* kPredictorModelKey = "frugal.predictor.model_content_hash"
 constexpr const char* kPredictorWindowMissesKey = "frugal.predictor.window_misses";
 constexpr size_t kNumWindows = 7;
 using WindowMisses = std::array<float, kNumWindows>;
+// F32 [num_layers]: share of the neurons that the early predictor chooses for a token and the on-time one does not. Older files lack it.
+constexpr const char* kPredictorEarlyWrongKey = "frugal.predictor.early_wrong_share";
 enum class PredictorKind { kOnTime, kEarly };
 // blk.N.predictor.PART or blk.N.early.PART; PART: down, up, bias, popularity.
 std::string PredictorTensorName(uint32_t layer, PredictorKind kind, const char* part);

@@ -22,7 +22,7 @@ struct DeviceProfile {
   double sequential_bytes_per_second = 0;
   // What the machine's threads read from RAM together, measured along with the device; 0: not measured.
   double memory_bytes_per_second = 0;
-  // Of all threads, the system's share included, for a random read of 16 KiB or the nearest size; 0: not measured.
+  // What a random read of 16 KiB or the nearest size takes of the threads' time together, the system's share included; 0: not measured.
   double cpu_seconds_per_read = 0;
   std::vector<Point> random;
   std::string device_name;  // "Samsung SSD 980", or the kernel's name of it

@@ -133,8 +133,12 @@ Status HeaderReader::ReadArrays(PredictorInfo* info) const {
   FRUGAL_ASSIGN(const std::vector<float> active, ReadShares("frugal.predictor.active_share"));
   info->layers.resize(config_.num_layers);
   for (uint32_t i = 0; i < config_.num_layers; ++i) {
-    info->layers[i] = {ranks[i], early_ranks[i], recall[i], precision[i], predicted[i], active[i]};
+    info->layers[i] = {ranks[i], early_ranks[i], recall[i], precision[i], predicted[i], active[i], 0};
     info->max_rank = std::max({info->max_rank, ranks[i], early_ranks[i]});
+  }
+  if (gguf_.Find(kPredictorEarlyWrongKey) != nullptr) {
+    FRUGAL_ASSIGN(const std::vector<float> wrong, ReadShares(kPredictorEarlyWrongKey));
+    for (uint32_t i = 0; i < config_.num_layers; ++i) info->layers[i].early_wrong_share = wrong[i];
   }
   if (gguf_.Find(kPredictorWindowMissesKey) == nullptr) return {};
   FRUGAL_ASSIGN(const std::vector<float> misses, ReadShares(kPredictorWindowMissesKey, kNumWindows));

@@ -18,6 +18,7 @@ struct PredictorLayerInfo {
   uint32_t early_rank = 0;  // 0: none
   float recall = 0, precision = 0;            // on the held-out part
   float predicted_share = 0, active_share = 0;  // of all neurons
+  float early_wrong_share = 0;  // of all neurons: chosen by the early predictor only; 0 where the file does not say
 };
 
 struct PredictorInfo {

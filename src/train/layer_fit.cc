@@ -172,6 +172,7 @@ Result<LayerPredictors> LayerFitter::Run(FunctionRef<void(double share)> progres
   FRUGAL_ASSIGN(Fitted early,
                 FitKind(PredictorKind::kEarly, whitening, options_.early_recall_target,
                         [&](double share) { progress(on_time_share + share * (1.0 - on_time_share)); }));
+  FRUGAL_ASSIGN(result.early_wrong_share, MeasureEarlyWrong(pool_, result.on_time, early.predictor, samples_, split_.report));
   result.early = std::move(early.predictor);
   result.early_quality = early.quality;
   return result;

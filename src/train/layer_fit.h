@@ -19,6 +19,7 @@ struct LayerPredictors {
   std::vector<float> popularity;  // share of the held-out tokens for which the on-time predictor chose the
                                   // neuron // [ffn_size]
   WindowMisses window_misses{};   // of the same choices
+  float early_wrong_share = 0;    // of the neurons: chosen by the early predictor, not by the on-time one
 };
 
 // A layer's up projection, and what a bundle of it costs.

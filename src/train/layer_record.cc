@@ -105,6 +105,7 @@ std::vector<std::byte> EncodeLayer(const LayerPredictors& layer) {
   PutPredictor(bytes, layer.early, layer.early_quality);
   PutArray(bytes, layer.popularity);
   Put(bytes, layer.window_misses);
+  Put(bytes, layer.early_wrong_share);
   return bytes;
 }
 
@@ -115,6 +116,7 @@ Result<LayerPredictors> DecodeLayer(std::span<const std::byte> bytes) {
   GetPredictor(decoder, &layer.early, &layer.early_quality);
   decoder.GetArray(&layer.popularity);
   decoder.Get(&layer.window_misses);
+  decoder.Get(&layer.early_wrong_share);
   FRUGAL_TRY(decoder.Finish());
   return layer;
 }

@@ -49,6 +49,7 @@ void AddKeys(GgufWriter& keys, const TrainOptions& options, const ModelConfig& c
   std::vector<float> misses;
   for (const WindowMisses& of_layer : head.window_misses) misses.insert(misses.end(), of_layer.begin(), of_layer.end());
   keys.AddFloat32Array(kPredictorWindowMissesKey, misses);
+  keys.AddFloat32Array(kPredictorEarlyWrongKey, head.early_wrong_shares);
 }
 
 struct KindTensors {

@@ -16,6 +16,7 @@ struct PredictorFileHead {
   uint64_t num_tokens = 0;
   std::vector<PredictorQuality> on_time, early;  // [num_layers]
   std::vector<WindowMisses> window_misses;       // [num_layers]
+  std::vector<float> early_wrong_shares;         // [num_layers]
 };
 
 // `layer(i)` is asked for once for each layer, in order. Returns the size of the file.

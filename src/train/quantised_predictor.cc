@@ -203,4 +203,26 @@ Result<PredictorQuality> MeasureQuality(ThreadPool& pool, const QuantisedPredict
   return quality;
 }
 
+Result<float> MeasureEarlyWrong(ThreadPool& pool, const QuantisedPredictor& on_time, const QuantisedPredictor& early,
+                                const LayerSamples& samples, RowRange rows) {
+  const uint32_t hidden = static_cast<uint32_t>(samples.on_time.row_bytes() / sizeof(uint16_t));
+  const uint32_t ffn = static_cast<uint32_t>(on_time.bias.size());
+  const size_t words = Selector::WordsPerToken(ffn);
+  LowRankPredictor on_time_selector(hidden, ffn, kRowsAtOnce, {on_time.view()});
+  LowRankPredictor early_selector(hidden, ffn, kRowsAtOnce, {early.view()});
+  std::vector<float> x(kRowsAtOnce * hidden);
+  std::vector<uint64_t> wanted(kRowsAtOnce * words), guessed(kRowsAtOnce * words);
+  std::vector<std::byte> scratch;
+  uint64_t num_wrong = 0;
+  for (uint64_t at = 0; at < rows.count; at += kRowsAtOnce) {
+    const RowRange part = {rows.begin + at, std::min(kRowsAtOnce, rows.count - at)};
+    FRUGAL_TRY(ReadHalfRows(samples.on_time, part, hidden, scratch, x.data()));
+    on_time_selector.Select(0, x.data(), static_cast<uint32_t>(part.count), wanted, pool, [] {});
+    FRUGAL_TRY(ReadHalfRows(samples.early, part, hidden, scratch, x.data()));
+    early_selector.Select(0, x.data(), static_cast<uint32_t>(part.count), guessed, pool, [] {});
+    for (size_t i = 0; i < part.count * words; ++i) num_wrong += static_cast<uint64_t>(std::popcount(guessed[i] & ~wanted[i]));
+  }
+  return static_cast<float>(Share(num_wrong, rows.count * ffn, 0.0));
+}
+
 }  // namespace frugal

@@ -75,6 +75,9 @@ Result<ScoreCounts> CountScores(ThreadPool& pool, const QuantisedPredictor& pred
 Result<PredictorQuality> MeasureQuality(ThreadPool& pool, const QuantisedPredictor& predictor,
                                         const RowStore& inputs, const RowStore& active, RowRange rows,
                                         UseCounter* uses);
+// Share of the neurons that `early` chooses on its inputs and `on_time` does not on its own, of the same rows.
+Result<float> MeasureEarlyWrong(ThreadPool& pool, const QuantisedPredictor& on_time, const QuantisedPredictor& early,
+                                const LayerSamples& samples, RowRange rows);
 uint64_t CountScoresBytes(int num_threads);
 
 }  // namespace frugal

@@ -25,7 +25,7 @@ namespace frugal {
 namespace {
 
 // Part of the fingerprint: changes whenever the same options give another result.
-constexpr int kTrainVersion = 2;
+constexpr int kTrainVersion = 3;
 // Of the whole run, for the progress: sampling, and of a layer, running it.
 constexpr double kSampleShare = 0.15;
 constexpr double kRunShare = 0.25;
@@ -115,6 +115,7 @@ class Trainer {
   LayerSamples samples_;
   std::vector<PredictorQuality> on_time_, early_;
   std::vector<WindowMisses> window_misses_;
+  std::vector<float> early_wrong_shares_;
   TrainReport report_;
 };
 
@@ -220,6 +221,7 @@ Status Trainer::RunLayer(uint32_t layer) {
   on_time_.push_back(predictors.on_time_quality);
   early_.push_back(predictors.early_quality);
   window_misses_.push_back(predictors.window_misses);
+  early_wrong_shares_.push_back(predictors.early_wrong_share);
   report_.layers.push_back({predictors.on_time_quality, predictors.early_quality, SecondsSince(start), !fit});
   ReportLayer(layer, 1.0);
   return {};
@@ -243,6 +245,7 @@ Status Trainer::WriteOutput() {
   head.on_time = on_time_;
   head.early = early_;
   head.window_misses = window_misses_;
+  head.early_wrong_shares = early_wrong_shares_;
   const auto layer = [&](uint32_t i) -> Result<LayerPredictors> {
     FRUGAL_ASSIGN(const std::vector<std::byte> record, partial_->Read(i + 1));
     return DecodeLayer(record);
