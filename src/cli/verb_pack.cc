@@ -255,12 +255,12 @@ Result<CalibrationReport> CalibratePacked(const PackFlags& flags, const std::str
 Status CalibrateAndReorder(const PackFlags& flags, const std::string& packed,
                            const std::string& predictor_path, Outcome* outcome) {
   FRUGAL_ASSIGN(outcome->calibration, CalibratePacked(flags, packed, predictor_path));
-  const NeuronOrders& orders = outcome->calibration->orders;
+  NeuronOrders orders = std::move(outcome->calibration->orders);
   if (!flags.order_output_path.empty()) {
     FRUGAL_TRY(
         WriteNeuronOrders(flags.order_output_path, flags.force ? Overwrite::kYes : Overwrite::kNo, orders));
   }
-  FRUGAL_ASSIGN(outcome->pack, ReorderPacked(flags, packed, predictor_path, orders));
+  FRUGAL_ASSIGN(outcome->pack, ReorderPacked(flags, packed, predictor_path, std::move(orders)));
   return {};
 }
 
