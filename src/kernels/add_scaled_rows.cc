@@ -80,6 +80,13 @@ HWY_NOINLINE void AddRows(const std::byte* const (&rows)[kRowsAtOnce], const std
   for (; c < end; ++c) AddColumns<Row, kRows, 1>(OneTag(), rows, a, c, out);
 }
 
+using AddRowsFunction = void (*)(const std::byte* const (&)[kRowsAtOnce], const std::byte* const (&)[kRowsAtOnce],
+                                 const float (&)[kRowsAtOnce], size_t, size_t, float*);
+// By the number of rows, from 1.
+template <class Row>
+constexpr AddRowsFunction kAddRows[kRowsAtOnce] = {AddRows<Row, 1>, AddRows<Row, 2>, AddRows<Row, 3>, AddRows<Row, 4>,
+                                                   AddRows<Row, 5>, AddRows<Row, 6>, AddRows<Row, 7>, AddRows<Row, 8>};
+
 template <class Row>
 void AddScaledRowsOf(const RowSet& set, size_t num_rows, const float* a, size_t begin, size_t end,
                      float* out) {
@@ -102,31 +109,7 @@ void AddScaledRowsOf(const RowSet& set, size_t num_rows, const float* a, size_t 
     const size_t next_count = fill(group ^ 1);
     for (size_t i = next_count; i < kRowsAtOnce; ++i) groups[group ^ 1][i] = rows[0];
     const auto& next = groups[group ^ 1];
-    switch (count) {
-      case 1:
-        AddRows<Row, 1>(rows, next, scales[group], begin, end, out);
-        break;
-      case 2:
-        AddRows<Row, 2>(rows, next, scales[group], begin, end, out);
-        break;
-      case 3:
-        AddRows<Row, 3>(rows, next, scales[group], begin, end, out);
-        break;
-      case 4:
-        AddRows<Row, 4>(rows, next, scales[group], begin, end, out);
-        break;
-      case 5:
-        AddRows<Row, 5>(rows, next, scales[group], begin, end, out);
-        break;
-      case 6:
-        AddRows<Row, 6>(rows, next, scales[group], begin, end, out);
-        break;
-      case 7:
-        AddRows<Row, 7>(rows, next, scales[group], begin, end, out);
-        break;
-      default:
-        AddRows<Row, kRowsAtOnce>(rows, next, scales[group], begin, end, out);
-    }
+    kAddRows<Row>[count - 1](rows, next, scales[group], begin, end, out);
     count = next_count;
   }
 }
