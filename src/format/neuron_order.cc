@@ -139,6 +139,20 @@ std::string WhyNoPermutation(std::span<const uint32_t> order) {
   return "";
 }
 
+Status CheckNeuronOrders(const NeuronOrders& orders, uint32_t num_layers, uint32_t ffn_size) {
+  if (orders.empty()) return {};
+  if (orders.size() != num_layers) {
+    return MakeError(ErrorCode::kUsage, "{} orders of neurons for {} layers", orders.size(), num_layers);
+  }
+  for (size_t layer = 0; layer < orders.size(); ++layer) {
+    const std::vector<uint32_t>& order = orders[layer];
+    const std::string problem = order.size() == ffn_size ? WhyNoPermutation(order) : fmt::format("{} neurons", order.size());
+    if (problem.empty()) continue;
+    return MakeError(ErrorCode::kUsage, "layer {}: the order of neurons is no permutation of {}: {}", layer, ffn_size, problem);
+  }
+  return {};
+}
+
 Result<NeuronOrders> ReadNeuronOrders(ByteSource& source, uint32_t num_layers, uint32_t ffn_size) {
   return OrderParser(source, num_layers, ffn_size).Run();
 }

@@ -21,6 +21,9 @@ using NeuronOrders = std::vector<std::vector<uint32_t>>;
 // one.
 std::string WhyNoPermutation(std::span<const uint32_t> order);
 
+// Orders for a model of that size; kUsage says what is wrong. None at all is right: the checkpoint's own.
+Status CheckNeuronOrders(const NeuronOrders& orders, uint32_t num_layers, uint32_t ffn_size);
+
 // kBadModel names the file, the layer (from 0), the position and what was expected; kIo when it cannot be
 // read. A window of the file is in memory, and the result.
 Result<NeuronOrders> ReadNeuronOrders(ByteSource& source, uint32_t num_layers, uint32_t ffn_size);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "src/base/bytes.h"
+#include "src/format/byte_source.h"
 #include "src/format/packed_format.h"
 
 namespace frugal {
@@ -213,6 +214,13 @@ uint64_t ModelFile::vector_floats() const {
   }
   for (const VectorInfo& vector : final_norm_) sum += vector.size;
   return sum;
+}
+
+Result<uint64_t> ModelFile::ReadContentHash() const {
+  FRUGAL_ASSIGN(const auto source, OpenFileSource(path_));
+  std::vector<std::byte> hashes(hash_of_hashes_.size_bytes);
+  FRUGAL_TRY(source->Read(hash_of_hashes_.offset_bytes, hashes));
+  return HashBytes(hashes);
 }
 
 }  // namespace frugal

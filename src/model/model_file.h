@@ -75,6 +75,8 @@ class ModelFile {
   const std::vector<BundleInfo>& bundles() const { return bundles_; }  // [num_layers]
   const Extent& tensor_hashes() const { return tensor_hashes_; }
   const Extent& hash_of_hashes() const { return hash_of_hashes_; }
+  // By which a predictor file names its model: XXH3 of frugal.hash_of_hashes, read from the file.
+  Result<uint64_t> ReadContentHash() const;
 
   uint64_t num_hashes() const { return tensor_hashes_.size_bytes / 8; }
   // Bytes of all weights that a token's forward pass uses: matrices (position embedding aside), bundles.

@@ -5,19 +5,16 @@
 
 #include "src/base/bytes.h"
 #include "src/format/byte_source.h"
-#include "src/format/gguf_reader.h"
+#include "src/format/hashed_gguf_reader.h"
 
 namespace frugal {
 namespace {
 
-// A header holds some hundred bytes a layer; more than this is no predictor file.
-constexpr uint64_t kMaxHeaderBytes = 64 * kMiB;
 constexpr uint64_t kViewAlignment = 64;     // of each tensor in memory
 constexpr uint64_t kGroupAlignment = 4096;  // of the on-time and of the early part: AlignedBuffer's pages
 
 struct TensorPlace {
   const TensorInfo* info = nullptr;
-  uint64_t first_hash = 0;     // in frugal.tensor_hashes
   uint64_t memory_offset = 0;  // in its group
 };
 
@@ -32,10 +29,6 @@ struct Layout {
   std::vector<KindTensors> on_time, early;  // [num_layers]
   std::vector<TensorPlace> popularity;      // [num_layers]
 };
-
-bool IsHashTable(const TensorInfo& info) {
-  return info.name == kTensorHashesName || info.name == kHashOfHashesName;
-}
 
 // A predictor file's header, validated against the model's config.
 class HeaderReader {
@@ -151,13 +144,7 @@ Status HeaderReader::ReadArrays(PredictorInfo* info) const {
 Result<TensorPlace> HeaderReader::Place(const std::string& name, DType dtype, std::vector<uint64_t> shape,
                                         uint64_t* group_bytes) const {
   TensorPlace place;
-  for (const TensorInfo& info : gguf_.tensors()) {
-    if (info.name == name) {
-      place.info = &info;
-      break;
-    }
-    if (!IsHashTable(info)) place.first_hash += NumHashChunks(info.extent.size_bytes);
-  }
+  place.info = gguf_.FindTensor(name);
   if (place.info == nullptr) return BadModel("{}: tensor {} is missing", gguf_.name(), name);
   if (place.info->dtype != dtype || place.info->shape != shape) {
     return BadModel("{}: {}: expected {} [{}], found {} [{}]", gguf_.name(), name, DTypeName(dtype),
@@ -212,78 +199,18 @@ Status HeaderReader::Read(PredictorInfo* info, Layout* layout) {
   return {};
 }
 
-// Reads tensors and checks their hashes.
-class HashedReader {
- public:
-  HashedReader(ByteSource& source, const GgufReader& gguf) : source_(source), gguf_(gguf) {}
-
-  // The hash tables and the header's own hash.
-  Status Open();
-  Status Read(const TensorPlace& place, std::byte* to) const;
-
- private:
-  Result<std::vector<uint64_t>> ReadTable(const char* name, uint64_t count) const;
-
-  ByteSource& source_;
-  const GgufReader& gguf_;
-  std::vector<uint64_t> hashes_;
-};
-
-Result<std::vector<uint64_t>> HashedReader::ReadTable(const char* name, uint64_t count) const {
-  const TensorInfo* info = gguf_.FindTensor(name);
-  if (info == nullptr) return BadModel("{}: tensor {} is missing", source_.name(), name);
-  if (info->dtype != DType::kI64 || info->extent.size_bytes != count * sizeof(uint64_t)) {
-    return BadModel("{}: {}: expected I64 [{}], found {} [{}]", source_.name(), name, count,
-                    DTypeName(info->dtype), fmt::join(info->shape, ", "));
-  }
-  std::vector<uint64_t> table(count);
-  FRUGAL_TRY(source_.Read(info->extent.offset_bytes, std::as_writable_bytes(std::span(table))));
-  return table;
+Status ReadTensor(HashedGgufReader& reader, const TensorPlace& place, std::byte* group) {
+  const HashedGgufReader::Tensor* const tensor = reader.Find(place.info->name);
+  CHECK(tensor != nullptr);
+  return reader.Read(*tensor, 0, {group + place.memory_offset, place.info->extent.size_bytes});
 }
 
-Status HashedReader::Open() {
-  if (gguf_.data_offset_bytes() > kMaxHeaderBytes) {
-    return BadModel("{}: its header has {} bytes, expected at most {}", source_.name(),
-                    gguf_.data_offset_bytes(), kMaxHeaderBytes);
-  }
-  FRUGAL_ASSIGN(const std::vector<uint64_t> hash_of_hashes, ReadTable(kHashOfHashesName, 2));
-  std::vector<std::byte> header(gguf_.data_offset_bytes());
-  FRUGAL_TRY(source_.Read(0, header));
-  if (HashBytes(header) != hash_of_hashes[1]) {
-    return BadModel("{}: the header at offset 0 does not match its hash: the file is damaged",
-                    source_.name());
-  }
-  uint64_t count = 0;
-  for (const TensorInfo& info : gguf_.tensors()) {
-    if (!IsHashTable(info)) count += NumHashChunks(info.extent.size_bytes);
-  }
-  FRUGAL_ASSIGN(hashes_, ReadTable(kTensorHashesName, count));
-  if (HashBytes(std::as_bytes(std::span<const uint64_t>(hashes_))) != hash_of_hashes[0]) {
-    return BadModel("{}: {}: the hashes do not match their own hash: the file is damaged", source_.name(),
-                    kTensorHashesName);
-  }
-  return {};
-}
-
-Status HashedReader::Read(const TensorPlace& place, std::byte* to) const {
-  const Extent& extent = place.info->extent;
-  const std::span<std::byte> bytes(to, extent.size_bytes);
-  FRUGAL_TRY(source_.Read(extent.offset_bytes, bytes));
-  for (uint64_t at = 0, chunk = 0; at < bytes.size(); at += kHashChunkBytes, ++chunk) {
-    const uint64_t size = std::min<uint64_t>(kHashChunkBytes, bytes.size() - at);
-    if (HashBytes(bytes.subspan(at, size)) == hashes_[place.first_hash + chunk]) continue;
-    return BadModel("{}: {}: the bytes at offset {} do not match their hash: the file is damaged",
-                    source_.name(), place.info->name, extent.offset_bytes + at);
-  }
-  return {};
-}
-
-Result<LowRankFactors> ReadKind(const HashedReader& reader, const KindTensors& tensors, std::byte* group) {
+Result<LowRankFactors> ReadKind(HashedGgufReader& reader, const KindTensors& tensors, std::byte* group) {
   LowRankFactors factors;
   if (tensors.rank == 0) return factors;
-  FRUGAL_TRY(reader.Read(tensors.down, group + tensors.down.memory_offset));
-  FRUGAL_TRY(reader.Read(tensors.up, group + tensors.up.memory_offset));
-  FRUGAL_TRY(reader.Read(tensors.bias, group + tensors.bias.memory_offset));
+  FRUGAL_TRY(ReadTensor(reader, tensors.down, group));
+  FRUGAL_TRY(ReadTensor(reader, tensors.up, group));
+  FRUGAL_TRY(ReadTensor(reader, tensors.bias, group));
   factors.rank = tensors.rank;
   factors.dtype = tensors.dtype;
   factors.down = group + tensors.down.memory_offset;
@@ -292,15 +219,11 @@ Result<LowRankFactors> ReadKind(const HashedReader& reader, const KindTensors& t
   return factors;
 }
 
-Result<GgufReader> OpenHeader(const std::string& path) {
-  FRUGAL_ASSIGN(auto source, OpenFileSource(path));
-  return GgufReader::Open(std::move(source));
-}
-
 }  // namespace
 
 Result<PredictorInfo> PredictorFile::Inspect(const std::string& path, const ModelConfig& config) {
-  FRUGAL_ASSIGN(const GgufReader gguf, OpenHeader(path));
+  FRUGAL_ASSIGN(auto source, OpenFileSource(path));
+  FRUGAL_ASSIGN(const GgufReader gguf, GgufReader::Open(std::move(source)));
   PredictorInfo info;
   Layout layout;
   FRUGAL_TRY(HeaderReader(gguf, config).Read(&info, &layout));
@@ -309,32 +232,29 @@ Result<PredictorInfo> PredictorFile::Inspect(const std::string& path, const Mode
 
 Result<PredictorFile> PredictorFile::Open(const std::string& path, const ModelConfig& config,
                                           uint64_t content_hash, bool with_early) {
-  FRUGAL_ASSIGN(const GgufReader gguf, OpenHeader(path));
+  FRUGAL_ASSIGN(const std::unique_ptr<HashedGgufReader> reader, HashedGgufReader::Open(path));
   PredictorFile file;
   Layout layout;
-  FRUGAL_TRY(HeaderReader(gguf, config).Read(&file.info_, &layout));
+  FRUGAL_TRY(HeaderReader(reader->gguf(), config).Read(&file.info_, &layout));
   if (file.info_.model_content_hash != content_hash) {
     return BadModel(
         "{}: its predictors belong to another model: {} is {:016x}, the model's content hash is {:016x}; "
         "`frugal train` makes new ones",
         path, kPredictorModelKey, file.info_.model_content_hash, content_hash);
   }
-  FRUGAL_ASSIGN(const auto source, OpenFileSource(path));
-  HashedReader reader(*source, gguf);
-  FRUGAL_TRY(reader.Open());
   FRUGAL_ASSIGN(file.memory_, AlignedBuffer::Allocate(file.info_.on_time_bytes +
                                                       (with_early ? file.info_.early_bytes : 0)));
   std::byte* const on_time = file.memory_.data();
   std::byte* const early = on_time + file.info_.on_time_bytes;
   for (uint32_t layer = 0; layer < config.num_layers; ++layer) {
-    FRUGAL_ASSIGN(const LowRankFactors factors, ReadKind(reader, layout.on_time[layer], on_time));
+    FRUGAL_ASSIGN(const LowRankFactors factors, ReadKind(*reader, layout.on_time[layer], on_time));
     file.on_time_.push_back(factors);
     file.early_.emplace_back();
     if (with_early) {
-      FRUGAL_ASSIGN(file.early_.back(), ReadKind(reader, layout.early[layer], early));
+      FRUGAL_ASSIGN(file.early_.back(), ReadKind(*reader, layout.early[layer], early));
     }
     const TensorPlace& popularity = layout.popularity[layer];
-    FRUGAL_TRY(reader.Read(popularity, on_time + popularity.memory_offset));
+    FRUGAL_TRY(ReadTensor(*reader, popularity, on_time));
     file.popularity_.emplace_back(reinterpret_cast<const float*>(on_time + popularity.memory_offset),
                                   config.ffn_size);
   }

@@ -43,23 +43,6 @@ Status CheckOptions(const PackOptions& options) {
   return {};
 }
 
-Status CheckOrders(const PackOptions& options, const ModelConfig& config) {
-  if (options.neuron_orders.empty()) return {};
-  if (options.neuron_orders.size() != config.num_layers) {
-    return MakeError(ErrorCode::kUsage, "{} orders of neurons for {} layers", options.neuron_orders.size(),
-                     config.num_layers);
-  }
-  for (size_t layer = 0; layer < config.num_layers; ++layer) {
-    const std::vector<uint32_t>& order = options.neuron_orders[layer];
-    const std::string problem =
-        order.size() == config.ffn_size ? WhyNoPermutation(order) : fmt::format("{} neurons", order.size());
-    if (problem.empty()) continue;
-    return MakeError(ErrorCode::kUsage, "layer {}: the order of neurons is no permutation of {}: {}", layer,
-                     config.ffn_size, problem);
-  }
-  return {};
-}
-
 // The name of the directory: what people call the model.
 std::string ModelName(const std::string& source_dir) {
   std::error_code error;
@@ -91,7 +74,7 @@ class Packer {
     const uint64_t start_ns = NowNs();
     FRUGAL_TRY(CheckOptions(options_));
     FRUGAL_ASSIGN(checkpoint_, Checkpoint::Open(options_.source_dir));
-    FRUGAL_TRY(CheckOrders(options_, config()));
+    FRUGAL_TRY(CheckNeuronOrders(options_.neuron_orders, config().num_layers, config().ffn_size));
     if (checkpoint_->HasFile(options_.output_path)) {
       return MakeError(ErrorCode::kUsage, "{}: is a file of the checkpoint itself", options_.output_path);
     }

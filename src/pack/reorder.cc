@@ -139,19 +139,7 @@ Status Reorderer::OpenModel() {
     }
   }
   for (const Tensor& tensor : model_->tensors()) total_bytes_ += tensor.info->extent.size_bytes;
-  if (!options_.neuron_orders.empty() && options_.neuron_orders.size() != config_.num_layers) {
-    return MakeError(ErrorCode::kUsage, "{} orders of neurons for {} layers", options_.neuron_orders.size(),
-                     config_.num_layers);
-  }
-  for (size_t layer = 0; layer < options_.neuron_orders.size(); ++layer) {
-    const std::vector<uint32_t>& order = options_.neuron_orders[layer];
-    const std::string problem =
-        order.size() == config_.ffn_size ? WhyNoPermutation(order) : fmt::format("{} neurons", order.size());
-    if (problem.empty()) continue;
-    return MakeError(ErrorCode::kUsage, "layer {}: the order of neurons is no permutation of {}: {}", layer,
-                     config_.ffn_size, problem);
-  }
-  return {};
+  return CheckNeuronOrders(options_.neuron_orders, config_.num_layers, config_.ffn_size);
 }
 
 // A tensor that this program does not know might have to move with the neurons.

@@ -186,11 +186,8 @@ Status Calibrator::Plan() {
 
 Status Calibrator::OpenPredictor() {
   if (!predictor_info_) return {};
-  FRUGAL_ASSIGN(const auto source, OpenFileSource(model_.path()));
-  std::vector<std::byte> hashes(model_.hash_of_hashes().size_bytes);
-  FRUGAL_TRY(source->Read(model_.hash_of_hashes().offset_bytes, hashes));
-  FRUGAL_ASSIGN(predictor_file_,
-                PredictorFile::Open(options_.predictor_path, config_, HashBytes(hashes), false));
+  FRUGAL_ASSIGN(const uint64_t content_hash, model_.ReadContentHash());
+  FRUGAL_ASSIGN(predictor_file_, PredictorFile::Open(options_.predictor_path, config_, content_hash, false));
   predictor_ = std::make_unique<LowRankPredictor>(config_.hidden_size, config_.ffn_size, kRunRows,
                                                   predictor_file_->factors(PredictorKind::kOnTime));
   return {};

@@ -10,9 +10,6 @@
 namespace frugal {
 namespace {
 
-constexpr double kHalfLifeTokens = 16;
-constexpr double kMostWeight = 1e200;  // values are scaled down before they overflow
-
 // Partners of a neuron that are remembered in a round. When all of them have been taken, another round finds
 // others.
 constexpr size_t kPartners = 32;
@@ -203,32 +200,29 @@ void TokenSets::Add(std::span<const uint32_t> neurons) {
 
 MissReplay::MissReplay(uint32_t ffn_size, double cached_share)
     : num_slots_(std::max<size_t>(1, static_cast<size_t>(cached_share * ffn_size))),
-      value_(ffn_size),
+      policy_(MakeEvictionPolicy(PolicyOptions(), ffn_size)),
       is_cached_(ffn_size) {}
 
 std::span<const uint32_t> MissReplay::Step(std::span<const uint32_t> used) {
   was_full_ = cached_.size() == num_slots_;
   misses_.clear();
-  weight_ *= std::exp2(1 / kHalfLifeTokens);
   for (const uint32_t neuron : used) {
-    value_[neuron] += weight_;
+    policy_->OnUse(neuron, token_, 1);
     if (is_cached_[neuron] != 0) continue;
     is_cached_[neuron] = 1;
     cached_.push_back(neuron);
     misses_.push_back(neuron);
   }
   if (cached_.size() > num_slots_) Evict();
-  if (weight_ > kMostWeight) {
-    for (double& value : value_) value /= weight_;
-    weight_ = 1;
-  }
+  ++token_;
   return misses_;
 }
 
 void MissReplay::Evict() {
   const auto kept = cached_.begin() + static_cast<std::ptrdiff_t>(num_slots_);
   std::nth_element(cached_.begin(), kept, cached_.end(), [this](uint32_t a, uint32_t b) {
-    return value_[a] != value_[b] ? value_[a] > value_[b] : a < b;
+    const float priority_a = policy_->Priority(a), priority_b = policy_->Priority(b);
+    return priority_a != priority_b ? priority_a > priority_b : a < b;
   });
   for (auto evicted = kept; evicted != cached_.end(); ++evicted) is_cached_[*evicted] = 0;
   cached_.erase(kept, cached_.end());

@@ -11,10 +11,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "src/base/thread_pool.h"
+#include "src/cache/eviction_policy.h"
 
 namespace frugal {
 
@@ -39,8 +41,7 @@ class TokenSets {
   std::vector<size_t> begins_ = {0};  // [num_tokens + 1]
 };
 
-// Replays a text's uses through a cache of one layer that keeps what was used most, a use counting half as
-// much 16 tokens later (as the engine's cache does, docs/decisions/0005). Gives what each token missed.
+// Replays a text's uses through a cache of one layer with the engine's own eviction policy. Gives what each token missed.
 class MissReplay {
  public:
   // Of the neurons, the share that the cache holds.
@@ -55,10 +56,10 @@ class MissReplay {
   void Evict();
 
   const size_t num_slots_;
-  std::vector<double> value_;  // uses, each 2^(1/16) times as heavy as the token's before // [ffn_size]
+  std::unique_ptr<EvictionPolicy> policy_;
   std::vector<uint8_t> is_cached_;
   std::vector<uint32_t> cached_, misses_;
-  double weight_ = 1;
+  uint32_t token_ = 0;
   bool was_full_ = false;
 };
 

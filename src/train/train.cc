@@ -57,14 +57,6 @@ Status CheckOptions(const TrainOptions& options) {
   return {};
 }
 
-// The hash that a predictor file names its model by.
-Result<uint64_t> ReadContentHash(const ModelFile& model) {
-  FRUGAL_ASSIGN(const auto source, OpenFileSource(model.path()));
-  std::vector<std::byte> bytes(model.hash_of_hashes().size_bytes);
-  FRUGAL_TRY(source->Read(model.hash_of_hashes().offset_bytes, bytes));
-  return HashBytes(bytes);
-}
-
 uint64_t Fingerprint(const TrainOptions& options, uint64_t content_hash) {
   std::string text =
       fmt::format("{} {:016x} {} {} {} {} {} {} {} {} {} {}", kTrainVersion, content_hash, options.num_tokens,
@@ -138,7 +130,7 @@ Status Trainer::Prepare() {
   }
   longest_ = size.longest;
   FRUGAL_ASSIGN(plan_, PlanTraining(model_, options_, size));
-  FRUGAL_ASSIGN(content_hash_, ReadContentHash(model_));
+  FRUGAL_ASSIGN(content_hash_, model_.ReadContentHash());
   FRUGAL_ASSIGN(pool_, ThreadPool::Create(options_.num_threads));
   FRUGAL_ASSIGN(partial_, PartialFile::Open(output_path_ + ".partial", Fingerprint(options_, content_hash_)));
   return {};

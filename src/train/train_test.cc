@@ -70,7 +70,16 @@ TEST_F(TrainTest, PredictorsOfSampledTextReachTheirRecallAndBelongToTheModel) {
     EXPECT_LT(report->layers[layer].on_time.predicted_share, 0.9);
     EXPECT_EQ(file->factors(PredictorKind::kOnTime)[layer].rank, 32u);
     EXPECT_EQ(file->factors(PredictorKind::kEarly)[layer].rank, 32u);
-    EXPECT_EQ(file->info().layers[layer].recall, static_cast<float>(report->layers[layer].on_time.recall));
+    const PredictorLayerInfo& info = file->info().layers[layer];
+    EXPECT_EQ(info.recall, static_cast<float>(report->layers[layer].on_time.recall));
+    // Longer windows miss less; a guess of the early predictor is in vain for part of what it chooses.
+    ASSERT_EQ(file->info().window_misses.size(), 3u);
+    const WindowMisses& misses = file->info().window_misses[layer];
+    EXPECT_GT(misses[0], 0.0f);
+    EXPECT_LT(misses[0], info.predicted_share);
+    for (size_t i = 1; i < kNumWindows; ++i) EXPECT_LT(misses[i], misses[i - 1]) << "window of " << (1 << i);
+    EXPECT_GT(info.early_wrong_share, 0.0f);
+    EXPECT_LT(info.early_wrong_share, report->layers[layer].early.predicted_share);
   }
   EXPECT_FALSE(PredictorFile::Open(report->output_path, model.config(), content_hash_ + 1, true));
 }
