@@ -187,7 +187,7 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
   if (ram_bytes > 0) {
     FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path));
     const uint64_t use_bytes = uint64_t{model.config().num_layers} * model.config().ffn_size * 2 * sizeof(float);
-    options.ram_bytes -= std::min(options.ram_bytes, recording_bytes + use_bytes);
+    options.ram_bytes = LeftOfBudget(ram_bytes, recording_bytes + use_bytes);
   }
   options.decorate_reader = [&recording](std::unique_ptr<ExtentReader> inner) {
     return MakeRecordingReader(std::move(inner), recording);
@@ -206,14 +206,20 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
     FRUGAL_ASSIGN(const Expectation expectation, Expect(**engine, wanted.options, profile));
     row->touched_bytes_per_token = expectation.touched_bytes;
     row->expected_ms = 1e3 * expectation.token_seconds.value_or(0);
-    row->expected_bytes_per_token = expectation.streamed_bytes + expectation.demand_bytes + expectation.row_bytes;
+    row->expected_bytes_per_token = expectation.read_bytes();
     FRUGAL_ASSIGN(const std::unique_ptr<Session> session, (*engine)->NewSession());
+    const size_t tokens_before = row->token_ms.size();
     FRUGAL_TRY(MeasureTokens(**engine, *session, text, recording, row));
     if ((*engine)->weights().bundles_on_demand()) {
       // As many bundles as were used, where the plan has a guess.
       const double used = PerToken(row->traffic.num_hits + row->traffic.num_late_hits + row->traffic.num_misses, row->traffic);
-      row->touched_bytes_per_token += (used - expectation.bundles_used) * static_cast<double>((*engine)->model().bundles()[0].stride_bytes);
+      row->touched_bytes_per_token += (used - expectation.bundles_used) * static_cast<double>((*engine)->model().bundles()[0].down_offset_bytes);
     }
+    // As much of the KV cache as lay behind the measured tokens, where the plan has half of it.
+    const EnginePlan& plan = (*engine)->plan();
+    const double tokens = static_cast<double>(row->token_ms.size() - tokens_before);
+    const double filled = (static_cast<double>(text.num_prompt + text.num_warm_up) + tokens / 2) / plan.context;
+    row->touched_bytes_per_token += (filled - 0.5) * static_cast<double>(plan.ledger.line_bytes("KV cache"));
   }
   BareLoopInput bare;
   bare.options = &options;

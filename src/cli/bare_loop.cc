@@ -135,6 +135,11 @@ double BareLoopTimes::reads_per_second() const {
   return ms > 0 ? 1e3 * static_cast<double>(num_reads) / ms : 0;
 }
 
+uint64_t LeftOfBudget(uint64_t ram_bytes, uint64_t taken_bytes) {
+  if (ram_bytes == 0) return 0;
+  return ram_bytes > taken_bytes ? ram_bytes - taken_bytes : 1;
+}
+
 Status RunBareLoop(const BareLoopInput& input, BareLoopTimes* times) {
   FRUGAL_ASSIGN(const std::unique_ptr<BareLoop> loop, BareLoop::Create(input));
   const std::span<const ReadRecord> all = input.recording->records();
@@ -144,8 +149,12 @@ Status RunBareLoop(const BareLoopInput& input, BareLoopTimes* times) {
     while (end < all.size() && all[end].group == group) ++end;
     const std::span<const ReadRecord> reads = all.subspan(begin, end - begin);
     begin = end;
-    FRUGAL_ASSIGN(const double together, loop->RunToken(reads, BareLoop::Parts::kBoth));
+    double together = 0;
+    if (input.touched_bytes > 0) {
+      FRUGAL_ASSIGN(together, loop->RunToken(reads, BareLoop::Parts::kBoth));
+    }
     FRUGAL_ASSIGN(const double reads_alone, loop->RunToken(reads, BareLoop::Parts::kReads));
+    if (input.touched_bytes == 0) together = reads_alone;
     FRUGAL_ASSIGN(const double memory_alone, loop->RunToken(reads, BareLoop::Parts::kMemory));
     times->together_ms.push_back(together);
     times->reads_ms.push_back(reads_alone);

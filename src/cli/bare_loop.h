@@ -18,9 +18,12 @@ struct BareLoopInput {
   uint32_t queue_depth = 64;
 };
 
+// What is left of a budget (0: none) for an engine whose measuring takes `taken_bytes` of it: never 0, which would be no budget at all.
+uint64_t LeftOfBudget(uint64_t ram_bytes, uint64_t taken_bytes);
+
 // One entry per recorded token and repetition.
 struct BareLoopTimes {
-  std::vector<double> together_ms;  // the bare loop
+  std::vector<double> together_ms;  // the bare loop; its reads alone where no memory is touched
   std::vector<double> reads_ms;     // its reads alone
   std::vector<double> memory_ms;    // its streaming alone
   uint64_t touched_bytes = 0;       // sums, for bandwidths

@@ -29,6 +29,13 @@ class BareLoopTest : public ::testing::Test {
   BareLoopInput input_;
 };
 
+TEST(LeftOfBudgetTest, WhatMeasuringUsesUpIsNotNone) {
+  EXPECT_EQ(LeftOfBudget(0, 5), 0u);
+  EXPECT_EQ(LeftOfBudget(7, 5), 2u);
+  EXPECT_EQ(LeftOfBudget(5, 5), 1u);
+  EXPECT_EQ(LeftOfBudget(3, 5), 1u);
+}
+
 TEST_F(BareLoopTest, RepeatsWhatWasReadTokenByToken) {
   for (uint64_t token = 0; token < 3; ++token) {
     for (uint64_t i = 0; i <= token; ++i) Record(i * 8192);

@@ -80,13 +80,14 @@ Status MeasurePrefill(const PrefillRow& wanted, std::span<const int32_t> ids, Pr
   row->peak_flops_per_second = std::max(row->peak_flops_per_second, peak);
   EngineOptions options = wanted.options;
   ReadRecording recording(kRecordingBytes / sizeof(ReadRecord));
-  if (options.ram_bytes > 0) options.ram_bytes -= std::min(options.ram_bytes, kRecordingBytes);
+  options.ram_bytes = LeftOfBudget(options.ram_bytes, kRecordingBytes);
   options.decorate_reader = [&recording](std::unique_ptr<ExtentReader> inner) {
     return MakeRecordingReader(std::move(inner), recording);
   };
   uint32_t queue_depth = 0;
-  for (const size_t count : {std::min(ids.size(), PrefillMeasurement::kShortTokens), ids.size()}) {
-    const bool is_short = count < ids.size();
+  for (const size_t count : {PrefillMeasurement::kShortTokens, ids.size()}) {
+    const bool is_short = count == PrefillMeasurement::kShortTokens;
+    if (is_short && count >= ids.size()) continue;
     const uint64_t open_ns = NowNs();
     Result<std::unique_ptr<Engine>> opened = Engine::Open(options);
     if (!opened && opened.error().code == ErrorCode::kDoesNotFit) {
@@ -100,26 +101,23 @@ Status MeasurePrefill(const PrefillRow& wanted, std::span<const int32_t> ids, Pr
     row->batch = engine.plan().max_rows;
     FRUGAL_ASSIGN(const std::unique_ptr<Session> session, engine.NewSession());
     const uint64_t before = engine.statistics().weights.reads.bytes_read;
-    recording.Start();
-    const uint64_t start_ns = NowNs();
-    FRUGAL_TRY(engine.Prefill(*session, ids.first(count)));
-    (is_short ? row->first_token_ms : row->prompt_ms).push_back(SinceMs(start_ns));
-    recording.EndGroup();
-    recording.EndRecording();
-    if (is_short) continue;
-    row->bytes_read = engine.statistics().weights.reads.bytes_read - before;
-    if (row->needed_flops > 0) continue;
-    // Counted in a second pass over the same ids, so that counting is in no time.
-    session->Rewind(0);
+    // Counting goes through the activations once, which takes a thousandth of what making them took.
     Counts counts;
     const auto observe = [&counts](const LayerObservation& layer) -> Status {
       CountNeurons(layer, &counts);
       return {};
     };
     const LayerObserver observer(observe);
-    for (size_t at = 0; at < ids.size(); at += row->batch) {
-      FRUGAL_TRY(engine.Step(*session, ids.subspan(at, std::min<size_t>(row->batch, ids.size() - at)), 1, &observer));
+    recording.Start();
+    const uint64_t start_ns = NowNs();
+    for (size_t at = 0; at < count; at += row->batch) {
+      FRUGAL_TRY(engine.Step(*session, ids.subspan(at, std::min<size_t>(row->batch, count - at)), 1, is_short ? nullptr : &observer));
     }
+    (is_short ? row->first_token_ms : row->prompt_ms).push_back(SinceMs(start_ns));
+    recording.EndGroup();
+    recording.EndRecording();
+    if (is_short) continue;
+    row->bytes_read = engine.statistics().weights.reads.bytes_read - before;
     row->needed_flops = PrefillFlops(engine.config(), ids.size(), counts.chosen, counts.active);
   }
   BareLoopInput bare;

@@ -232,7 +232,7 @@ Status Bench(const BenchFlags& flags) {
   }
   std::vector<PrefillMeasurement> prefill_rows(prefill_wanted.size());
   ProgressBar bar("measuring");
-  for (uint32_t round = 0; round < flags.rounds; ++round) {
+  const auto measure_round = [&](uint32_t round) -> Status {
     for (size_t i = 0; i < wanted.size(); ++i) {
       bar.Update(
           static_cast<double>(round * wanted.size() + i) / static_cast<double>(flags.rounds * wanted.size()),
@@ -245,9 +245,16 @@ Status Bench(const BenchFlags& flags) {
         FRUGAL_TRY(MeasurePrefill(prefill_wanted[i], std::span(text.ids).first(flags.prefill), &prefill_rows[i]));
       }
     }
-  }
+    return {};
+  };
+  Status measured_all;
+  for (uint32_t round = 0; measured_all && round < flags.rounds; ++round) measured_all = measure_round(round);
   bar.Finish();
-  if (!flags.trace_path.empty()) FRUGAL_TRY(RecordTrace(flags.trace_path, options, text));
+  // Rows that were measured before an interruption or an error are not lost.
+  std::erase_if(rows, [](const RowMeasurement& row) { return row.refusal.empty() && row.traffic.num_tokens == 0; });
+  std::erase_if(prefill_rows, [](const PrefillMeasurement& row) { return row.refusal.empty() && row.prompt_ms.empty(); });
+  if (!measured_all && rows.empty()) return measured_all;
+  if (measured_all && !flags.trace_path.empty()) FRUGAL_TRY(RecordTrace(flags.trace_path, options, text));
   const size_t measured = text.ids.size() - text.num_prompt - text.num_warm_up;
   const std::string device = profile ? profile->device_name : "not measured: run `frugal probe`";
   if (!flags.json_path.empty()) {
@@ -265,12 +272,13 @@ Status Bench(const BenchFlags& flags) {
     FRUGAL_TRY(WriteTextFile(flags.svg_path, flags.sweep.empty() ? DrawAblation(rows, title) : DrawSweep(rows, title)));
   }
   StandardOutput out;
-  return out.Print(
+  FRUGAL_TRY(out.Print(
       fmt::format("{}, --ram {}, {} threads; {} rounds of at most {} forced tokens after a prompt of {} and {} to "
                   "warm up; device: {}\n\n{}",
                   options.model_path, FormatSize(options.ram_bytes), options.num_threads, flags.rounds,
                   measured, text.num_prompt, text.num_warm_up, device, FormatAblation(rows)) +
-      (prefill_rows.empty() ? std::string() : "\n" + FormatPrefill(prefill_rows)));
+      (prefill_rows.empty() ? std::string() : "\n" + FormatPrefill(prefill_rows))));
+  return measured_all;
 }
 
 }  // namespace

@@ -110,7 +110,7 @@ double MeasureMemory() {
 }
 
 // What reads of 16 KiB take of the threads' time while they stream memory, the interrupts' part included, which no process is charged
-// for: together minus the memory alone. 0 where the path is no file large enough.
+// for: together minus the memory alone. 0 where the path is no file large enough, or the device too slow to tell.
 double MeasureProcessorPerRead(const ProbeFlags& flags, IoBackend backend, const DeviceProfile& profile) {
   constexpr uint64_t kStreamedBytes = 256 * kMiB;
   constexpr uint32_t kReadBytes = 16 * kKiB;
@@ -139,6 +139,8 @@ double MeasureProcessorPerRead(const ProbeFlags& flags, IoBackend backend, const
   input.touched_bytes = kStreamedBytes;
   BareLoopTimes times;
   if (!RunBareLoop(input, &times)) return 0;
+  // Where the reads take longer than they were expected to, the threads waited for them.
+  if (Percentile(times.reads_ms, 0.5) > Percentile(times.memory_ms, 0.5)) return 0;
   const double more_ms = Percentile(times.together_ms, 0.5) - Percentile(times.memory_ms, 0.5);
   return std::max(0.0, more_ms / 1e3 * options.num_threads / static_cast<double>(num_reads));
 }

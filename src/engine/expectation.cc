@@ -120,8 +120,15 @@ void AddEmbeddingRow(const MatrixInfo& matrix, const PlacedTensor& placed, Expec
   expectation.row_bytes += absent * static_cast<double>(RoundUp(matrix.row_bytes, kHashChunkBytes));
 }
 
-double TouchedBytes(const ModelFile& model, const EnginePlan& plan, double bundles_used) {
-  double bytes = bundles_used * static_cast<double>(model.bundles()[0].stride_bytes);
+// Up rows of the bundles that are used, down rows of those that are active.
+double TouchedBundleBytes(const ModelFile& model, const Expectation& expectation) {
+  const BundleInfo& bundle = model.bundles()[0];
+  return expectation.bundles_used * static_cast<double>(bundle.down_offset_bytes) +
+         expectation.bundles_active * static_cast<double>(bundle.stride_bytes - bundle.down_offset_bytes);
+}
+
+double TouchedBytes(const ModelFile& model, const EnginePlan& plan, const Expectation& expectation) {
+  double bytes = TouchedBundleBytes(model, expectation);
   for (uint32_t id = 0; id < model.matrices().size(); ++id) {
     const bool is_table = id == model.ids().token_embedding || id == model.ids().position_embedding;
     if (is_table && id != model.ids().output) continue;
@@ -147,6 +154,7 @@ double RandomReadSeconds(const DeviceProfile& profile, double reads, double byte
 NeuronUse AllNeuronsUsed(const ModelConfig& config) {
   NeuronUse use;
   use.shares.assign(size_t{config.num_layers} * config.ffn_size, 1.0f);
+  use.active = static_cast<double>(use.shares.size());
   return use;
 }
 
@@ -155,10 +163,13 @@ Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfi
   FRUGAL_ASSIGN(const GgufReader gguf, GgufReader::Open(std::move(source)));
   FRUGAL_ASSIGN(source, OpenFileSource(predictor.path));
   NeuronUse use = AllNeuronsUsed(config);
+  use.active = 0;
   if (!predictor.window_misses.empty()) use.window_misses.assign(kNumWindows, 0.0);
   for (uint32_t layer = 0; layer < config.num_layers; ++layer) {
-    use.early_wrong += static_cast<double>(predictor.layers[layer].early_wrong_share) * config.ffn_size;
-    if (predictor.layers[layer].rank == 0) continue;
+    const PredictorLayerInfo& quality = predictor.layers[layer];
+    use.early_wrong += static_cast<double>(quality.early_wrong_share) * config.ffn_size;
+    use.active += static_cast<double>(quality.active_share) * (quality.rank == 0 ? 1.0 : static_cast<double>(quality.recall)) * config.ffn_size;
+    if (quality.rank == 0) continue;
     const std::span<float> of_layer =
         std::span(use.shares).subspan(size_t{layer} * config.ffn_size, config.ffn_size);
     for (size_t i = 0; i < use.window_misses.size(); ++i) {
@@ -207,9 +218,11 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
     AddEmbeddingRow(model.matrices()[id], plan.tensors[id], expectation);
   }
   expectation.bundles_used = static_cast<double>(model.config().num_layers) * model.config().ffn_size;
+  expectation.bundles_active = expectation.bundles_used;
   if (plan.weights.ffn == FfnPlacement::kOnDemand) {
     const CacheOptions& cache = plan.weights.cache;
     expectation.bundles_used = Sum(use.shares);
+    expectation.bundles_active = std::min(expectation.bundles_used, use.active);
     expectation.bundles_missed = ExpectedMisses(use, cache.num_slots, cache.policy);
     if (plan.use_early && expectation.bundles_used > 0) {
       expectation.bundles_in_vain = use.early_wrong * expectation.bundles_missed / expectation.bundles_used;
@@ -220,7 +233,7 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
     expectation.demand_bytes =
         (read_bundles + reads.gap_bundles) * static_cast<double>(BundleReadBytes(model.bundles()[0], cache.bundling));
   }
-  expectation.touched_bytes = TouchedBytes(model, plan, expectation.bundles_used);
+  expectation.touched_bytes = TouchedBytes(model, plan, expectation);
   if (profile != nullptr && profile->memory_bytes_per_second > 0) {
     expectation.memory_bytes_per_second = profile->memory_bytes_per_second;
   }
@@ -237,8 +250,7 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
   // Without early prediction a layer's bundles are asked for when its attention is done: only bundles in memory are computed meanwhile.
   double before_reads = 0;
   if (plan.weights.ffn == FfnPlacement::kOnDemand && !plan.use_early) {
-    const double bundle_bytes = expectation.bundles_used * static_cast<double>(model.bundles()[0].stride_bytes);
-    before_reads = (expectation.touched_bytes - bundle_bytes) / expectation.memory_bytes_per_second;
+    before_reads = (expectation.touched_bytes - TouchedBundleBytes(model, expectation)) / expectation.memory_bytes_per_second;
   }
   expectation.token_seconds = plan.weights.overlap
                                   ? before_reads + std::max(read_seconds, expectation.compute_seconds - before_reads)

@@ -24,6 +24,7 @@ struct NeuronUse {
   // Entry i: bundles of a token that none of the 2^i tokens before it used. Empty: not known.
   std::vector<double> window_misses;  // [kNumWindows]
   double early_wrong = 0;             // bundles of a token that early prediction names in vain
+  double active = 0;                  // bundles of a token that turn out to be active: only their down rows are touched; all where unknown
 };
 
 // Every neuron for every token: what flash does without predictors.
@@ -46,6 +47,7 @@ struct Expectation {
   double row_reads = 0;  // rows of the embeddings, and the bytes around them that are read to verify them
   double row_bytes = 0;
   double bundles_used = 0;  // by the selectors, all layers
+  double bundles_active = 0;  // of these, with an activation that is not 0
   double bundles_missed = 0;
   double bundles_in_vain = 0;  // read for wrong guesses of early prediction: as often in memory as those that are used
   double demand_reads = 0;  // of neighbours together, as often as chance brings them together
