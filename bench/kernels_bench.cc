@@ -2,6 +2,7 @@
 // of memory.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -12,6 +13,7 @@
 
 #include "src/base/aligned_buffer.h"
 #include "src/base/random.h"
+#include "src/kernels/fma_loop.h"
 #include "src/kernels/kernels.h"
 #include "src/kernels/training_kernels.h"
 #include "src/tensor/dtype.h"
@@ -54,6 +56,14 @@ void ReadMemory(benchmark::State& state) {
 }
 BENCHMARK(ReadMemory)->Unit(benchmark::kMillisecond);
 
+// The arithmetic's bound: fused multiply-adds in registers.
+void FmaPeak(benchmark::State& state) {
+  uint64_t flops = 0;
+  for (auto _ : state) flops += FmaLoop(1'000'000);
+  state.counters["flops"] = benchmark::Counter(static_cast<double>(flops), benchmark::Counter::kIsRate);
+}
+BENCHMARK(FmaPeak)->Unit(benchmark::kMillisecond);
+
 // Arguments: dtype, tokens.
 void DotRowsContiguous(benchmark::State& state) {
   const DType dtype = static_cast<DType>(state.range(0));
@@ -61,13 +71,16 @@ void DotRowsContiguous(benchmark::State& state) {
   const size_t num_rows = 4 * kHiddenSize;
   const Weights weights(dtype, num_rows, kHiddenSize);
   if (weights.rows.base == nullptr) return state.SkipWithError("out of memory");
-  const std::vector<float> x(num_tokens * kHiddenSize, 1.0f);
+  Result<AlignedBuffer> inputs = AlignedBuffer::Allocate(num_tokens * kHiddenSize * sizeof(float));
+  if (!inputs) return state.SkipWithError("out of memory");
+  const std::span<float> x = inputs->As<float>();
+  std::fill(x.begin(), x.end(), 1.0f);
   std::vector<float> out(num_tokens * num_rows);
   // Tiles of the size that a thread takes: more tokens, fewer rows.
-  const size_t tile_rows = num_tokens == 1 ? 512 : 32;
+  const size_t tile_rows = num_tokens == 1 ? 512 : 48;
   for (auto _ : state) {
     for (size_t i = 0; i < num_rows; i += tile_rows) {
-      DotRows(dtype, weights.rows, i, i + tile_rows, kHiddenSize, x.data(), kHiddenSize, num_tokens,
+      DotRows(dtype, weights.rows, i, std::min(i + tile_rows, num_rows), kHiddenSize, x.data(), kHiddenSize, num_tokens,
               out.data(), num_rows);
     }
     benchmark::ClobberMemory();
@@ -138,7 +151,7 @@ void DTypesAndTokens(benchmark::internal::Benchmark* bench) {
     for (int64_t num_tokens : {1, 16}) bench->Args({static_cast<int64_t>(dtype), num_tokens});
   }
 }
-BENCHMARK(DotRowsContiguous)->Apply(DTypesAndTokens)->Args({1, 256})->Unit(benchmark::kMillisecond);
+BENCHMARK(DotRowsContiguous)->Apply(DTypesAndTokens)->Args({1, 512})->Unit(benchmark::kMillisecond);
 BENCHMARK(DotRowsGathered)->Apply(DTypesAndTokens)->Unit(benchmark::kMillisecond);
 
 void DTypesAndColumns(benchmark::internal::Benchmark* bench) {

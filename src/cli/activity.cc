@@ -42,7 +42,7 @@ class Measurement {
       : ffn_size_(engine.config().ffn_size),
         words_(Selector::WordsPerToken(ffn_size_)),
         pool_(pool),
-        predictor_(engine.config().hidden_size, ffn_size_, num_rows,
+        predictor_(engine.config().hidden_size, ffn_size_, num_rows, pool.num_threads(),
                    predictors.factors(PredictorKind::kOnTime)),
         predicted_(size_t{num_rows} * words_),
         layers_(engine.config().num_layers) {}

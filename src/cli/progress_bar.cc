@@ -46,6 +46,11 @@ void ProgressBar::Update(double share, std::string_view what) {
   std::fflush(stderr);
 }
 
+void ProgressBar::Note(std::string_view line) {
+  Finish();
+  fmt::print(stderr, "{}\n", line);
+}
+
 void ProgressBar::Finish() {
   if (visible_) fmt::print(stderr, "\r\033[K");
   visible_ = false;

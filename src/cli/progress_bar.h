@@ -17,6 +17,8 @@ class ProgressBar {
 
   // `share` in [0, 1]; drawn ten times a second at most.
   void Update(double share, std::string_view what);
+  // A line that stays, terminal or not.
+  void Note(std::string_view line);
   // Removes the bar.
   void Finish();
 

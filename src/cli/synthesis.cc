@@ -83,8 +83,8 @@ void CountChoices(const SyntheticLayer& layer, std::span<const float> inputs, Th
   const QuantisedPredictor predictor = MakePredictor(layer, options.rank, Entries::kAll, layer.margin);
   const QuantisedPredictor early = MakePredictor(layer, options.early_rank, Entries::kWithoutLast, layer.early_margin);
   constexpr size_t kTokensAtOnce = 64;
-  LowRankPredictor selector(options.hidden_size, options.ffn_size, kTokensAtOnce, {predictor.view()});
-  LowRankPredictor early_selector(options.hidden_size, options.ffn_size, kTokensAtOnce, {early.view()});
+  LowRankPredictor selector(options.hidden_size, options.ffn_size, kTokensAtOnce, pool.num_threads(), {predictor.view()});
+  LowRankPredictor early_selector(options.hidden_size, options.ffn_size, kTokensAtOnce, pool.num_threads(), {early.view()});
   const size_t words = Selector::WordsPerToken(options.ffn_size);
   std::vector<uint64_t> bits(kTokensAtOnce * words), guesses(kTokensAtOnce * words);
   UseCounter uses(options.ffn_size);

@@ -237,11 +237,15 @@ Status Bench(const BenchFlags& flags) {
       bar.Update(
           static_cast<double>(round * wanted.size() + i) / static_cast<double>(flags.rounds * wanted.size()),
           fmt::format("round {}, {}", round + 1, wanted[i].name));
-      if (rows[i].refusal.empty())
-        FRUGAL_TRY(MeasureRow(wanted[i], text, profiles[i] ? &*profiles[i] : nullptr, &rows[i]));
+      if (!rows[i].refusal.empty()) continue;
+      FRUGAL_TRY(MeasureRow(wanted[i], text, profiles[i] ? &*profiles[i] : nullptr, &rows[i]));
+      if (!rows[i].refusal.empty()) continue;
+      bar.Note(fmt::format("round {} of {}, {}: median of {} tokens {:.1f} ms, of the bare loop {:.1f} ms", round + 1, flags.rounds, rows[i].name,
+                           rows[i].token_ms.size(), rows[i].total_ms(0.5), rows[i].bare_ms(0.5)));
     }
     for (size_t i = 0; i < prefill_wanted.size(); ++i) {
       if (prefill_rows[i].refusal.empty()) {
+        bar.Update(static_cast<double>(round + 1) / flags.rounds, fmt::format("round {}, prompt, {}", round + 1, prefill_wanted[i].name));
         FRUGAL_TRY(MeasurePrefill(prefill_wanted[i], std::span(text.ids).first(flags.prefill), &prefill_rows[i]));
       }
     }

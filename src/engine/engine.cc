@@ -67,10 +67,10 @@ Status Engine::OpenSelectors() {
     selector_ = std::make_unique<AllSelector>(config.ffn_size);
     return {};
   }
-  selector_ = std::make_unique<LowRankPredictor>(config.hidden_size, config.ffn_size, plan_.max_rows,
+  selector_ = std::make_unique<LowRankPredictor>(config.hidden_size, config.ffn_size, plan_.max_rows, pool_->num_threads(),
                                                  predictors_->factors(PredictorKind::kOnTime));
   if (plan_.use_early) {
-    early_ = std::make_unique<LowRankPredictor>(config.hidden_size, config.ffn_size, plan_.max_rows,
+    early_ = std::make_unique<LowRankPredictor>(config.hidden_size, config.ffn_size, OptForward::kEarlyRows, pool_->num_threads(),
                                                 predictors_->factors(PredictorKind::kEarly));
   }
   return PinPopular();

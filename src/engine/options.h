@@ -32,7 +32,7 @@ struct EngineOptions {
   DType kv_type = DType::kF16;
   std::optional<DType> resident_type;  // kQ8_0: attention and output matrices of a float model become that in RAM; lossy
   int num_threads = 2;
-  uint32_t max_batch = 32;     // rows of a prefill step; reduced when the budget asks for it
+  uint32_t max_batch = 512;    // rows of a prefill step; reduced when the budget asks for it
   bool exact_batch = false;    // max_batch is wanted as it is (tests of batch invariance)
   uint32_t logit_rows = 1;     // rows of a step whose logits are wanted; up to max_batch (eval)
 

@@ -81,9 +81,9 @@ void Planner::AddLedger(const Choice& choice, const BlockLayout& layout, EngineP
   ledger.Add("resident weights", layout.resident_bytes, "matrices (and bundles) that stay in RAM");
   ledger.Add("vectors", Weights::VectorBytes(model_), "norms and biases as float32");
   if (plan.use_predictor) {
-    uint64_t bytes = predictor_->on_time_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, config_.ffn_size, choice.max_rows);
+    uint64_t bytes = predictor_->on_time_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, choice.max_rows, options_.num_threads);
     if (plan.use_early) {
-      bytes += predictor_->early_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, config_.ffn_size, choice.max_rows);
+      bytes += predictor_->early_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, OptForward::kEarlyRows, options_.num_threads);
     }
     ledger.Add("predictors", bytes, plan.use_early ? "on-time and early" : "on-time");
   }
@@ -279,10 +279,10 @@ void Planner::Grow(Choice& choice) const {
   }
   for (uint32_t rows : {16u, 32u, 64u, 128u, 512u}) {
     const uint32_t wanted = std::min(rows, options_.max_batch);
-    if (wanted > choice.max_rows) with_slots_kept(98, [&](Choice& better) { better.max_rows = wanted; });
+    if (wanted > choice.max_rows) with_slots_kept(96, [&](Choice& better) { better.max_rows = wanted; });
   }
-  for (uint64_t block_bytes : {128 * kKiB, 512 * kKiB, kMiB}) {
-    with_slots_kept(98, [&](Choice& better) {
+  for (uint64_t block_bytes : {128 * kKiB, 512 * kKiB, kMiB, 4 * kMiB, 8 * kMiB}) {
+    with_slots_kept(99, [&](Choice& better) {
       better.num_scan_buffers = 2;
       better.block_bytes = block_bytes;
     });

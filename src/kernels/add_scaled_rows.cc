@@ -8,6 +8,9 @@
 #include <hwy/highway.h>
 // clang-format on
 
+#include <algorithm>
+#include <bit>
+#include <cstring>
 #include <type_traits>
 
 #include "src/base/check.h"
@@ -87,26 +90,65 @@ template <class Row>
 constexpr AddRowsFunction kAddRows[kRowsAtOnce] = {AddRows<Row, 1>, AddRows<Row, 2>, AddRows<Row, 3>, AddRows<Row, 4>,
                                                    AddRows<Row, 5>, AddRows<Row, 6>, AddRows<Row, 7>, AddRows<Row, 8>};
 
+// The rows whose a[i] is not 0, in order. Most are 0: they are looked at 32 at a time.
+class NonZeroRows {
+ public:
+  NonZeroRows(const float* a, size_t num_rows) : a_(a), num_rows_(num_rows) {}
+  // Puts the next of them, at most kRowsAtOnce, into `rows` and `scales`; gives how many there are.
+  HWY_INLINE size_t Next(const RowSet& set, const std::byte* (&rows)[kRowsAtOnce], float (&scales)[kRowsAtOnce]) {
+    size_t count = 0;
+    while (count < kRowsAtOnce) {
+      while (bits_ == 0) {
+        if (next_ >= num_rows_) return count;
+        first_ = next_;
+        next_ = std::min(num_rows_, first_ + kLanes);
+        bits_ = BitsOf(a_ + first_, next_ - first_);
+      }
+      const size_t row = first_ + static_cast<size_t>(std::countr_zero(bits_));
+      bits_ &= bits_ - 1;
+      rows[count] = set.row(row);
+      scales[count++] = a_[row];
+    }
+    return count;
+  }
+
+ private:
+  static HWY_INLINE uint32_t BitsOf(const float* a, size_t count) {
+    uint32_t bits = 0;
+    if (count == kLanes) {
+      const FloatTag d;
+      FRUGAL_UNROLL
+      for (size_t p = 0; p < kParts; ++p) {
+        uint8_t bytes[8] = {};
+        hn::StoreMaskBits(d, hn::Ne(hn::LoadU(d, a + p * kWidth), hn::Zero(d)), bytes);
+        uint32_t part;
+        std::memcpy(&part, bytes, sizeof(part));
+        bits |= part << (p * kWidth);
+      }
+      return bits;
+    }
+    for (size_t i = 0; i < count; ++i) bits |= uint32_t{a[i] != 0.0f} << i;
+    return bits;
+  }
+
+  const float* a_;
+  size_t num_rows_;
+  size_t next_ = 0;   // the first row whose bit is not in bits_ or behind it
+  size_t first_ = 0;  // the row of the lowest bit
+  uint32_t bits_ = 0;
+};
+
 template <class Row>
 void AddScaledRowsOf(const RowSet& set, size_t num_rows, const float* a, size_t begin, size_t end,
                      float* out) {
   // Two groups of rows: the one that is added and the one that memory is asked for meanwhile.
   const std::byte* groups[2][kRowsAtOnce];
   float scales[2][kRowsAtOnce];
-  size_t next_row = 0;
-  const auto fill = [&](size_t group) HWY_ATTR {
-    size_t count = 0;
-    for (; next_row < num_rows && count < kRowsAtOnce; ++next_row) {
-      if (a[next_row] == 0.0f) continue;
-      groups[group][count] = set.row(next_row);
-      scales[group][count++] = a[next_row];
-    }
-    return count;
-  };
-  size_t count = fill(0);
+  NonZeroRows non_zero(a, num_rows);
+  size_t count = non_zero.Next(set, groups[0], scales[0]);
   for (size_t group = 0; count > 0; group ^= 1) {
     const auto& rows = groups[group];
-    const size_t next_count = fill(group ^ 1);
+    const size_t next_count = non_zero.Next(set, groups[group ^ 1], scales[group ^ 1]);
     for (size_t i = next_count; i < kRowsAtOnce; ++i) groups[group ^ 1][i] = rows[0];
     const auto& next = groups[group ^ 1];
     kAddRows<Row>[count - 1](rows, next, scales[group], begin, end, out);

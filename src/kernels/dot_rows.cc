@@ -30,18 +30,21 @@ constexpr size_t kShortRowBytes = 4096;
 constexpr size_t kFewTokens = 3;
 
 // Many tokens: a block of rows x tokens is summed over kBlockColumns at a time. Its weights lie in the L1
-// cache as float, its lanes go through memory between the steps, which keeps their bits. The register tile
-// has one vector of the lanes of 3 rows x 4 tokens.
-constexpr size_t kTileRows = 3;
+// cache as float, the tokens' columns in the L2 cache; its lanes go through memory between the steps, which
+// keeps their bits. The register tile has one vector of the lanes of kTileRows rows x 4 tokens.
+constexpr size_t kTileRows = kParts == 4 ? 3 : 6;  // with the loaded vectors 16 registers of AVX2, 31 of the others' 32
 constexpr size_t kTileTokens = 4;
 constexpr size_t kBlockRows = kRowsOfManyTokens;
 static_assert(kBlockRows % kTileRows == 0);
-constexpr size_t kBlockTokens = 4 * kTileTokens;
+constexpr size_t kBlockTokens = 16 * kTileTokens;
 constexpr size_t kBlockColumns = 512;
+// Of the float weights: rows a multiple of 2 KiB apart would share the sets of the L1 cache.
+constexpr size_t kPartStride = kBlockColumns / kParts;
+constexpr size_t kBlockStride = kBlockColumns + kLanes;
 constexpr size_t kLeastTokensOfBlock = kManyTokens;
 static_assert(kLeastTokensOfBlock >= kTileTokens);
 // Rows that stay in the L2 cache while all blocks of tokens pass over them.
-constexpr size_t kCachedRowBytes = 256 * 1024;
+constexpr size_t kCachedRowBytes = 512 * 1024;
 
 // The last columns, fewer than 32, copied behind each other and padded so that a step with the padding
 // changes no lane: weights with +0, x with -0: their product is -0, and acc + -0 is acc, whatever its sign.
@@ -130,37 +133,38 @@ HWY_INLINE void Tile(const RowSet& set, size_t row, size_t next_row, size_t colu
 }
 
 struct Block {
-  alignas(64) float weights[kBlockRows][kBlockColumns];
+  alignas(64) float weights[kBlockRows][kBlockStride];
   alignas(64) float lanes[kBlockRows / kTileRows][kBlockTokens / kTileTokens][kParts][kTileRows][kTileTokens]
                          [kWidth];
 };
 
-// Adds groups of 32 columns of 3 rows x 4 tokens to their lanes.
-HWY_INLINE void AddToLanes(const float* weights, const float* const (&x)[kTileTokens], size_t columns,
-                           float (&lanes)[kParts][kTileRows][kTileTokens][kWidth]) {
+// Where the block keeps the weights of the group of 32 columns that starts at column k of a row: one part of the lanes after the other,
+// so that the loop over a part reads without gaps.
+HWY_INLINE constexpr size_t PartOffset(size_t part, size_t k) { return part * kPartStride + k / kParts; }
+
+// Adds groups of 32 columns of kTileRows rows x 4 tokens to a part of their lanes; asks for the columns of the next tokens, `next` floats
+// behind these.
+HWY_INLINE void AddToLanes(const float* weights, const float* const (&x)[kTileTokens], ptrdiff_t next, size_t columns, size_t part,
+                           float (&lanes)[kTileRows][kTileTokens][kWidth]) {
   const FloatTag d;
-  for (size_t p = 0; p < kParts; ++p) {
-    FloatVector acc[kTileRows][kTileTokens];
+  FloatVector acc[kTileRows][kTileTokens];
+  FRUGAL_UNROLL
+  for (size_t i = 0; i < kTileRows * kTileTokens; ++i) acc[i / kTileTokens][i % kTileTokens] = hn::Load(d, lanes[i / kTileTokens][i % kTileTokens]);
+  weights += PartOffset(part, 0);
+  for (size_t k = part * kWidth; k < columns; k += kLanes, weights += kWidth) {
+    FloatVector w[kTileRows];
     FRUGAL_UNROLL
-    for (size_t i = 0; i < kTileRows * kTileTokens; ++i) {
-      acc[i / kTileTokens][i % kTileTokens] = hn::Load(d, lanes[p][i / kTileTokens][i % kTileTokens]);
-    }
-    for (size_t k = p * kWidth; k < columns; k += kLanes) {
-      FloatVector w[kTileRows];
-      FRUGAL_UNROLL
-      for (size_t i = 0; i < kTileRows; ++i) w[i] = hn::Load(d, weights + i * kBlockColumns + k);
-      FRUGAL_UNROLL
-      for (size_t t = 0; t < kTileTokens; ++t) {
-        const FloatVector xt = hn::LoadU(d, x[t] + k);
-        FRUGAL_UNROLL
-        for (size_t i = 0; i < kTileRows; ++i) acc[i][t] = hn::MulAdd(w[i], xt, acc[i][t]);
-      }
-    }
+    for (size_t i = 0; i < kTileRows; ++i) w[i] = hn::Load(d, weights + i * kBlockStride);
     FRUGAL_UNROLL
-    for (size_t i = 0; i < kTileRows * kTileTokens; ++i) {
-      hn::Store(acc[i / kTileTokens][i % kTileTokens], d, lanes[p][i / kTileTokens][i % kTileTokens]);
+    for (size_t t = 0; t < kTileTokens; ++t) {
+      const FloatVector xt = hn::LoadU(d, x[t] + k);
+      hwy::Prefetch(x[t] + k + next);
+      FRUGAL_UNROLL
+      for (size_t i = 0; i < kTileRows; ++i) acc[i][t] = hn::MulAdd(w[i], xt, acc[i][t]);
     }
   }
+  FRUGAL_UNROLL
+  for (size_t i = 0; i < kTileRows * kTileTokens; ++i) hn::Store(acc[i / kTileTokens][i % kTileTokens], d, lanes[i / kTileTokens][i % kTileTokens]);
 }
 
 // Columns [k, k + count) of the rows as float; padded to a whole group at the end of the row.
@@ -168,31 +172,38 @@ template <class Row>
 HWY_INLINE void FillWeights(const std::byte* row, size_t k, size_t count, float* weights) {
   const FloatTag d;
   const size_t full = count - count % kLanes;
-  for (size_t i = 0; i < full; i += kWidth) hn::Store(Row::Load(d, row, k + i), d, weights + i);
+  const auto fill_group = [&](const std::byte* bytes, size_t from, size_t to) HWY_ATTR {
+    FRUGAL_UNROLL
+    for (size_t p = 0; p < kParts; ++p) hn::Store(Row::Load(d, bytes, from + p * kWidth), d, weights + PartOffset(p, to));
+  };
+  for (size_t i = 0; i < full; i += kLanes) fill_group(row, k + i, i);
   if (full == count) return;
   RowTail<Row> tail;
   tail.Fill(row, k + full, k + count);
-  for (size_t i = 0; i < kLanes; i += kWidth) hn::Store(Row::Load(d, tail.bytes, i), d, weights + full + i);
+  fill_group(tail.bytes, 0, full);
 }
 
 // Columns [k, k + count) of all rows and tokens of a block.
 HWY_INLINE void AddColumnsToBlock(const float* x, size_t x_stride, size_t k, size_t count, size_t row_tiles,
                                   size_t token_tiles, Block& block) {
   const size_t full = count - count % kLanes;
-  for (size_t tt = 0; tt < token_tiles; ++tt) {
-    const float* tokens[kTileTokens];
-    for (size_t t = 0; t < kTileTokens; ++t) tokens[t] = x + (tt * kTileTokens + t) * x_stride + k;
-    for (size_t rt = 0; rt < row_tiles; ++rt) {
-      AddToLanes(block.weights[rt * kTileRows], tokens, full, block.lanes[rt][tt]);
-    }
-    if (full == count) continue;
-    TokenTail tails[kTileTokens];
-    for (size_t t = 0; t < kTileTokens; ++t) {
-      tails[t].Fill(tokens[t], full, count);
-      tokens[t] = tails[t].values;
-    }
-    for (size_t rt = 0; rt < row_tiles; ++rt) {
-      AddToLanes(block.weights[rt * kTileRows] + full, tokens, kLanes, block.lanes[rt][tt]);
+  for (size_t p = 0; p < kParts; ++p) {
+    for (size_t tt = 0; tt < token_tiles; ++tt) {
+      const float* tokens[kTileTokens];
+      for (size_t t = 0; t < kTileTokens; ++t) tokens[t] = x + (tt * kTileTokens + t) * x_stride + k;
+      const ptrdiff_t next = tt + 1 < token_tiles ? static_cast<ptrdiff_t>(kTileTokens * x_stride) : 0;
+      for (size_t rt = 0; rt < row_tiles; ++rt) {
+        AddToLanes(block.weights[rt * kTileRows], tokens, next, full, p, block.lanes[rt][tt][p]);
+      }
+      if (full == count) continue;
+      TokenTail tails[kTileTokens];
+      for (size_t t = 0; t < kTileTokens; ++t) {
+        tails[t].Fill(tokens[t], full, count);
+        tokens[t] = tails[t].values;
+      }
+      for (size_t rt = 0; rt < row_tiles; ++rt) {
+        AddToLanes(block.weights[rt * kTileRows] + PartOffset(0, full), tokens, 0, kLanes, p, block.lanes[rt][tt][p]);
+      }
     }
   }
 }
@@ -214,15 +225,28 @@ HWY_NOINLINE void DotBlock(const RowSet& set, size_t row, size_t num_rows, size_
     }
     AddColumnsToBlock(x, x_stride, k, count, row_tiles, token_tiles, block);
   }
-  for (size_t i = 0; i < num_rows; ++i) {
-    for (size_t t = 0; t < num_tokens; ++t) {
-      FloatVector parts[kParts];
-      FRUGAL_UNROLL
-      for (size_t p = 0; p < kParts; ++p) {
-        parts[p] =
-            hn::Load(d, block.lanes[i / kTileRows][t / kTileTokens][p][i % kTileRows][t % kTileTokens]);
+  const auto sum_to_four = [&](size_t i, size_t t) HWY_ATTR {
+    FloatVector parts[kParts];
+    FRUGAL_UNROLL
+    for (size_t p = 0; p < kParts; ++p) {
+      parts[p] = hn::Load(d, block.lanes[i / kTileRows][t / kTileTokens][p][i % kTileRows][t % kTileTokens]);
+    }
+    return SumToFour(parts);
+  };
+  for (size_t t = 0; t < num_tokens; ++t) {
+    float* const to = out + t * out_stride + row;
+    for (size_t i = 0; i < num_rows; i += 4) {
+      const size_t last = num_rows - 1;
+      const hn::Vec<hn::CappedTag<float, 4>> sums[4] = {sum_to_four(i, t), sum_to_four(std::min(i + 1, last), t),
+                                                        sum_to_four(std::min(i + 2, last), t), sum_to_four(std::min(i + 3, last), t)};
+      const auto four = SumFour(sums);
+      if (i + 4 <= num_rows) {
+        hn::StoreU(four, hn::CappedTag<float, 4>(), to + i);
+      } else {
+        float values[4];
+        hn::StoreU(four, hn::CappedTag<float, 4>(), values);
+        std::copy_n(values, num_rows - i, to + i);
       }
-      out[t * out_stride + row + i] = SumLanes(parts);
     }
   }
 }
@@ -236,6 +260,15 @@ void DotRowsOfOneToken(const RowSet& rows, size_t begin, size_t end, size_t colu
       // Of contiguous rows also behind `end`, which the caller's next tile is likely to have.
       const size_t next = rows.index == nullptr || i + 2 * kRowsOfOneToken <= end ? i + kRowsOfOneToken : i;
       Tile<Row, kRowsOfOneToken, 1>(rows, i, next, columns, x, 0, out, 0);
+    }
+    // One row alone has too few sums to keep the multipliers busy.
+    if (kRowsOfOneToken > 3 && end - i == 3) {
+      Tile<Row, 3, 1>(rows, i, i, columns, x, 0, out, 0);
+      return;
+    }
+    if (end - i == 2) {
+      Tile<Row, 2, 1>(rows, i, i, columns, x, 0, out, 0);
+      return;
     }
   }
   for (; i < end; ++i) Tile<Row, 1, 1>(rows, i, i, columns, x, 0, out, 0);

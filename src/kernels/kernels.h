@@ -26,10 +26,14 @@ struct RowSet {
   size_t stride_bytes = 0;
   const uint32_t* index = nullptr;  // borrowed; nullptr: contiguous
   const std::byte* row(size_t i) const { return base + (index != nullptr ? index[i] : i) * stride_bytes; }
+  // Without the first `count` rows.
+  RowSet From(size_t count) const {
+    return index != nullptr ? RowSet{base, stride_bytes, index + count} : RowSet{base + count * stride_bytes, stride_bytes, nullptr};
+  }
 };
 
 // With many tokens rows are multiplied so many at a time: a call with fewer does the work of so many.
-constexpr size_t kRowsOfManyTokens = 6;
+constexpr size_t kRowsOfManyTokens = 12;
 constexpr size_t kManyTokens = 8;
 
 // out[t * out_stride + i] = dot(row i, x + t * x_stride) for i in [begin, end), t in [0, num_tokens).

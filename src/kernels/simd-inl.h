@@ -138,14 +138,27 @@ HWY_INLINE hn::Vec<hn::CappedTag<float, 4>> AddHalves(V v) {
   }
 }
 
-// Lane sums of the tree acc[i] += acc[i + s], s = 16, 8, 4, 2, 1.
-HWY_INLINE float SumLanes(FloatVector (&parts)[kParts]) {
+// The first steps of the tree acc[i] += acc[i + s]: s = 16, 8, 4.
+HWY_INLINE hn::Vec<hn::CappedTag<float, 4>> SumToFour(FloatVector (&parts)[kParts]) {
   FRUGAL_UNROLL
   for (size_t s = kParts / 2; s > 0; s /= 2) {
     FRUGAL_UNROLL
     for (size_t i = 0; i < s; ++i) parts[i] = hn::Add(parts[i], parts[i + s]);
   }
-  const auto v4 = AddHalves<kWidth>(parts[0]);
+  return AddHalves<kWidth>(parts[0]);
+}
+
+// Four sums at once, from what SumToFour gives for each.
+HWY_INLINE hn::Vec<hn::CappedTag<float, 4>> SumFour(const hn::Vec<hn::CappedTag<float, 4>> (&v)[4]) {
+  const hn::CappedTag<float, 4> d;
+  const auto ab = hn::Add(hn::InterleaveLower(d, v[0], v[1]), hn::InterleaveUpper(d, v[0], v[1]));
+  const auto cd = hn::Add(hn::InterleaveLower(d, v[2], v[3]), hn::InterleaveUpper(d, v[2], v[3]));
+  return hn::Add(hn::ConcatLowerLower(d, cd, ab), hn::ConcatUpperUpper(d, cd, ab));
+}
+
+// Lane sums of the tree acc[i] += acc[i + s], s = 16, 8, 4, 2, 1.
+HWY_INLINE float SumLanes(FloatVector (&parts)[kParts]) {
+  const auto v4 = SumToFour(parts);
   const auto v2 = hn::Add(v4, hn::Shuffle1032(v4));
   return hn::GetLane(hn::Add(v2, hn::Shuffle2301(v2)));
 }

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "src/base/aligned_vector.h"
 #include "src/base/function_ref.h"
 #include "src/base/thread_pool.h"
 #include "src/model/kv_cache.h"
@@ -46,6 +47,9 @@ class OptForward {
  public:
   // `early` may be nullptr. max_rows: the largest batch; max_logit_rows: of these, how many logits are asked for at most.
   // max_context: of any sequence.
+  // Early prediction is for steps of so many rows.
+  static constexpr uint32_t kEarlyRows = 1;
+
   OptForward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows, uint32_t max_logit_rows,
              uint32_t max_context);
 
@@ -74,7 +78,19 @@ class OptForward {
   Status Attention(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows);
   void AttendHead(uint32_t kv_layer, const BatchRow& row, uint32_t row_index, uint32_t head, int worker);
   Status Ffn(uint32_t layer, std::span<const BatchRow> rows, const LayerObserver* observer);
+  // Members of a wave that became ready together, and their up rows: row i of `rows` is that of members[i].
+  struct ReadyBundles {
+    std::span<const uint32_t> members;
+    RowSet rows;
+  };
   Status ComputeActivations(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
+  void ActivateAll(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t num_rows, int worker);
+  void ActivateChosen(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t num_rows,
+                      int worker);
+  // out[row, i] = up row i . FFN input of row first_row + row, for i < count.
+  void DotUpRows(DType dtype, const RowSet& up, size_t count, uint32_t first_row, uint32_t num_rows, float* out) const;
+  static float Activate(float product, float bias);
+  bool IsChosen(uint32_t row, uint32_t position) const;
   void SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
   void PrefetchEarly(uint32_t layer, const float* input, uint32_t num_rows);
   // Lists the union of `num_rows` active sets into positions_ and counts_.
@@ -87,6 +103,9 @@ class OptForward {
   Status MatMul(uint32_t matrix, const float* x, size_t x_stride, uint32_t num_rows, std::span<const float> bias, float* out,
                 size_t out_stride);
   void Normalize(std::span<const float> weight, std::span<const float> bias, const float* x, uint32_t num_rows, float* out);
+  // Of many rows the threads take some each.
+  void ForEachRow(uint32_t num_rows, FunctionRef<void(uint32_t row)> work);
+  void AddToResidual(uint32_t num_rows);
   void CheckFinite(uint32_t layer, uint32_t num_rows);
 
   Weights& weights_;
@@ -97,20 +116,22 @@ class OptForward {
   const uint32_t max_rows_;
   const uint32_t max_context_;
 
-  std::vector<float> residual_;     // [max_rows, hidden_size]
-  std::vector<float> normed_;       // [max_rows, hidden_size]: attention's input
-  std::vector<float> q_, k_, v_;    // [max_rows, hidden_size]; q_ becomes attention's output
-  std::vector<float> ffn_input_;    // [max_rows, hidden_size]
-  std::vector<float> block_out_;    // [max_rows, hidden_size]
-  std::vector<float> embedding_;    // [max_rows, embedding_size], where project_in/out exist
+  AlignedVector<float> residual_;     // [max_rows, hidden_size]
+  AlignedVector<float> normed_;       // [max_rows, hidden_size]: attention's input
+  AlignedVector<float> q_;            // [max_rows, hidden_size]; becomes attention's output
+  AlignedVector<float> ffn_input_;    // [max_rows, hidden_size]; before that, attention's values
+  AlignedVector<float> block_out_;    // [max_rows, hidden_size]; before that, attention's keys
+  AlignedVector<float> embedding_;    // [max_rows, embedding_size], where project_in/out exist
   std::vector<float> scores_;       // [num_threads, max_context]
   std::vector<uint64_t> active_;    // [max_rows, words]
   std::vector<uint32_t> positions_;  // [ffn_size]
   std::vector<uint32_t> counts_;     // [ffn_size]
-  std::vector<float> activations_;   // [max_rows, ffn_size]
-  std::vector<float> products_;      // [max_rows, ffn_size]: of the members that became ready together
+  AlignedVector<float> activations_;   // [max_rows, ffn_size]
+  AlignedVector<float> products_;      // [num_threads, products_per_thread_]: of a tile
+  const size_t products_per_thread_;
+  AlignedVector<float> up_rows_;       // [num_threads, kSparseMembers, hidden_size]: copies, where rows are many
   std::vector<float> logits_;        // [max_logit_rows, vocab_size]
-  std::vector<int8_t> input_q_;      // [max_rows, max(hidden_size, embedding_size)], where weights are quantised
+  AlignedVector<int8_t> input_q_;      // [max_rows, max(hidden_size, embedding_size)], where weights are quantised
   std::vector<float> input_scales_;  // one for each 32 of input_q_
   int32_t first_bad_layer_ = -1;
   ForwardTimes times_;

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "src/base/aligned_buffer.h"
+#include "src/base/aligned_vector.h"
 #include "src/select/selector.h"
 #include "src/tensor/dtype.h"
 
@@ -22,21 +22,24 @@ struct LowRankFactors {
 
 class LowRankPredictor : public Selector {
  public:
-  LowRankPredictor(uint32_t hidden_size, uint32_t ffn_size, uint32_t max_tokens, std::vector<LowRankFactors> layers);
+  LowRankPredictor(uint32_t hidden_size, uint32_t ffn_size, uint32_t max_tokens, int num_threads,
+                   std::vector<LowRankFactors> layers);
   void Select(uint32_t layer, const float* x, uint32_t num_tokens, std::span<uint64_t> active, ThreadPool& pool,
               FunctionRef<void()> between_tiles) override;
   bool selects_all() const override { return false; }
 
   // Bytes of its scratch, for the ledger.
-  static uint64_t ScratchBytes(uint32_t max_rank, uint32_t ffn_size, uint32_t max_tokens);
+  static uint64_t ScratchBytes(uint32_t max_rank, uint32_t max_tokens, int num_threads);
 
  private:
+  static constexpr uint32_t kNeuronsPerTile = 256;  // a multiple of 64: tiles never share a word of the bitmap
+
   const uint32_t hidden_size_;
   const uint32_t ffn_size_;
   const uint32_t max_tokens_;
   const std::vector<LowRankFactors> layers_;
-  std::vector<float> projected_;  // [max_tokens, max_rank]
-  std::vector<float> scores_;     // [max_tokens, ffn_size]
+  AlignedVector<float> projected_;  // [max_tokens, max_rank]
+  AlignedVector<float> scores_;     // [num_threads, max_tokens, kNeuronsPerTile]
 };
 
 }  // namespace frugal

@@ -9,7 +9,6 @@ namespace frugal {
 namespace {
 
 constexpr uint32_t kRankRowsPerTile = 16;
-constexpr uint32_t kNeuronsPerTile = 256;  // a multiple of 64: tiles never share a word of the bitmap
 
 uint32_t MaxRank(const std::vector<LowRankFactors>& layers) {
   uint32_t max_rank = 0;
@@ -32,16 +31,17 @@ void AllSelector::Select(uint32_t, const float*, uint32_t num_tokens, std::span<
   SetAll(ffn_size_, num_tokens, active);
 }
 
-LowRankPredictor::LowRankPredictor(uint32_t hidden_size, uint32_t ffn_size, uint32_t max_tokens, std::vector<LowRankFactors> layers)
+LowRankPredictor::LowRankPredictor(uint32_t hidden_size, uint32_t ffn_size, uint32_t max_tokens, int num_threads,
+                                   std::vector<LowRankFactors> layers)
     : hidden_size_(hidden_size),
       ffn_size_(ffn_size),
       max_tokens_(max_tokens),
       layers_(std::move(layers)),
       projected_(size_t{max_tokens} * MaxRank(layers_)),
-      scores_(size_t{max_tokens} * ffn_size) {}
+      scores_(static_cast<size_t>(num_threads) * max_tokens * kNeuronsPerTile) {}
 
-uint64_t LowRankPredictor::ScratchBytes(uint32_t max_rank, uint32_t ffn_size, uint32_t max_tokens) {
-  return uint64_t{max_tokens} * (max_rank + ffn_size) * sizeof(float);
+uint64_t LowRankPredictor::ScratchBytes(uint32_t max_rank, uint32_t max_tokens, int num_threads) {
+  return uint64_t{max_tokens} * (max_rank + static_cast<uint64_t>(num_threads) * kNeuronsPerTile) * sizeof(float);
 }
 
 void LowRankPredictor::Select(uint32_t layer, const float* x, uint32_t num_tokens, std::span<uint64_t> active, ThreadPool& pool,
@@ -68,19 +68,21 @@ void LowRankPredictor::Select(uint32_t layer, const float* x, uint32_t num_token
   const int neuron_tiles = static_cast<int>((ffn_size_ + kNeuronsPerTile - 1) / kNeuronsPerTile);
   pool.Run(
       neuron_tiles,
-      [&](int tile, int) {
+      [&](int tile, int worker) {
         const uint32_t begin = tile * kNeuronsPerTile;
-        const uint32_t end = std::min(ffn_size_, begin + kNeuronsPerTile);
-        DotRows(factors.dtype, up, begin, end, rank, projected_.data(), rank, num_tokens, scores_.data(), ffn_size_);
+        const uint32_t count = std::min(ffn_size_ - begin, kNeuronsPerTile);
+        float* const tile_scores = scores_.data() + static_cast<size_t>(worker) * max_tokens_ * kNeuronsPerTile;
+        DotRows(factors.dtype, up.From(begin), 0, count, rank, projected_.data(), rank, num_tokens, tile_scores, kNeuronsPerTile);
+        const float* const bias = factors.bias + begin;
         for (uint32_t t = 0; t < num_tokens; ++t) {
-          const float* scores = scores_.data() + size_t{t} * ffn_size_;
-          for (uint32_t word_begin = begin; word_begin < end; word_begin += 64) {
+          const float* const scores = tile_scores + size_t{t} * kNeuronsPerTile;
+          for (uint32_t first = 0; first < count; first += 64) {
             uint64_t word = 0;
-            for (uint32_t i = word_begin; i < std::min(end, word_begin + 64); ++i) {
+            for (uint32_t i = first; i < std::min(count, first + 64); ++i) {
               // Written so that a NaN score selects the neuron: the NaN then shows in the logits, where it is caught.
-              if (!(scores[i] + factors.bias[i] < 0.0f)) word |= uint64_t{1} << (i % 64);
+              word |= uint64_t{!(scores[i] + bias[i] < 0.0f)} << (i % 64);
             }
-            active[size_t{t} * words + word_begin / 64] = word;
+            active[size_t{t} * words + (begin + first) / 64] = word;
           }
         }
       },

@@ -188,7 +188,7 @@ Status Calibrator::OpenPredictor() {
   if (!predictor_info_) return {};
   FRUGAL_ASSIGN(const uint64_t content_hash, model_.ReadContentHash());
   FRUGAL_ASSIGN(predictor_file_, PredictorFile::Open(options_.predictor_path, config_, content_hash, false));
-  predictor_ = std::make_unique<LowRankPredictor>(config_.hidden_size, config_.ffn_size, kRunRows,
+  predictor_ = std::make_unique<LowRankPredictor>(config_.hidden_size, config_.ffn_size, kRunRows, pool_->num_threads(),
                                                   predictor_file_->factors(PredictorKind::kOnTime));
   return {};
 }

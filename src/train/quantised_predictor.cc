@@ -171,7 +171,7 @@ Result<PredictorQuality> MeasureQuality(ThreadPool& pool, const QuantisedPredict
   const uint32_t hidden = static_cast<uint32_t>(inputs.row_bytes() / sizeof(uint16_t));
   const uint32_t ffn = static_cast<uint32_t>(predictor.bias.size());
   const size_t words = active.row_bytes() / sizeof(uint64_t);
-  LowRankPredictor selector(hidden, ffn, kRowsAtOnce, {predictor.view()});
+  LowRankPredictor selector(hidden, ffn, kRowsAtOnce, pool.num_threads(), {predictor.view()});
   std::vector<float> x(kRowsAtOnce * hidden);
   std::vector<uint64_t> labels(kRowsAtOnce * words), bits(kRowsAtOnce * words);
   std::vector<std::byte> scratch;
@@ -208,8 +208,8 @@ Result<float> MeasureEarlyWrong(ThreadPool& pool, const QuantisedPredictor& on_t
   const uint32_t hidden = static_cast<uint32_t>(samples.on_time.row_bytes() / sizeof(uint16_t));
   const uint32_t ffn = static_cast<uint32_t>(on_time.bias.size());
   const size_t words = Selector::WordsPerToken(ffn);
-  LowRankPredictor on_time_selector(hidden, ffn, kRowsAtOnce, {on_time.view()});
-  LowRankPredictor early_selector(hidden, ffn, kRowsAtOnce, {early.view()});
+  LowRankPredictor on_time_selector(hidden, ffn, kRowsAtOnce, pool.num_threads(), {on_time.view()});
+  LowRankPredictor early_selector(hidden, ffn, kRowsAtOnce, pool.num_threads(), {early.view()});
   std::vector<float> x(kRowsAtOnce * hidden);
   std::vector<uint64_t> wanted(kRowsAtOnce * words), guessed(kRowsAtOnce * words);
   std::vector<std::byte> scratch;
