@@ -2,6 +2,7 @@
 #include "src/cli/synthesis.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
@@ -97,6 +98,23 @@ TEST(SynthesisTest, EveryHashOfItIsRight) {
     EXPECT_EQ(report->num_problems, 0u) << name;
     EXPECT_GT(report->num_hashes, 0u) << name;
   }
+}
+
+TEST(SynthesisTest, HolesTakeNoDiskAndHaveRightHashes) {
+  const TempDir directory;
+  std::vector<int32_t> tokens;
+  SyntheticOptions options = SmallOptions(directory.File("small.gguf"));
+  const SyntheticReport whole = Write(options, 2, &tokens);
+  options.output_path = directory.File("holes.gguf");
+  options.holes = true;
+  EXPECT_EQ(Write(options, 2, &tokens).file_bytes, whole.file_bytes);
+  struct stat info = {};
+  ASSERT_EQ(stat(options.output_path.c_str(), &info), 0);
+  EXPECT_EQ(static_cast<uint64_t>(info.st_size), whole.file_bytes);
+  EXPECT_LT(static_cast<uint64_t>(info.st_blocks) * 512, whole.file_bytes / 4);
+  const auto report = CheckModel(options.output_path, [](double, std::string_view) {});
+  ASSERT_TRUE(report.has_value()) << report.error().message;
+  EXPECT_EQ(report->num_problems, 0u);
 }
 
 TEST(SynthesisTest, ShapesHaveTheirSizesAndUnknownOnesAreListed) {

@@ -25,7 +25,7 @@ struct SynthFlags {
   std::string ram = "1G";
   int num_threads = 0;
   uint32_t measure_tokens = 256;
-  bool force = false, plan_only = false, json = false;
+  bool force = false, plan_only = false, holes = false, json = false;
 };
 
 constexpr Choice<DType> kTypes[] = {{"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16},
@@ -81,6 +81,7 @@ Status Synthesise(const SynthFlags& flags) {
   options.name = flags.shape + "-synthetic";
   options.output_path = flags.output_path;
   options.seed = flags.seed;
+  options.holes = flags.holes;
   options.overwrite = flags.force ? Overwrite::kYes : Overwrite::kNo;
   const SynthesisPaths paths = SynthesisPathsOf(flags.output_path);
   for (const std::string& path : {paths.model, paths.predictor, paths.tokens}) {
@@ -101,6 +102,10 @@ Status Synthesise(const SynthFlags& flags) {
   const auto progress = [&bar](double share, std::string_view what) { bar.Update(share, what); };
   FRUGAL_ASSIGN(const SyntheticReport report, WriteSynthesis(options, *model, *pool, progress));
   bar.Finish();
+  if (flags.holes) {
+    return output.Print(fmt::format("{}: {} with holes instead of weights: for `frugal plan` and `frugal inspect`; its predictors are whole\n",
+                                    flags.output_path, FormatSize(report.file_bytes)));
+  }
 
   const std::vector<int32_t> tokens = model->tokens();
   model.reset();  // the memory is the engine's now
@@ -156,6 +161,8 @@ void AddSynthVerb(CLI::App& app, Exit& exit) {
       ->capture_default_str();
   sub.add_flag("--force", flags->force, "overwrite existing files");
   sub.add_flag("--plan-only", flags->plan_only, "print the size of the file and end");
+  sub.add_flag("--holes", flags->holes,
+               "leave holes that take no disk instead of weights: to plan a shape that the disk is too small for; measures nothing");
   sub.add_flag("--json", flags->json, "the report as JSON");
   exit.RunAsCallback(sub, [flags] { return Synthesise(*flags); });
 }

@@ -201,7 +201,7 @@ std::string GgufWriter::HeaderBytes() const {
   return header;
 }
 
-Status GgufWriter::BeginData() {
+Status GgufWriter::BeginData(Space space) {
   CHECK(!began_);
   if (problem_) return *problem_;
   if (keys_.size() > GgufReader::kMaxKeyValues || tensors_.size() > GgufReader::kMaxTensors) {
@@ -210,7 +210,7 @@ Status GgufWriter::BeginData() {
                      GgufReader::kMaxTensors);
   }
   began_ = true;
-  FRUGAL_TRY(file_->Reserve(file_bytes()));
+  FRUGAL_TRY(space == Space::kReserved ? file_->Reserve(file_bytes()) : file_->SetLength(file_bytes()));
   return file_->Write(0, AsBytes(MakeHeader()), "header");
 }
 
@@ -222,6 +222,11 @@ Status GgufWriter::WriteTensorPart(size_t tensor, uint64_t offset_bytes, std::sp
                           fmt::format("tensor '{}'", target.name)));
   target.written_bytes += data.size();
   return {};
+}
+
+void GgufWriter::SkipTensorPart(size_t tensor, uint64_t size_bytes) {
+  CHECK(began_ && tensor < tensors_.size() && size_bytes <= tensors_[tensor].size_bytes - tensors_[tensor].written_bytes);
+  tensors_[tensor].written_bytes += size_bytes;
 }
 
 uint64_t GgufWriter::tensor_bytes(size_t tensor) const {

@@ -49,10 +49,15 @@ class GgufWriter {
   uint64_t file_bytes() const;
   // Checks free space (the needed and the free bytes are in the error, kIo), reserves it with fallocate,
   // writes header and infos.
-  Status BeginData();
+  Status BeginData() { return BeginData(Space::kReserved); }
+  // kHoles: nothing is reserved; what SkipTensorPart leaves out takes no disk.
+  enum class Space { kReserved, kHoles };
+  Status BeginData(Space space);
   // Writes data at `offset_bytes` inside the tensor. Errors (ENOSPC, EFBIG, EDQUOT, EIO) are kIo and name the
   // file and tensor.
   Status WriteTensorPart(size_t tensor, uint64_t offset_bytes, std::span<const std::byte> data);
+  // The next `size_bytes` of the tensor stay zeros.
+  void SkipTensorPart(size_t tensor, uint64_t size_bytes);
   uint64_t tensor_bytes(size_t tensor) const;
   // Absolute offset of the tensor in the file; after BeginData.
   uint64_t tensor_offset_bytes(size_t tensor) const;

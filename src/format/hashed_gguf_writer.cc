@@ -42,7 +42,7 @@ size_t HashedGgufWriter::AddBundles(uint32_t layer, uint64_t num_bundles, uint64
   return Add(std::move(tensor));
 }
 
-Status HashedGgufWriter::BeginData() {
+Status HashedGgufWriter::BeginData(GgufWriter::Space space) {
   CHECK(!began_);
   began_ = true;
   uint64_t num_chunks = 0;
@@ -61,7 +61,7 @@ Status HashedGgufWriter::BeginData() {
                                        std::array{static_cast<uint64_t>(bundle_hashes_.size() + 2)});
   const std::string header = writer_->HeaderBytes();
   header_hash_ = HashBytes(std::as_bytes(std::span(header)));
-  return writer_->BeginData();
+  return writer_->BeginData(space);
 }
 
 // Whole units are hashed where they lie; what is begun or left over goes through partial_.
@@ -95,6 +95,20 @@ Status HashedGgufWriter::Append(size_t index, std::span<const std::byte> data) {
   FRUGAL_TRY(writer_->WriteTensorPart(tensor.index, tensor.written_bytes, data));
   tensor.written_bytes += data.size();
   return {};
+}
+
+void HashedGgufWriter::AppendZeros(size_t index, uint64_t size_bytes) {
+  CHECK(began_ && index < tensors_.size());
+  Tensor& tensor = tensors_[index];
+  CHECK(size_bytes <= tensor.size_bytes - tensor.written_bytes);
+  writer_->SkipTensorPart(tensor.index, size_bytes);
+  const std::vector<std::byte> zeros(std::min(size_bytes, tensor.unit_bytes));
+  while (size_bytes > 0) {
+    const auto piece = std::span(zeros).first(std::min<uint64_t>(size_bytes, zeros.size()));
+    Hash(index, piece);
+    tensor.written_bytes += piece.size();
+    size_bytes -= piece.size();
+  }
 }
 
 Status HashedGgufWriter::WriteHashes(size_t index, std::span<const uint64_t> hashes) {

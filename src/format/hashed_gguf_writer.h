@@ -38,11 +38,14 @@ class HashedGgufWriter {
   size_t AddBundles(uint32_t layer, uint64_t num_bundles, uint64_t stride_bytes);
 
   // As GgufWriter::BeginData.
-  Status BeginData();
+  Status BeginData() { return BeginData(GgufWriter::Space::kReserved); }
+  Status BeginData(GgufWriter::Space space);
   // Valid after BeginData.
   uint64_t file_bytes() const { return writer_->file_bytes(); }
   // The next bytes of the tensor. Tensors may be written in any order, but each is completed before the next.
   Status Append(size_t tensor, std::span<const std::byte> data);
+  // The next bytes of the tensor are zeros, hashed but not written.
+  void AppendZeros(size_t tensor, uint64_t size_bytes);
   // Writes the hashes, then as GgufWriter::Finish. Programmer's mistake before all tensors are complete.
   Status Finish();
   // XXH3 of frugal.hash_of_hashes; after Finish.

@@ -142,6 +142,12 @@ Status OutputFile::Reserve(uint64_t size_bytes) {
   if (failure == 0) return {};
   if (failure != EOPNOTSUPP && failure != ENOSYS) return Fail(failure, what);
   // Without fallocate the length alone still finds EFBIG, and gives the zeros of the padding.
+  return SetLength(size_bytes);
+}
+
+Status OutputFile::SetLength(uint64_t size_bytes) {
+  FRUGAL_TRY(CheckUsable());
+  const std::string what = fmt::format("setting a length of {} bytes", size_bytes);
   if (const int fault = Fault("ftruncate")) return Fail(fault, what);
   if (ftruncate(fd_.get(), static_cast<off_t>(size_bytes)) != 0) return Fail(errno, what);
   return {};

@@ -34,6 +34,8 @@ class OutputFile {
   // that a full disk is found now. kIo names the needed and the free bytes. At most once, before the first
   // write.
   Status Reserve(uint64_t size_bytes);
+  // The same length, of holes: what is not written takes no disk and reads as zeros.
+  Status SetLength(uint64_t size_bytes);
   // `what` is for messages. kIo on every failure; after one, everything else fails too.
   Status Write(uint64_t offset_bytes, std::span<const std::byte> data, std::string_view what);
   // Fails rather than pretends when fsync, close or rename fail; then nothing has changed under the final

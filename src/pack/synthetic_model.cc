@@ -259,7 +259,7 @@ Result<SyntheticReport> SyntheticModel::Write(
     }
     report.num_parameters += tensor.rows * tensor.columns;
   }
-  FRUGAL_TRY(writer->BeginData());
+  FRUGAL_TRY(writer->BeginData(options_.holes ? GgufWriter::Space::kHoles : GgufWriter::Space::kReserved));
   file_bytes_ = writer->file_bytes();
   panel_.resize(std::max(kPanelBytes, stride_bytes_));
   for (size_t i = 0; i < tensors_.size(); ++i) FRUGAL_TRY(WriteTensor(*writer, i));
@@ -313,6 +313,10 @@ Status SyntheticModel::WriteTensor(HashedGgufWriter& writer, size_t index) {
 Status SyntheticModel::WriteRows(HashedGgufWriter& writer, size_t index, uint64_t num_rows,
                                  uint64_t row_bytes,
                                  FunctionRef<void(uint64_t row, int worker, std::byte* out)> make) {
+  if (options_.holes) {
+    writer.AppendZeros(index, num_rows * row_bytes);
+    return Advance(num_rows * row_bytes);
+  }
   const uint64_t at_once = panel_.size() / row_bytes;
   for (uint64_t first = 0; first < num_rows; first += at_once) {
     const uint64_t count = std::min(at_once, num_rows - first);

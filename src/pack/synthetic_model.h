@@ -36,6 +36,7 @@ struct SyntheticOptions {
   std::string output_path;
   DType type = DType::kF16;  // of matrices and bundles; a weight type
   uint64_t seed = 1;
+  bool holes = false;  // matrices and bundles are zeros that take no disk: enough for a plan
   Overwrite overwrite = Overwrite::kNo;
   const std::atomic<bool>* cancel = nullptr;  // when it becomes true, Write ends with kFailed "interrupted"
 };
