@@ -60,12 +60,18 @@ Result<Expectation> Expect(const Engine& engine, const EngineOptions& options, c
 }
 
 Status MeasureTokens(Engine& engine, Session& session, const AblationText& text, ReadRecording& recording, RowMeasurement* row) {
-  const size_t begin = text.num_prompt + text.num_warm_up;
+  size_t begin = text.num_prompt + text.num_warm_up;
   const uint64_t budget_ns = static_cast<uint64_t>(text.seconds_per_round * 1e9);
   // The warm-up fills the slots. A mode without them takes the same ids with the prompt, in batches.
   const size_t num_prefilled = engine.weights().bundles_on_demand() ? text.num_prompt : std::max(text.num_prompt, begin - 1);
   FRUGAL_TRY(engine.Prefill(session, std::span(text.ids).first(num_prefilled)));
-  for (size_t i = num_prefilled; i < begin; ++i) FRUGAL_TRY(ForcedStep(engine, session, text.ids[i], false));
+  // Where a token takes seconds, there are few slots to fill.
+  const uint64_t warm_up_start_ns = NowNs();
+  for (size_t i = num_prefilled; i < begin; ++i) {
+    FRUGAL_TRY(CheckInterrupt());
+    FRUGAL_TRY(ForcedStep(engine, session, text.ids[i], false));
+    if (i >= text.num_prompt && NowNs() - warm_up_start_ns > budget_ns) begin = i + 1;
+  }
   const EngineStatistics before = engine.statistics();
   const std::optional<uint64_t> device_before = DeviceReads(engine.options().model_path);
   recording.Start();

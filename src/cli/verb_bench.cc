@@ -305,7 +305,7 @@ void AddBenchVerb(CLI::App& app, Exit& exit) {
   sub->add_option("--prompt-tokens", flags->prompt_tokens, "ids of --text or --tokens-file that are the prompt")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  sub->add_option("--warm-up", flags->warm_up, "decoded tokens that are not measured")
+  sub->add_option("--warm-up", flags->warm_up, "decoded tokens that are not measured, for at most --row-seconds")
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
   sub->add_option("--tokens-file", flags->tokens_path, "take prompt and tokens from this file of token ids");

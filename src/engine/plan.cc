@@ -243,7 +243,9 @@ void Planner::GrowSlots(Choice& choice) const {
 void Planner::Grow(Choice& choice) const {
   for (uint32_t rows : {4u, 16u, 32u, 64u, 128u, 512u}) {
     const uint32_t wanted = std::min(rows, options_.max_batch);
-    if (wanted <= choice.max_rows || rows > 4 + 28 * (flash() ? 0 : 1)) continue;
+    // Flash and hybrid would rather have slots and resident weights; naive has nothing else to spend a budget on.
+    const uint32_t most = flash() ? 4 : options_.mode == RunMode::kHybrid ? 32 : 512;
+    if (wanted <= choice.max_rows || rows > most) continue;
     TryUpgrade(choice, [&](Choice& better) { better.max_rows = wanted; });
   }
   if (options_.mode == RunMode::kNaive || options_.mode == RunMode::kHybrid) {
