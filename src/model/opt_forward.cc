@@ -408,7 +408,8 @@ void OptForward::ActivateAll(uint32_t layer, const BundleWave& wave, const Ready
   }
 }
 
-// The same for each row's chosen members alone. The tile's up rows stay in the L2 cache meanwhile, and a row's input comes while the one before it is multiplied.
+// The same for each row's chosen members alone. The tile's up rows stay in the L2 cache meanwhile, and a row's input comes while the one
+// before it is multiplied.
 void OptForward::ActivateChosen(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end,
                                 uint32_t num_rows, int worker) {
   const std::span<const float> bias = weights_.vector(layer, LayerVector::kUpBias);
