@@ -1,6 +1,6 @@
 // The yardstick of products with many tokens: oneDNN's SGEMM beside our kernel, on one thread, in one run. oneDNN chooses its own order
 // of sums and takes float weights; ours keeps one order on every instruction set and reads F16. Needs libdnnl-dev (not in ./setup):
-//   build/release/bench/onednn_bench
+//   OMP_NUM_THREADS=1 build/release/bench/onednn_bench
 #include <benchmark/benchmark.h>
 #include <dnnl.h>
 
@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <span>
+#include <string>
 #include <utility>
 
 #include "src/base/aligned_buffer.h"
@@ -74,16 +75,11 @@ void Ours(benchmark::State& state) {
     }
   }
   Report(state);
-  state.SetLabel(DTypeName(dtype));
+  state.SetLabel(std::string(DTypeName(dtype)));
 }
 BENCHMARK(Ours)->Arg(static_cast<int>(DType::kF32))->Arg(static_cast<int>(DType::kF16))->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace frugal
 
-int main(int argc, char** argv) {
-  setenv("OMP_NUM_THREADS", "1", 1);
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
-  return 0;
-}
+BENCHMARK_MAIN();
