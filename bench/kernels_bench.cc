@@ -1,6 +1,9 @@
 // How near the kernels come to the memory bus, on one thread: bytes of weights a second, beside plain reading
-// of memory.
+// of memory; and, with many tokens, how near to the arithmetic's peak, beside oneDNN where libdnnl-dev is there (OMP_NUM_THREADS=1).
 #include <benchmark/benchmark.h>
+#ifdef FRUGAL_HAVE_ONEDNN
+#include <dnnl.h>
+#endif
 
 #include <algorithm>
 #include <cstddef>
@@ -151,7 +154,25 @@ void DTypesAndTokens(benchmark::internal::Benchmark* bench) {
     for (int64_t num_tokens : {1, 16}) bench->Args({static_cast<int64_t>(dtype), num_tokens});
   }
 }
-BENCHMARK(DotRowsContiguous)->Apply(DTypesAndTokens)->Args({1, 512})->Unit(benchmark::kMillisecond);
+BENCHMARK(DotRowsContiguous)->Apply(DTypesAndTokens)->Args({0, 512})->Args({1, 512})->Unit(benchmark::kMillisecond);
+
+#ifdef FRUGAL_HAVE_ONEDNN
+// The yardstick of DotRowsContiguous with 512 tokens: oneDNN's SGEMM takes float weights and sums in an order of its own.
+void OneDnnContiguous(benchmark::State& state) {
+  constexpr size_t kTokens = 512, kRows = 4 * kHiddenSize;
+  const std::vector<float> weights(kRows * kHiddenSize, 1.0f), x(kTokens * kHiddenSize, 1.0f);
+  std::vector<float> out(kTokens * kRows);
+  for (auto _ : state) {
+    if (dnnl_sgemm('N', 'T', kTokens, kRows, kHiddenSize, 1.0f, x.data(), kHiddenSize, weights.data(), kHiddenSize, 0.0f, out.data(),
+                   kRows) != dnnl_success) {
+      return state.SkipWithError("dnnl_sgemm failed");
+    }
+  }
+  state.counters["flops"] =
+      benchmark::Counter(2.0 * kTokens * kRows * kHiddenSize, benchmark::Counter::kIsIterationInvariantRate);
+}
+BENCHMARK(OneDnnContiguous)->Unit(benchmark::kMillisecond);
+#endif
 BENCHMARK(DotRowsGathered)->Apply(DTypesAndTokens)->Unit(benchmark::kMillisecond);
 
 void DTypesAndColumns(benchmark::internal::Benchmark* bench) {

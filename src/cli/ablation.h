@@ -34,8 +34,8 @@ AblationRow LayoutRow(const EngineOptions& base, const std::string& layout_path)
 // kUsage naming what differs when these cannot be one model in two orders.
 Status CheckSameShape(const ModelFile& model, const ModelFile& layout);
 
-// The forced ids: `num_prompt` are prefilled, `num_warm_up` decoded without being counted, the rest is
-// measured.
+// The forced ids: `num_prompt` are prefilled, `num_warm_up` decoded without being counted (fewer when they take longer than a round), the
+// rest is measured.
 struct AblationText {
   std::vector<int32_t> ids;
   size_t num_prompt = 1;

@@ -8,12 +8,15 @@
 
 namespace frugal {
 
+// A trace holds the active sets of a whole batch: 2 MiB for so many rows at OPT-6.7B's size.
+constexpr uint32_t kMostTracedRows = 32;
+
 Status TraceFile::ReserveMemory(EngineOptions& options) {
   if (options.ram_bytes == 0) return {};
   FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path));
   const TraceHeader header = {0, model.config().num_layers, model.config().ffn_size};
-  const uint64_t needed_bytes =
-      AccessTraceWriter::MemoryBytes(header, std::max(options.max_batch, options.logit_rows));
+  options.max_batch = std::max(std::min(options.max_batch, kMostTracedRows), options.logit_rows);
+  const uint64_t needed_bytes = AccessTraceWriter::MemoryBytes(header, options.max_batch);
   if (needed_bytes >= options.ram_bytes) {
     return MakeError(ErrorCode::kDoesNotFit, "--trace takes {} of a budget of {}", FormatSize(needed_bytes),
                      FormatSize(options.ram_bytes));

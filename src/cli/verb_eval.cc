@@ -16,6 +16,8 @@ namespace frugal {
 namespace {
 
 constexpr uint32_t kDefaultPiece = 512;
+// Of a step: with more, their logits would take the memory of slots.
+constexpr uint32_t kMostLogitRows = 32;
 constexpr double kCurveSlots[] = {0.15, 0.25, 0.40, 0.50, 0.60, 0.80};
 constexpr Choice<PolicyKind> kCurvePolicies[] = {
     {"decay", PolicyKind::kDecay}, {"lru", PolicyKind::kLru}, {"window", PolicyKind::kWindow}};
@@ -124,7 +126,7 @@ Result<EngineOptions> Evaluator::FitBatch(EngineOptions options, Steps steps) co
     options.ram_bytes -= text_bytes_;
   }
   const bool single = steps == Steps::kSingle || (steps == Steps::kAsAsked && flags_.token_by_token);
-  options.logit_rows = single ? 1 : std::min(options.max_batch, piece_);
+  options.logit_rows = single ? 1 : std::min({options.max_batch, piece_, kMostLogitRows});
   while (true) {
     const Result<EnginePlan> plan = Plan(options);
     if (plan) return options;

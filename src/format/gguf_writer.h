@@ -25,6 +25,8 @@ namespace frugal {
 
 class GgufWriter {
  public:
+  enum class Space { kReserved, kHoles };
+
   // kUsage when the file exists and overwrite is kNo. kFailed when another process is writing the same output
   // (flock on the temporary file; the message names its pid). The temporary name is PATH.tmp; a stale one
   // that nobody locks is reused.
@@ -49,10 +51,8 @@ class GgufWriter {
   uint64_t file_bytes() const;
   // Checks free space (the needed and the free bytes are in the error, kIo), reserves it with fallocate,
   // writes header and infos.
-  Status BeginData() { return BeginData(Space::kReserved); }
   // kHoles: nothing is reserved; what SkipTensorPart leaves out takes no disk.
-  enum class Space { kReserved, kHoles };
-  Status BeginData(Space space);
+  Status BeginData(Space space = Space::kReserved);
   // Writes data at `offset_bytes` inside the tensor. Errors (ENOSPC, EFBIG, EDQUOT, EIO) are kIo and name the
   // file and tensor.
   Status WriteTensorPart(size_t tensor, uint64_t offset_bytes, std::span<const std::byte> data);

@@ -38,8 +38,7 @@ class HashedGgufWriter {
   size_t AddBundles(uint32_t layer, uint64_t num_bundles, uint64_t stride_bytes);
 
   // As GgufWriter::BeginData.
-  Status BeginData() { return BeginData(GgufWriter::Space::kReserved); }
-  Status BeginData(GgufWriter::Space space);
+  Status BeginData(GgufWriter::Space space = GgufWriter::Space::kReserved);
   // Valid after BeginData.
   uint64_t file_bytes() const { return writer_->file_bytes(); }
   // The next bytes of the tensor. Tensors may be written in any order, but each is completed before the next.

@@ -216,7 +216,7 @@ HWY_NOINLINE void DotBlock(const RowSet& set, size_t row, size_t num_rows, size_
   Block block;
   const size_t row_tiles = (num_rows + kTileRows - 1) / kTileRows;
   const size_t token_tiles = num_tokens / kTileTokens;
-  std::memset(block.lanes, 0, sizeof(block.lanes));
+  for (size_t rt = 0; rt < row_tiles; ++rt) std::memset(block.lanes[rt], 0, token_tiles * sizeof(block.lanes[rt][0]));
   for (size_t k = 0; k < columns; k += kBlockColumns) {
     const size_t count = std::min(kBlockColumns, columns - k);
     for (size_t i = 0; i < row_tiles * kTileRows; ++i) {
@@ -233,10 +233,10 @@ HWY_NOINLINE void DotBlock(const RowSet& set, size_t row, size_t num_rows, size_
     }
     return SumToFour(parts);
   };
+  const size_t last = num_rows - 1;
   for (size_t t = 0; t < num_tokens; ++t) {
     float* const to = out + t * out_stride + row;
     for (size_t i = 0; i < num_rows; i += 4) {
-      const size_t last = num_rows - 1;
       const hn::Vec<hn::CappedTag<float, 4>> sums[4] = {sum_to_four(i, t), sum_to_four(std::min(i + 1, last), t),
                                                         sum_to_four(std::min(i + 2, last), t), sum_to_four(std::min(i + 3, last), t)};
       const auto four = SumFour(sums);
@@ -260,15 +260,6 @@ void DotRowsOfOneToken(const RowSet& rows, size_t begin, size_t end, size_t colu
       // Of contiguous rows also behind `end`, which the caller's next tile is likely to have.
       const size_t next = rows.index == nullptr || i + 2 * kRowsOfOneToken <= end ? i + kRowsOfOneToken : i;
       Tile<Row, kRowsOfOneToken, 1>(rows, i, next, columns, x, 0, out, 0);
-    }
-    // One row alone has too few sums to keep the multipliers busy.
-    if (kRowsOfOneToken > 3 && end - i == 3) {
-      Tile<Row, 3, 1>(rows, i, i, columns, x, 0, out, 0);
-      return;
-    }
-    if (end - i == 2) {
-      Tile<Row, 2, 1>(rows, i, i, columns, x, 0, out, 0);
-      return;
     }
   }
   for (; i < end; ++i) Tile<Row, 1, 1>(rows, i, i, columns, x, 0, out, 0);

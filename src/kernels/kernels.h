@@ -32,7 +32,7 @@ struct RowSet {
   }
 };
 
-// With many tokens rows are multiplied so many at a time: a call with fewer does the work of so many.
+// From kManyTokens on, rows are multiplied so many at a time; what a call has beyond a multiple of it costs more for each row.
 constexpr size_t kRowsOfManyTokens = 12;
 constexpr size_t kManyTokens = 8;
 

@@ -45,11 +45,11 @@ enum class MatrixInputs { kFloat, kQuantised };
 
 class OptForward {
  public:
-  // `early` may be nullptr. max_rows: the largest batch; max_logit_rows: of these, how many logits are asked for at most.
-  // max_context: of any sequence.
   // Early prediction is for steps of so many rows.
   static constexpr uint32_t kEarlyRows = 1;
 
+  // `early` may be nullptr. max_rows: the largest batch; max_logit_rows: of these, how many logits are asked for at most.
+  // max_context: of any sequence.
   OptForward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows, uint32_t max_logit_rows,
              uint32_t max_context);
 
@@ -90,6 +90,7 @@ class OptForward {
   // out[row, i] = up row i . FFN input of row first_row + row, for i < count.
   void DotUpRows(DType dtype, const RowSet& up, size_t count, uint32_t first_row, uint32_t num_rows, float* out) const;
   static float Activate(float product, float bias);
+  static uint64_t UpRowFloats(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows);
   bool IsChosen(uint32_t row, uint32_t position) const;
   void SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
   void PrefetchEarly(uint32_t layer, const float* input, uint32_t num_rows);
@@ -116,22 +117,22 @@ class OptForward {
   const uint32_t max_rows_;
   const uint32_t max_context_;
 
-  AlignedVector<float> residual_;     // [max_rows, hidden_size]
-  AlignedVector<float> normed_;       // [max_rows, hidden_size]: attention's input
-  AlignedVector<float> q_;            // [max_rows, hidden_size]; becomes attention's output
-  AlignedVector<float> ffn_input_;    // [max_rows, hidden_size]; before that, attention's values
-  AlignedVector<float> block_out_;    // [max_rows, hidden_size]; before that, attention's keys
-  AlignedVector<float> embedding_;    // [max_rows, embedding_size], where project_in/out exist
-  std::vector<float> scores_;       // [num_threads, max_context]
-  std::vector<uint64_t> active_;    // [max_rows, words]
+  AlignedVector<float> residual_;    // [max_rows, hidden_size]
+  AlignedVector<float> normed_;      // [max_rows, hidden_size]: attention's input
+  AlignedVector<float> q_;           // [max_rows, hidden_size]; becomes attention's output
+  AlignedVector<float> ffn_input_;   // [max_rows, hidden_size]; before that, attention's values
+  AlignedVector<float> block_out_;   // [max_rows, hidden_size]; before that, attention's keys
+  AlignedVector<float> embedding_;   // [max_rows, embedding_size], where project_in/out exist
+  std::vector<float> scores_;        // [num_threads, max_context]
+  std::vector<uint64_t> active_;     // [max_rows, words]
   std::vector<uint32_t> positions_;  // [ffn_size]
   std::vector<uint32_t> counts_;     // [ffn_size]
-  AlignedVector<float> activations_;   // [max_rows, ffn_size]
-  AlignedVector<float> products_;      // [num_threads, products_per_thread_]: of a tile
+  AlignedVector<float> activations_; // [max_rows, ffn_size]
+  AlignedVector<float> products_;    // [num_threads, products_per_thread_]: of a tile
   const size_t products_per_thread_;
-  AlignedVector<float> up_rows_;       // [num_threads, kSparseMembers, hidden_size]: copies, where rows are many
+  AlignedVector<float> up_rows_;     // [num_threads, kSparseMembers, hidden_size]: copies, where rows are many
   std::vector<float> logits_;        // [max_logit_rows, vocab_size]
-  AlignedVector<int8_t> input_q_;      // [max_rows, max(hidden_size, embedding_size)], where weights are quantised
+  AlignedVector<int8_t> input_q_;    // [max_rows, max(hidden_size, embedding_size)], where weights are quantised
   std::vector<float> input_scales_;  // one for each 32 of input_q_
   int32_t first_bad_layer_ = -1;
   ForwardTimes times_;

@@ -1,0 +1,40 @@
+#include "src/model/tiles.h"
+
+#include <algorithm>
+
+#include "src/base/bytes.h"
+#include "src/kernels/kernels.h"
+
+namespace frugal {
+namespace {
+
+// Multiply-adds of a tile: about 0.1 ms at 10 GFLOPS on a slow core, so that reads are reaped often enough.
+constexpr uint64_t kTileProducts = 128 * 1024;
+// With many rows of input, which pass from the L3 cache once for each tile: a tile of weights has this many rows, fewer where the threads
+// would have fewer than kTilesPerThread tiles each.
+constexpr uint64_t kRowsOfTile = 48;
+constexpr uint64_t kTilesPerThread = 8;
+
+}  // namespace
+
+Tiles CutTilesOf(uint64_t most, uint64_t items, int num_threads) {
+  const uint64_t per_tile = std::clamp<uint64_t>(items / static_cast<uint64_t>(num_threads), 1, most);
+  return {per_tile, static_cast<int>((items + per_tile - 1) / per_tile)};
+}
+
+Tiles CutTiles(uint64_t items, uint64_t columns, uint32_t num_rows, int num_threads) {
+  const uint64_t products_per_item = std::max<uint64_t>(1, columns * num_rows);
+  const uint64_t by_work = std::max<uint64_t>(1, kTileProducts / products_per_item);
+  if (num_rows < kManyTokens) return CutTilesOf(by_work, items, num_threads);
+  const uint64_t shared = items / (kTilesPerThread * static_cast<uint64_t>(num_threads));
+  Tiles tiles = CutTilesOf(std::max({by_work, kRowsOfManyTokens, std::min(shared, kRowsOfTile)}), items, num_threads);
+  tiles.per_tile = RoundUp(tiles.per_tile, kRowsOfManyTokens);
+  tiles.count = static_cast<int>((items + tiles.per_tile - 1) / tiles.per_tile);
+  return tiles;
+}
+
+uint64_t MostTileProducts(uint64_t columns, uint32_t max_rows) {
+  return kTileProducts / columns + (kRowsOfTile + kRowsOfManyTokens) * max_rows;
+}
+
+}  // namespace frugal
