@@ -28,7 +28,7 @@ namespace {
 constexpr size_t kColumns = 4096;  // hidden_size of OPT-6.7B
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kReadTileBytes = size_t{1} << 20;
-constexpr size_t kTileProducts = 128 * 1024;  // as OptForward cuts its tiles
+constexpr size_t kTileProducts = 512 * 1024;  // as OptForward cuts its tiles
 
 // Anonymous memory in huge pages where the kernel gives them, as small pages would measure the TLB.
 std::byte* AllocateHuge(size_t size_bytes) {
@@ -74,6 +74,7 @@ class Bench {
       Add("gathered rows " + type, [this, dtype] { return MatrixVector(dtype, Bundles(dtype), NumActive(dtype)); });
       Add("down sum " + type, [this, dtype] { return DownSum(dtype); });
     }
+    Add("predictor Q8_0, rank 128", [this] { return Predict(); });
   }
 
   void Run(int rounds, Clock clock) {
@@ -158,6 +159,19 @@ class Bench {
       }
     });
     return num_rows * *RowBytes(dtype, kColumns);
+  }
+
+  // A low-rank predictor's second product: many short rows, whose weights are Q8_0 and whose input is not.
+  uint64_t Predict() {
+    constexpr size_t kRank = 128, kTileRows = 1024;  // as LowRankPredictor has them
+    const size_t row_bytes = *RowBytes(DType::kQ8_0, kRank);
+    const int tiles = static_cast<int>(size_bytes_ / (kTileRows * row_bytes));
+    out_.resize(static_cast<size_t>(tiles) * kTileRows);
+    pool_.Run(tiles, [&](int tile, int) {
+      const size_t begin = static_cast<size_t>(tile) * kTileRows;
+      DotRows(DType::kQ8_0, {memory_ + begin * row_bytes, row_bytes, nullptr}, 0, kTileRows, kRank, x_.data(), 0, 1, out_.data() + begin, 0);
+    });
+    return static_cast<uint64_t>(tiles) * kTileRows * row_bytes;
   }
 
   // Layers of 512 active neurons; threads split the columns.

@@ -16,8 +16,6 @@ constexpr uint64_t kSectorBytes = 512;  // bundles are multiples of it (docs/pac
 // Bundles from the first wanted one, bit 0, to the last.
 uint32_t SpanOf(uint64_t wanted) { return static_cast<uint32_t>(std::bit_width(wanted)); }
 
-bool LaterVictim(float a, float b) { return a > b; }
-
 }  // namespace
 
 BundleCache::BundleCache(const BundleSpace& space, const CacheOptions& options, WholeReader& reader)
@@ -50,7 +48,7 @@ Result<std::unique_ptr<BundleCache>> BundleCache::Create(const BundleSpace& spac
   cache->prefetched_.assign(num_slots, 0);
   cache->pins_.assign(num_slots, 0);
   cache->verified_.assign((num_bundles + 63) / 64, 0);
-  cache->heap_.reserve(num_slots);
+  cache->heap_.Reserve(num_slots);
   cache->free_slots_.resize(num_slots);
   for (uint32_t i = 0; i < num_slots; ++i) cache->free_slots_[i] = num_slots - 1 - i;
   cache->misses_.reserve(std::min(space.bundles_per_layer, num_slots));
@@ -72,8 +70,9 @@ uint64_t BundleCache::SlotBytes(const BundleSpace& space, uint32_t num_slots) {
 
 uint64_t BundleCache::TableBytes(const BundleSpace& space, uint32_t num_slots) {
   const uint64_t num_bundles = space.num_bundles();
-  const uint64_t per_slot = 4 + 1 + 1 + 1 + 1 + 2 + sizeof(HeapEntry) + 4 + 4 + 4 + 4 + sizeof(PendingRead) + 4 + 4;
-  return num_bundles * 4 + num_bundles / 8 + PolicyMemoryBytes(space.num_bundles()) + num_slots * per_slot;
+  const uint64_t per_slot = 4 + 1 + 1 + 1 + 1 + 2 + 4 + 4 + 4 + 4 + sizeof(PendingRead) + 4 + 4;
+  return num_bundles * 4 + num_bundles / 8 + PolicyMemoryBytes(space.num_bundles()) + WideHeap::MemoryBytes(num_slots) +
+         num_slots * per_slot;
 }
 
 // Scraps take a hundredth of the slots' memory at most.
@@ -95,9 +94,7 @@ void BundleCache::NoteUses(uint32_t layer, std::span<const uint32_t> positions, 
 void BundleCache::PushHeap(uint32_t slot) {
   if (in_heap_[slot] != 0) return;
   in_heap_[slot] = 1;
-  heap_.push_back({policy_->Priority(bundle_of_[slot]), slot});
-  std::push_heap(heap_.begin(), heap_.end(),
-                 [](const HeapEntry& a, const HeapEntry& b) { return LaterVictim(a.priority, b.priority); });
+  heap_.Push({policy_->Priority(bundle_of_[slot]), slot});
 }
 
 // The empty slot or the ready, unpinned slot of lowest priority, emptied; kNoSlot when every slot is pinned or reading.
@@ -108,20 +105,17 @@ uint32_t BundleCache::TakeVictim() {
     free_slots_.pop_back();
     return slot;
   }
-  const auto later = [](const HeapEntry& a, const HeapEntry& b) { return LaterVictim(a.priority, b.priority); };
   while (!heap_.empty()) {
-    std::pop_heap(heap_.begin(), heap_.end(), later);
-    const HeapEntry entry = heap_.back();
-    heap_.pop_back();
-    in_heap_[entry.slot] = 0;
-    if (pins_[entry.slot] != 0 || states_[entry.slot] != SlotState::kReady) continue;  // Unpin or arrival puts it back
-    if (policy_->Priority(bundle_of_[entry.slot]) > entry.priority) {
-      PushHeap(entry.slot);
+    const auto [priority, slot] = heap_.Pop();
+    in_heap_[slot] = 0;
+    if (pins_[slot] != 0 || states_[slot] != SlotState::kReady) continue;  // Unpin or arrival puts it back
+    if (policy_->Priority(bundle_of_[slot]) > priority) {
+      PushHeap(slot);
       continue;
     }
-    DropSlot(entry.slot);
+    DropSlot(slot);
     free_slots_.pop_back();
-    return entry.slot;
+    return slot;
   }
   return kNoSlot;
 }

@@ -13,6 +13,7 @@
 #include "src/base/aligned_buffer.h"
 #include "src/base/result.h"
 #include "src/cache/eviction_policy.h"
+#include "src/cache/wide_heap.h"
 #include "src/io/read_plan.h"
 #include "src/io/whole_reader.h"
 
@@ -115,10 +116,6 @@ class BundleCache {
  private:
   enum class SlotState : uint8_t { kEmpty, kReading, kReady };
   enum class Half : uint8_t { kWhole, kUp, kDown };
-  struct HeapEntry {
-    float priority;
-    uint32_t slot;
-  };
   struct PendingRead {  // one read in flight or queued
     uint64_t wanted = 0;  // bit i: first_bundle + i is; the others are gaps
     uint32_t first_bundle = 0;
@@ -159,7 +156,7 @@ class BundleCache {
   std::vector<uint8_t> prefetched_;     // [num_slots]: prefetched and not yet asked for
   std::vector<uint16_t> pins_;          // [num_slots]
   std::vector<uint64_t> verified_;      // bit per bundle
-  std::vector<HeapEntry> heap_;         // lazy min-heap, at most one entry a slot
+  WideHeap heap_;                       // lazy, of slots, at most one entry each
   std::vector<uint32_t> free_slots_;    // stack of empty ones
   std::vector<uint32_t> misses_;        // scratch of Acquire and Prefetch
   std::vector<uint32_t> prefetch_pins_;  // slots

@@ -12,7 +12,7 @@
 
 #include "src/base/check.h"
 #include "src/kernels/kernels.h"
-#include "src/kernels/quantised_tiles.h"
+#include "src/kernels/row_streams.h"
 #include "src/kernels/scalar.h"
 #include "src/kernels/simd-inl.h"
 
@@ -20,12 +20,10 @@ HWY_BEFORE_NAMESPACE();
 namespace frugal::HWY_NAMESPACE {
 #if !FRUGAL_SCALAR_TARGET
 
-// One token: several rows at once are several streams from memory, which the prefetchers follow faster than
-// one. AVX2 has 16 registers for rows x kParts accumulators, AVX-512 and NEON 32.
-constexpr size_t kRowsOfOneToken = kParts == 2 ? 4 : 3;
-// Contiguous rows shorter than this are read one after the other instead: streams that short end before the
-// prefetchers have found them.
-constexpr size_t kShortRowBytes = 4096;
+// One token: several rows at once are several streams from memory (row_streams.h), as far as there are registers for rows x kParts
+// accumulators: 16 of AVX2, 32 of AVX-512 and NEON.
+constexpr size_t kRowsOfOneToken = kParts == 2 ? kStreams : 3;
+constexpr size_t kGatheredRowsOfOneToken = kParts == 2 ? kGatheredStreams : 3;
 // Few tokens: one row is converted once for up to three of them.
 constexpr size_t kFewTokens = 3;
 
@@ -70,9 +68,9 @@ HWY_INLINE void Step(FloatVector (&acc)[kRows][kTokens][kParts], const std::byte
                      const float* const (&x)[kTokens], size_t k) {
   const FloatTag d;
   FRUGAL_UNROLL
-  for (size_t p = 0; p < kParts; ++p) {
+  for (size_t i = 0; i < kRows; ++i) {
     FRUGAL_UNROLL
-    for (size_t i = 0; i < kRows; ++i) {
+    for (size_t p = 0; p < kParts; ++p) {
       const FloatVector w = Row::Load(d, rows[i], k + p * kWidth);
       FRUGAL_UNROLL
       for (size_t t = 0; t < kTokens; ++t) {
@@ -82,14 +80,13 @@ HWY_INLINE void Step(FloatVector (&acc)[kRows][kTokens][kParts], const std::byte
   }
 }
 
-// With one token, memory is asked for kPrefetchBytes before its use, behind the end of a row in row `next_row`
-// of the next tile.
+// With one token, memory is asked for kPrefetchBytes before its use.
 template <class Row, size_t kRows, size_t kTokens>
-HWY_INLINE void Tile(const RowSet& set, size_t row, size_t next_row, size_t columns, const float* x,
-                     size_t x_stride, float* out, size_t out_stride) {
+HWY_INLINE void Tile(const RowSet& set, const RowTile& tile, size_t columns, const float* x, size_t x_stride, float* out,
+                     size_t out_stride) {
   const std::byte* rows[kRows];
   const float* tokens[kTokens];
-  for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(row + i);
+  for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(tile.first + i * tile.step);
   for (size_t t = 0; t < kTokens; ++t) tokens[t] = x + t * x_stride;
   FloatVector acc[kRows][kTokens][kParts];
   FRUGAL_UNROLL
@@ -105,8 +102,10 @@ HWY_INLINE void Tile(const RowSet& set, size_t row, size_t next_row, size_t colu
       for (size_t i = 0; i < kRows; ++i) hwy::Prefetch(rows[i] + Row::Offset(k + kAhead));
       Step<Row, kRows, kTokens>(acc, rows, tokens, k);
     }
+    const std::byte* next[kRows];
+    for (size_t i = 0; i < kRows; ++i) next[i] = set.row(tile.next + i * tile.step);
     for (; k < full; k += kLanes) {
-      for (size_t i = 0; i < kRows; ++i) hwy::Prefetch(set.row(next_row + i) + Row::Offset(k - turn));
+      for (size_t i = 0; i < kRows; ++i) hwy::Prefetch(next[i] + Row::Offset(k - turn));
       Step<Row, kRows, kTokens>(acc, rows, tokens, k);
     }
   } else {
@@ -128,7 +127,7 @@ HWY_INLINE void Tile(const RowSet& set, size_t row, size_t next_row, size_t colu
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows; ++i) {
     FRUGAL_UNROLL
-    for (size_t t = 0; t < kTokens; ++t) out[t * out_stride + row + i] = SumLanes(acc[i][t]);
+    for (size_t t = 0; t < kTokens; ++t) out[t * out_stride + tile.first + i * tile.step] = SumLanes(acc[i][t]);
   }
 }
 
@@ -254,15 +253,10 @@ HWY_NOINLINE void DotBlock(const RowSet& set, size_t row, size_t num_rows, size_
 template <class Row>
 void DotRowsOfOneToken(const RowSet& rows, size_t begin, size_t end, size_t columns, const float* x,
                        float* out) {
-  size_t i = begin;
-  if (rows.index != nullptr || rows.stride_bytes >= kShortRowBytes) {
-    for (; i + kRowsOfOneToken <= end; i += kRowsOfOneToken) {
-      // Of contiguous rows also behind `end`, which the caller's next tile is likely to have.
-      const size_t next = rows.index == nullptr || i + 2 * kRowsOfOneToken <= end ? i + kRowsOfOneToken : i;
-      Tile<Row, kRowsOfOneToken, 1>(rows, i, next, columns, x, 0, out, 0);
-    }
-  }
-  for (; i < end; ++i) Tile<Row, 1, 1>(rows, i, i, columns, x, 0, out, 0);
+  ForEachRowTile<kRowsOfOneToken, kGatheredRowsOfOneToken>(
+      rows.index != nullptr, begin, end,
+      [&]<size_t kRows>(std::integral_constant<size_t, kRows>, const RowTile& tile)
+          HWY_ATTR { Tile<Row, kRows, 1>(rows, tile, columns, x, 0, out, 0); });
 }
 
 template <class Row>
@@ -274,10 +268,10 @@ void DotRowsOfFewTokens(const RowSet& rows, size_t begin, size_t end, size_t col
       const float* xt = x + t * x_stride;
       float* to = out + t * out_stride;
       if (rest == 2 || rest == 4) {
-        Tile<Row, 1, 2>(rows, i, i, columns, xt, x_stride, to, out_stride);
+        Tile<Row, 1, 2>(rows, {i, 1, i}, columns, xt, x_stride, to, out_stride);
         t += 2;
       } else {
-        Tile<Row, 1, kFewTokens>(rows, i, i, columns, xt, x_stride, to, out_stride);
+        Tile<Row, 1, kFewTokens>(rows, {i, 1, i}, columns, xt, x_stride, to, out_stride);
         t += kFewTokens;
       }
     }

@@ -42,12 +42,12 @@ HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> SumsOfFour(V8 w, V8 x) {
 }
 
 template <class Block, size_t kRows, size_t kTokens>
-HWY_INLINE void QuantisedTile(const RowSet& set, size_t row, size_t, size_t columns, const int8_t* q,
+HWY_INLINE void QuantisedTile(const RowSet& set, const RowTile& tile, size_t columns, const int8_t* q,
                               const float* scales, float* out, size_t out_stride) {
   const hn::FixedTag<float, 4> d;
   const size_t num_blocks = columns / kQuantisedBlock;
   const std::byte* rows[kRows];
-  for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(row + i);
+  for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(tile.first + i * tile.step);
   // Lanes 0..3 and 4..7. An array: GCC does not inline the default constructor of a struct with vectors.
   hn::Vec<hn::FixedTag<float, 4>> acc[kRows][kTokens][2];
   FRUGAL_UNROLL
@@ -74,7 +74,7 @@ HWY_INLINE void QuantisedTile(const RowSet& set, size_t row, size_t, size_t colu
     for (size_t t = 0; t < kTokens; ++t) {
       const auto four = hn::Add(acc[i][t][0], acc[i][t][1]);
       const auto two = hn::Add(four, hn::Shuffle1032(four));
-      out[t * out_stride + row + i] = hn::GetLane(hn::Add(two, hn::Shuffle2301(two)));
+      out[t * out_stride + tile.first + i * tile.step] = hn::GetLane(hn::Add(two, hn::Shuffle2301(two)));
     }
   }
 }

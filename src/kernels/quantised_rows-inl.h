@@ -5,28 +5,25 @@ template <class Block>
 void DotRowsOfBlocks(const RowSet& rows, size_t begin, size_t end, size_t columns, const QuantisedInput& x,
                      size_t num_tokens, float* out, size_t out_stride) {
   const size_t num_blocks = columns / kQuantisedBlock;
-  size_t i = begin;
   if (num_tokens == 1) {
-    constexpr size_t kRows = kQuantisedRowsOfOneToken;
-    for (; i + kRows <= end; i += kRows) {
-      // Of contiguous rows also behind `end`, which the caller's next tile is likely to have.
-      const size_t next = rows.index == nullptr || i + 2 * kRows <= end ? i + kRows : i;
-      QuantisedTile<Block, kRows, 1>(rows, i, next, columns, x.q, x.scales, out, out_stride);
-    }
-    for (; i < end; ++i) QuantisedTile<Block, 1, 1>(rows, i, i, columns, x.q, x.scales, out, out_stride);
+    ForEachRowTile<kStreams, kGatheredStreams>(
+        rows.index != nullptr, begin, end,
+        [&]<size_t kRows>(std::integral_constant<size_t, kRows>, const RowTile& tile)
+            HWY_ATTR { QuantisedTile<Block, kRows, 1>(rows, tile, columns, x.q, x.scales, out, out_stride); });
     return;
   }
   const auto add_rows = [&]<size_t kRows>(std::integral_constant<size_t, kRows>, size_t row) HWY_ATTR {
     size_t t = 0;
     for (; t + kQuantisedTileTokens <= num_tokens; t += kQuantisedTileTokens) {
-      QuantisedTile<Block, kRows, kQuantisedTileTokens>(rows, row, row, columns, x.q + t * columns,
+      QuantisedTile<Block, kRows, kQuantisedTileTokens>(rows, {row, 1, row}, columns, x.q + t * columns,
                                                         x.scales + t * num_blocks, out + t * out_stride, out_stride);
     }
     for (; t < num_tokens; ++t) {
-      QuantisedTile<Block, kRows, 1>(rows, row, row, columns, x.q + t * columns, x.scales + t * num_blocks,
+      QuantisedTile<Block, kRows, 1>(rows, {row, 1, row}, columns, x.q + t * columns, x.scales + t * num_blocks,
                                      out + t * out_stride, out_stride);
     }
   };
+  size_t i = begin;
   for (; i + kQuantisedTileRows <= end; i += kQuantisedTileRows) {
     add_rows(std::integral_constant<size_t, kQuantisedTileRows>(), i);
   }

@@ -12,12 +12,8 @@ struct Q4Block {  // an F16 scale, 16 bytes: low nibbles elements 0..15, high ni
   static constexpr size_t kBytes = 18;
 };
 
-// One token: several rows at once are several streams from memory.
-constexpr size_t kQuantisedRowsOfOneToken = 4;
 // Many tokens: a row's blocks are unpacked once for several tokens.
 constexpr size_t kQuantisedTileRows = 2;
 constexpr size_t kQuantisedTileTokens = 4;
-// How far ahead of its use memory is asked for, where one token's rows are multiplied.
-constexpr size_t kPrefetchBytes = 1024;
 
 }  // namespace frugal

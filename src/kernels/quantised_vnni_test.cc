@@ -20,6 +20,7 @@
 #include "src/base/random.h"
 #include "src/kernels/quantised_kernels.h"
 #include "src/kernels/quantised_tiles.h"
+#include "src/kernels/row_streams.h"
 #include "src/kernels/scalar.h"
 #include "src/kernels/simd-inl.h"
 #include "src/tensor/half.h"

@@ -84,11 +84,11 @@ HWY_INLINE void QuantisedStep(__m256 (&acc)[kRows][kTokens], const std::byte* co
 // With one token, memory is asked for kAhead blocks before its use, behind the end of a row in the next tile's
 // rows: the prefetchers stop at a page's end and know nothing of gathered rows.
 template <class Block, size_t kRows, size_t kTokens>
-HWY_INLINE void QuantisedTile(const RowSet& set, size_t row, size_t next_row, size_t columns, const int8_t* q,
+HWY_INLINE void QuantisedTile(const RowSet& set, const RowTile& tile, size_t columns, const int8_t* q,
                               const float* scales, float* out, size_t out_stride) {
   const size_t num_blocks = columns / kQuantisedBlock;
   const std::byte* rows[kRows];
-  for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(row + i);
+  for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(tile.first + i * tile.step);
   __m256 acc[kRows][kTokens];
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows * kTokens; ++i) acc[i / kTokens][i % kTokens] = _mm256_setzero_ps();
@@ -104,7 +104,7 @@ HWY_INLINE void QuantisedTile(const RowSet& set, size_t row, size_t next_row, si
       QuantisedStep<Block, kRows, kTokens>(acc, rows, b, columns, q, scales);
     }
     const std::byte* next[kRows];
-    for (size_t i = 0; i < kRows; ++i) next[i] = set.row(next_row + i);
+    for (size_t i = 0; i < kRows; ++i) next[i] = set.row(tile.next + i * tile.step);
     for (; b < num_blocks; ++b) {
       FRUGAL_UNROLL
       for (size_t i = 0; i < kRows; ++i) {
@@ -117,6 +117,6 @@ HWY_INLINE void QuantisedTile(const RowSet& set, size_t row, size_t next_row, si
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows; ++i) {
     FRUGAL_UNROLL
-    for (size_t t = 0; t < kTokens; ++t) out[t * out_stride + row + i] = SumEightLanes(acc[i][t]);
+    for (size_t t = 0; t < kTokens; ++t) out[t * out_stride + tile.first + i * tile.step] = SumEightLanes(acc[i][t]);
   }
 }

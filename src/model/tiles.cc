@@ -8,8 +8,9 @@
 namespace frugal {
 namespace {
 
-// Multiply-adds of a tile: about 0.1 ms at 10 GFLOPS on a slow core, so that reads are reaped often enough.
-constexpr uint64_t kTileProducts = 128 * 1024;
+// Multiply-adds of a tile: about 0.1 ms at 10 GFLOPS on a slow core, so that reads are reaped often enough; shorter streams of rows
+// (kernels/row_streams.h) are slower.
+constexpr uint64_t kTileProducts = 512 * 1024;
 // With many rows of input, which pass from the L3 cache once for each tile: a tile of weights has this many rows, fewer where the threads
 // would have fewer than kTilesPerThread tiles each.
 constexpr uint64_t kRowsOfTile = 48;
