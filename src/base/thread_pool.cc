@@ -7,7 +7,8 @@
 namespace frugal {
 namespace {
 
-constexpr uint64_t kSpinNs = 30'000;
+// Longer than what the engine thread does alone between two of a token's products: to wake a sleeping thread takes as long as a tile.
+constexpr uint64_t kSpinNs = 200'000;
 
 void Pause() {
 #if defined(__x86_64__)

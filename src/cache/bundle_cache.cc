@@ -13,6 +13,12 @@ namespace {
 
 constexpr uint64_t kSectorBytes = 512;  // bundles are multiples of it (docs/packed-model.md)
 
+// Slots lie all over memory: this many entries of a list ahead they are asked for.
+constexpr size_t kFetchAhead = 8;
+// Slots kept free for the next misses, and how many one call of FreeAhead frees.
+constexpr uint32_t kFreeAhead = 256;
+constexpr uint32_t kFreeAtOnce = 16;
+
 // Bundles from the first wanted one, bit 0, to the last.
 uint32_t SpanOf(uint64_t wanted) { return static_cast<uint32_t>(std::bit_width(wanted)); }
 
@@ -41,12 +47,7 @@ Result<std::unique_ptr<BundleCache>> BundleCache::Create(const BundleSpace& spac
   }
   cache->policy_ = MakeEvictionPolicy(options.policy, num_bundles);
   cache->slot_of_.assign(num_bundles, kNoSlot);
-  cache->bundle_of_.assign(num_slots, 0);
-  cache->states_.assign(num_slots, SlotState::kEmpty);
-  cache->up_arrived_.assign(num_slots, 0);
-  cache->in_heap_.assign(num_slots, 0);
-  cache->prefetched_.assign(num_slots, 0);
-  cache->pins_.assign(num_slots, 0);
+  cache->slots_.resize(num_slots);
   cache->verified_.assign((num_bundles + 63) / 64, 0);
   cache->heap_.Reserve(num_slots);
   cache->free_slots_.resize(num_slots);
@@ -70,7 +71,7 @@ uint64_t BundleCache::SlotBytes(const BundleSpace& space, uint32_t num_slots) {
 
 uint64_t BundleCache::TableBytes(const BundleSpace& space, uint32_t num_slots) {
   const uint64_t num_bundles = space.num_bundles();
-  const uint64_t per_slot = 4 + 1 + 1 + 1 + 1 + 2 + 4 + 4 + 4 + 4 + sizeof(PendingRead) + 4 + 4;
+  const uint64_t per_slot = sizeof(Slot) + 4 + 4 + 4 + 4 + sizeof(PendingRead) + 4 + 4;
   return num_bundles * 4 + num_bundles / 8 + PolicyMemoryBytes(space.num_bundles()) + WideHeap::MemoryBytes(num_slots) +
          num_slots * per_slot;
 }
@@ -91,54 +92,66 @@ void BundleCache::NoteUses(uint32_t layer, std::span<const uint32_t> positions, 
   for (size_t i = 0; i < positions.size(); ++i) policy_->OnUse(base + positions[i], step_, counts[i]);
 }
 
-void BundleCache::PushHeap(uint32_t slot) {
-  if (in_heap_[slot] != 0) return;
-  in_heap_[slot] = 1;
-  heap_.Push({policy_->Priority(bundle_of_[slot]), slot});
+void BundleCache::PushHeap(uint32_t index) {
+  Slot& slot = slots_[index];
+  if (slot.in_heap) return;
+  slot.in_heap = true;
+  heap_.Push({policy_->Priority(slot.bundle), index});
 }
 
-// The empty slot or the ready, unpinned slot of lowest priority, emptied; kNoSlot when every slot is pinned or reading.
-// Entries of the heap may be older than their slot's last use: a popped entry whose bundle has risen since goes back.
-uint32_t BundleCache::TakeVictim() {
-  if (!free_slots_.empty()) {
-    const uint32_t slot = free_slots_.back();
-    free_slots_.pop_back();
-    return slot;
+// An empty slot; kNoSlot when every slot is pinned or reading.
+uint32_t BundleCache::TakeSlot() {
+  if (free_slots_.empty() && !Evict()) return kNoSlot;
+  const uint32_t index = free_slots_.back();
+  free_slots_.pop_back();
+  return index;
+}
+
+void BundleCache::FreeAhead() {
+  const size_t wanted = std::min(kFreeAhead, options_.num_slots / 64);
+  for (uint32_t i = 0; i < kFreeAtOnce && free_slots_.size() < wanted && Evict(); ++i) {
   }
+}
+
+// Empties the ready, unpinned slot of lowest priority; false without one. Entries of the heap may be older than their slot's last use:
+// a popped entry whose bundle has risen since goes back.
+bool BundleCache::Evict() {
   while (!heap_.empty()) {
-    const auto [priority, slot] = heap_.Pop();
-    in_heap_[slot] = 0;
-    if (pins_[slot] != 0 || states_[slot] != SlotState::kReady) continue;  // Unpin or arrival puts it back
-    if (policy_->Priority(bundle_of_[slot]) > priority) {
-      PushHeap(slot);
+    const auto [priority, index] = heap_.Pop();
+    Slot& slot = slots_[index];
+    slot.in_heap = false;
+    if (slot.num_pins != 0 || slot.state != SlotState::kReady) continue;  // Unpin or arrival puts it back
+    if (policy_->Priority(slot.bundle) > priority) {
+      PushHeap(index);
       continue;
     }
-    DropSlot(slot);
-    free_slots_.pop_back();
-    return slot;
+    DropSlot(index);
+    return true;
   }
-  return kNoSlot;
+  return false;
 }
 
-void BundleCache::DropSlot(uint32_t slot) {
-  DCHECK(states_[slot] == SlotState::kReady && pins_[slot] == 0);
-  slot_of_[bundle_of_[slot]] = kNoSlot;
-  states_[slot] = SlotState::kEmpty;
-  free_slots_.push_back(slot);
+void BundleCache::DropSlot(uint32_t index) {
+  Slot& slot = slots_[index];
+  DCHECK(slot.state == SlotState::kReady && slot.num_pins == 0);
+  slot_of_[slot.bundle] = kNoSlot;
+  slot.state = SlotState::kEmpty;
+  free_slots_.push_back(index);
 }
 
-void BundleCache::StartReading(uint32_t bundle, uint32_t slot) {
-  slot_of_[bundle] = slot;
-  bundle_of_[slot] = bundle;
-  states_[slot] = SlotState::kReading;
-  up_arrived_[slot] = 0;
-  prefetched_[slot] = 0;
+void BundleCache::StartReading(uint32_t bundle, uint32_t index) {
+  slot_of_[bundle] = index;
+  Slot& slot = slots_[index];
+  slot.bundle = bundle;
+  slot.state = SlotState::kReading;
+  slot.up_arrived = false;
+  slot.prefetched = false;
   ++num_reading_;
 }
 
-void BundleCache::CountAsked(uint32_t slot) {
-  prefetched_[slot] = 0;
-  if (states_[slot] == SlotState::kReady) {
+void BundleCache::CountAsked(Slot& slot) {
+  slot.prefetched = false;
+  if (slot.state == SlotState::kReady) {
     ++statistics_.num_hits;
   } else {
     ++statistics_.num_late_hits;
@@ -153,11 +166,15 @@ size_t BundleCache::PinPresent(uint32_t layer, std::span<const uint32_t> positio
     const uint32_t slot = slot_of_[base + positions[i]];
     slots[i] = kNoSlot;
     if (slot == kNoSlot || pinned == max_pins) continue;
-    ++pins_[slot];
+    ++slots_[slot].num_pins;
     slots[i] = slot;
     ++pinned;
   }
   return pinned;
+}
+
+void BundleCache::FetchSlot(uint32_t slot) const {
+  if (slot != kNoSlot) __builtin_prefetch(&slots_[slot], 1);
 }
 
 size_t BundleCache::Acquire(uint32_t layer, std::span<const uint32_t> positions, std::span<uint32_t> slots) {
@@ -165,19 +182,20 @@ size_t BundleCache::Acquire(uint32_t layer, std::span<const uint32_t> positions,
   misses_.clear();
   size_t taken = 0;
   for (; taken < positions.size(); ++taken) {
+    if (taken + kFetchAhead < positions.size()) FetchSlot(slot_of_[base + positions[taken + kFetchAhead]]);
     const uint32_t position = positions[taken];
     const uint32_t bundle = base + position;
     uint32_t slot = slot_of_[bundle];
     if (slot != kNoSlot) {
-      CountAsked(slot);
+      CountAsked(slots_[slot]);
     } else {
-      slot = TakeVictim();
+      slot = TakeSlot();
       if (slot == kNoSlot) break;
       StartReading(bundle, slot);
       ++statistics_.num_misses;
       misses_.push_back(position);
     }
-    ++pins_[slot];
+    ++slots_[slot].num_pins;
     slots[taken] = slot;
     if (misses_.size() == misses_.capacity()) {
       QueueReads(layer, misses_);
@@ -189,10 +207,12 @@ size_t BundleCache::Acquire(uint32_t layer, std::span<const uint32_t> positions,
 }
 
 void BundleCache::Unpin(std::span<const uint32_t> slots) {
-  for (uint32_t slot : slots) {
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (i + kFetchAhead < slots.size()) FetchSlot(slots[i + kFetchAhead]);
+    const uint32_t slot = slots[i];
     if (slot == kNoSlot) continue;
-    DCHECK(pins_[slot] > 0);
-    if (--pins_[slot] == 0 && states_[slot] == SlotState::kReady) PushHeap(slot);
+    DCHECK(slots_[slot].num_pins > 0);
+    if (--slots_[slot].num_pins == 0 && slots_[slot].state == SlotState::kReady) PushHeap(slot);
   }
 }
 
@@ -201,19 +221,20 @@ void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) 
   // Half of the pool at most is held for guesses; the on-time set needs the rest.
   const size_t limit = options_.num_slots / 2;
   misses_.clear();
-  for (uint32_t position : positions) {
-    if (prefetch_pins_.size() >= limit) break;
+  for (size_t i = 0; i < positions.size() && prefetch_pins_.size() < limit; ++i) {
+    if (i + kFetchAhead < positions.size()) FetchSlot(slot_of_[base + positions[i + kFetchAhead]]);
+    const uint32_t position = positions[i];
     const uint32_t bundle = base + position;
     uint32_t slot = slot_of_[bundle];
     if (slot == kNoSlot) {
-      slot = TakeVictim();
+      slot = TakeSlot();
       if (slot == kNoSlot) break;
       StartReading(bundle, slot);
-      prefetched_[slot] = 1;
+      slots_[slot].prefetched = true;
       ++statistics_.num_prefetched;
       misses_.push_back(position);
     }
-    ++pins_[slot];
+    ++slots_[slot].num_pins;
     prefetch_pins_.push_back(slot);
     if (misses_.size() == misses_.capacity()) {
       QueueReads(layer, misses_);
@@ -225,8 +246,8 @@ void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) 
 
 void BundleCache::ReleasePrefetched() {
   for (uint32_t slot : prefetch_pins_) {
-    if (prefetched_[slot] != 0) ++statistics_.num_prefetched_unused;
-    prefetched_[slot] = 0;
+    if (slots_[slot].prefetched) ++statistics_.num_prefetched_unused;
+    slots_[slot].prefetched = false;
   }
   Unpin(prefetch_pins_);
   prefetch_pins_.clear();
@@ -346,7 +367,7 @@ Status BundleCache::OnCompletion(const WholeCompletion& completion) {
     return ReadError(failed, completion.failure);
   }
   if (read.half == Half::kUp) {
-    up_arrived_[slot_of_[read.first_bundle]] = 1;
+    slots_[slot_of_[read.first_bundle]].up_arrived = true;
     if (--num_ups_ == 0) QueueWaitingDowns();
     SubmitQueued();
     return {};
@@ -376,8 +397,8 @@ Status BundleCache::FinishBundle(uint32_t bundle) {
     }
     verified_[bundle / 64] |= bit;
   }
-  states_[slot] = SlotState::kReady;
-  if (pins_[slot] == 0) PushHeap(slot);
+  slots_[slot].state = SlotState::kReady;
+  if (slots_[slot].num_pins == 0) PushHeap(slot);
   return {};
 }
 
@@ -393,14 +414,14 @@ bool BundleCache::Contains(uint32_t layer, uint32_t position) const {
 
 uint32_t BundleCache::FindReady(uint32_t layer, uint32_t position) const {
   const uint32_t slot = slot_of_[layer * space_.bundles_per_layer + position];
-  return slot != kNoSlot && states_[slot] == SlotState::kReady ? slot : kNoSlot;
+  return slot != kNoSlot && ready(slot) ? slot : kNoSlot;
 }
 
 void BundleCache::EndStep() {
   if (options_.policy.kind == PolicyKind::kWindow) {
     for (uint32_t slot = 0; slot < options_.num_slots; ++slot) {
-      if (states_[slot] != SlotState::kReady || pins_[slot] != 0) continue;
-      if (policy_->Expired(bundle_of_[slot], step_)) DropSlot(slot);
+      if (!ready(slot) || slots_[slot].num_pins != 0) continue;
+      if (policy_->Expired(slots_[slot].bundle, step_)) DropSlot(slot);
     }
   }
   ++step_;

@@ -88,13 +88,15 @@ class BundleCache {
   // ReleasePrefetched.
   void Prefetch(uint32_t layer, std::span<const uint32_t> positions);
   void ReleasePrefetched();
+  // Evicts a few bundles ahead of the misses that will need their slots. For between tiles: then other threads work meanwhile.
+  void FreeAhead();
   // Hands a completion of this cache's reads over (tag without the owner bits). An error names tensor, row and offset.
   Status OnCompletion(const WholeCompletion& completion);
   // Pushes queued reads to the reader as far as it takes them.
   void SubmitQueued();
 
-  bool ready(uint32_t slot) const { return states_[slot] == SlotState::kReady; }
-  bool up_ready(uint32_t slot) const { return ready(slot) || up_arrived_[slot] != 0; }
+  bool ready(uint32_t slot) const { return slots_[slot].state == SlotState::kReady; }
+  bool up_ready(uint32_t slot) const { return ready(slot) || slots_[slot].up_arrived; }
   bool Contains(uint32_t layer, uint32_t position) const;
   // The slot of a ready bundle, kNoSlot otherwise. Nothing is counted.
   uint32_t FindReady(uint32_t layer, uint32_t position) const;
@@ -115,6 +117,14 @@ class BundleCache {
 
  private:
   enum class SlotState : uint8_t { kEmpty, kReading, kReady };
+  struct Slot {
+    uint32_t bundle = 0;
+    uint16_t num_pins = 0;
+    SlotState state = SlotState::kEmpty;
+    bool up_arrived : 1 = false;
+    bool in_heap : 1 = false;
+    bool prefetched : 1 = false;  // and not yet asked for
+  };
   enum class Half : uint8_t { kWhole, kUp, kDown };
   struct PendingRead {  // one read in flight or queued
     uint64_t wanted = 0;  // bit i: first_bundle + i is; the others are gaps
@@ -126,16 +136,18 @@ class BundleCache {
   static constexpr uint32_t kMaxSpan = 64;  // bundles of a read, gaps included: bits of PendingRead::wanted
 
   BundleCache(const BundleSpace& space, const CacheOptions& options, WholeReader& reader);
-  uint32_t TakeVictim();
-  void PushHeap(uint32_t slot);
-  void DropSlot(uint32_t slot);
-  void StartReading(uint32_t bundle, uint32_t slot);
+  uint32_t TakeSlot();
+  bool Evict();
+  void PushHeap(uint32_t index);
+  void FetchSlot(uint32_t slot) const;
+  void DropSlot(uint32_t index);
+  void StartReading(uint32_t bundle, uint32_t index);
   static uint64_t LongestGapBytes(const BundleSpace& space, const CacheOptions& options);
   void QueueReads(uint32_t layer, std::span<const uint32_t> positions);
   void QueuePlanned(uint32_t layer, std::span<const uint32_t> positions);
   void QueueRead(PendingRead read);
   bool TrySubmitRead(uint32_t read);
-  void CountAsked(uint32_t slot);
+  void CountAsked(Slot& slot);
   void QueueWaitingDowns();
   Status FinishBundle(uint32_t bundle);
   Error ReadError(uint32_t bundle, const ReadFailure& failure) const;
@@ -149,12 +161,7 @@ class BundleCache {
   AlignedBuffer scraps_;                // [kNumScraps, longest gap]; empty where none are read over
   std::vector<uint8_t> free_scraps_;    // stack
   std::vector<uint32_t> slot_of_;       // [num_bundles], kNoSlot when absent
-  std::vector<uint32_t> bundle_of_;     // [num_slots]
-  std::vector<SlotState> states_;       // [num_slots]
-  std::vector<uint8_t> up_arrived_;     // [num_slots]
-  std::vector<uint8_t> in_heap_;        // [num_slots]
-  std::vector<uint8_t> prefetched_;     // [num_slots]: prefetched and not yet asked for
-  std::vector<uint16_t> pins_;          // [num_slots]
+  std::vector<Slot> slots_;             // [num_slots]
   std::vector<uint64_t> verified_;      // bit per bundle
   WideHeap heap_;                       // lazy, of slots, at most one entry each
   std::vector<uint32_t> free_slots_;    // stack of empty ones

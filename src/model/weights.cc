@@ -41,6 +41,7 @@ void Weights::Dispatch(std::span<const WholeCompletion> completions) {
 }
 
 void Weights::Poll() {
+  if (cache_ != nullptr) cache_->FreeAhead();
   if (reader_->num_pending() == 0) return;
   std::array<WholeCompletion, 32> completions;
   const size_t count = reader_->Reap(completions, WaitMode::kPoll);
@@ -330,8 +331,7 @@ void Weights::EndBundles() {
 
 void Weights::Prefetch(uint32_t layer, std::span<const uint32_t> positions) {
   if (cache_ == nullptr) return;
-  cache_->Prefetch(layer, positions);
-  Poll();  // starts the reads
+  cache_->Prefetch(layer, positions);  // the next tile's poll starts the reads, while the other threads work
 }
 
 Status Weights::EndStep() {

@@ -32,14 +32,14 @@ class LowRankPredictor : public Selector {
   static uint64_t ScratchBytes(uint32_t max_rank, uint32_t max_tokens, int num_threads);
 
  private:
-  static constexpr uint32_t kNeuronsPerTile = 256;  // a multiple of 64: tiles never share a word of the bitmap
+  static uint64_t ScoresPerThread(uint32_t max_tokens);
 
   const uint32_t hidden_size_;
   const uint32_t ffn_size_;
   const uint32_t max_tokens_;
   const std::vector<LowRankFactors> layers_;
   AlignedVector<float> projected_;  // [max_tokens, max_rank]
-  AlignedVector<float> scores_;     // [num_threads, max_tokens, kNeuronsPerTile]
+  AlignedVector<float> scores_;     // [num_threads, ScoresPerThread]: of a tile of neurons, for each token
 };
 
 }  // namespace frugal

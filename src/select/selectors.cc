@@ -9,6 +9,9 @@ namespace frugal {
 namespace {
 
 constexpr uint32_t kRankRowsPerTile = 16;
+// Neurons of a tile, multiples of 64: tiles never share a word of the bitmap. Few tokens: long streams of short rows.
+constexpr uint32_t kNeuronsOfManyTokens = 256;
+constexpr uint32_t kNeuronsOfFewTokens = 1024;
 
 uint32_t MaxRank(const std::vector<LowRankFactors>& layers) {
   uint32_t max_rank = 0;
@@ -38,10 +41,15 @@ LowRankPredictor::LowRankPredictor(uint32_t hidden_size, uint32_t ffn_size, uint
       max_tokens_(max_tokens),
       layers_(std::move(layers)),
       projected_(size_t{max_tokens} * MaxRank(layers_)),
-      scores_(static_cast<size_t>(num_threads) * max_tokens * kNeuronsPerTile) {}
+      scores_(static_cast<size_t>(num_threads) * ScoresPerThread(max_tokens)) {}
+
+uint64_t LowRankPredictor::ScoresPerThread(uint32_t max_tokens) {
+  const uint64_t most_of_few = std::min<uint64_t>(max_tokens, kManyTokens - 1);
+  return std::max(most_of_few * kNeuronsOfFewTokens, uint64_t{max_tokens} * kNeuronsOfManyTokens);
+}
 
 uint64_t LowRankPredictor::ScratchBytes(uint32_t max_rank, uint32_t max_tokens, int num_threads) {
-  return uint64_t{max_tokens} * (max_rank + static_cast<uint64_t>(num_threads) * kNeuronsPerTile) * sizeof(float);
+  return (uint64_t{max_tokens} * max_rank + static_cast<uint64_t>(num_threads) * ScoresPerThread(max_tokens)) * sizeof(float);
 }
 
 void LowRankPredictor::Select(uint32_t layer, const float* x, uint32_t num_tokens, std::span<uint64_t> active, ThreadPool& pool,
@@ -65,17 +73,18 @@ void LowRankPredictor::Select(uint32_t layer, const float* x, uint32_t num_token
       },
       between_tiles);
   const uint32_t words = WordsPerToken(ffn_size_);
-  const int neuron_tiles = static_cast<int>((ffn_size_ + kNeuronsPerTile - 1) / kNeuronsPerTile);
+  const uint32_t shared = ffn_size_ / static_cast<uint32_t>(pool.num_threads()) / 64 * 64;
+  const uint32_t per_tile = num_tokens < kManyTokens ? std::clamp(shared, 64u, kNeuronsOfFewTokens) : kNeuronsOfManyTokens;
   pool.Run(
-      neuron_tiles,
+      static_cast<int>((ffn_size_ + per_tile - 1) / per_tile),
       [&](int tile, int worker) {
-        const uint32_t begin = tile * kNeuronsPerTile;
-        const uint32_t count = std::min(ffn_size_ - begin, kNeuronsPerTile);
-        float* const tile_scores = scores_.data() + static_cast<size_t>(worker) * max_tokens_ * kNeuronsPerTile;
-        DotRows(factors.dtype, up.From(begin), 0, count, rank, projected_.data(), rank, num_tokens, tile_scores, kNeuronsPerTile);
+        const uint32_t begin = tile * per_tile;
+        const uint32_t count = std::min(ffn_size_ - begin, per_tile);
+        float* const tile_scores = scores_.data() + static_cast<size_t>(worker) * ScoresPerThread(max_tokens_);
+        DotRows(factors.dtype, up.From(begin), 0, count, rank, projected_.data(), rank, num_tokens, tile_scores, per_tile);
         const float* const bias = factors.bias + begin;
         for (uint32_t t = 0; t < num_tokens; ++t) {
-          const float* const scores = tile_scores + size_t{t} * kNeuronsPerTile;
+          const float* const scores = tile_scores + size_t{t} * per_tile;
           for (uint32_t first = 0; first < count; first += 64) {
             uint64_t word = 0;
             for (uint32_t i = first; i < std::min(count, first + 64); ++i) {
