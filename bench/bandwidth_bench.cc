@@ -161,7 +161,7 @@ class Bench {
     return num_rows * *RowBytes(dtype, kColumns);
   }
 
-  // A low-rank predictor's second product: many short rows, whose weights are Q8_0 and whose input is not.
+  // A low-rank predictor's second product: many short rows.
   uint64_t Predict() {
     constexpr size_t kRank = 128, kTileRows = 1024;  // as LowRankPredictor has them
     const size_t row_bytes = *RowBytes(DType::kQ8_0, kRank);
@@ -169,7 +169,7 @@ class Bench {
     out_.resize(static_cast<size_t>(tiles) * kTileRows);
     pool_.Run(tiles, [&](int tile, int) {
       const size_t begin = static_cast<size_t>(tile) * kTileRows;
-      DotRows(DType::kQ8_0, {memory_ + begin * row_bytes, row_bytes, nullptr}, 0, kTileRows, kRank, x_.data(), 0, 1, out_.data() + begin, 0);
+      DotRowsQuantised(DType::kQ8_0, {memory_ + begin * row_bytes, row_bytes, nullptr}, 0, kTileRows, kRank, {q_.data(), scales_.data()}, 1, out_.data() + begin, 0);
     });
     return static_cast<uint64_t>(tiles) * kTileRows * row_bytes;
   }

@@ -38,7 +38,7 @@ constexpr size_t kManyTokens = 8;
 
 // out[t * out_stride + i] = dot(row i, x + t * x_stride) for i in [begin, end), t in [0, num_tokens).
 // `dtype`: F32, F16, BF16, or Q8_0 and Q4_0 (weight = float(q) * scale rounded to float, then the fma; predictors
-// compute so, models with quantised_kernels.h). Rows need alignment of 2 bytes only.
+// project so, models with quantised_kernels.h). Rows need alignment of 2 bytes only.
 void DotRows(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns, const float* x,
              size_t x_stride, size_t num_tokens, float* out, size_t out_stride);
 

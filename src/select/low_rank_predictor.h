@@ -1,5 +1,6 @@
 // The paper's predictor (section 3.1, figure 3): two matrices a layer, hidden_size x rank and rank x ffn_size. Neuron i
-// is active when  B[i] . (A x) + bias[i] >= 0; training folds the threshold into the bias.
+// is active when  B[i] . (A x) + bias[i] >= 0; training folds the threshold into the bias. Where B is quantised, A x is quantised for its
+// product (kernels/quantised_kernels.h); x, which has outliers, is not.
 #pragma once
 
 #include <memory>
@@ -38,7 +39,9 @@ class LowRankPredictor : public Selector {
   const uint32_t ffn_size_;
   const uint32_t max_tokens_;
   const std::vector<LowRankFactors> layers_;
-  AlignedVector<float> projected_;  // [max_tokens, max_rank]
+  AlignedVector<float> projected_;  // [max_tokens, max_rank]: A x
+  AlignedVector<int8_t> projected_q_;     // [max_tokens, max_rank]
+  AlignedVector<float> projected_scales_;  // [max_tokens, max_rank / 32]
   AlignedVector<float> scores_;     // [num_threads, ScoresPerThread]: of a tile of neurons, for each token
 };
 

@@ -2,6 +2,7 @@
 
 #include "src/base/check.h"
 #include "src/kernels/kernels.h"
+#include "src/kernels/quantised_kernels.h"
 #include "src/select/low_rank_predictor.h"
 #include "src/select/selector.h"
 
@@ -41,6 +42,8 @@ LowRankPredictor::LowRankPredictor(uint32_t hidden_size, uint32_t ffn_size, uint
       max_tokens_(max_tokens),
       layers_(std::move(layers)),
       projected_(size_t{max_tokens} * MaxRank(layers_)),
+      projected_q_(projected_.size()),
+      projected_scales_(projected_.size() / kQuantisedBlock),
       scores_(static_cast<size_t>(num_threads) * ScoresPerThread(max_tokens)) {}
 
 uint64_t LowRankPredictor::ScoresPerThread(uint32_t max_tokens) {
@@ -49,7 +52,9 @@ uint64_t LowRankPredictor::ScoresPerThread(uint32_t max_tokens) {
 }
 
 uint64_t LowRankPredictor::ScratchBytes(uint32_t max_rank, uint32_t max_tokens, int num_threads) {
-  return (uint64_t{max_tokens} * max_rank + static_cast<uint64_t>(num_threads) * ScoresPerThread(max_tokens)) * sizeof(float);
+  const uint64_t projected = uint64_t{max_tokens} * max_rank;
+  const uint64_t num_floats = projected + projected / kQuantisedBlock + static_cast<uint64_t>(num_threads) * ScoresPerThread(max_tokens);
+  return num_floats * sizeof(float) + projected;
 }
 
 void LowRankPredictor::Select(uint32_t layer, const float* x, uint32_t num_tokens, std::span<uint64_t> active, ThreadPool& pool,
@@ -72,6 +77,8 @@ void LowRankPredictor::Select(uint32_t layer, const float* x, uint32_t num_token
                 projected_.data(), rank);
       },
       between_tiles);
+  const bool quantised = IsQuantised(factors.dtype);
+  if (quantised) QuantiseInput(projected_.data(), size_t{num_tokens} * rank, projected_q_.data(), projected_scales_.data());
   const uint32_t words = WordsPerToken(ffn_size_);
   const uint32_t shared = ffn_size_ / static_cast<uint32_t>(pool.num_threads()) / 64 * 64;
   const uint32_t per_tile = num_tokens < kManyTokens ? std::clamp(shared, 64u, kNeuronsOfFewTokens) : kNeuronsOfManyTokens;
@@ -81,7 +88,12 @@ void LowRankPredictor::Select(uint32_t layer, const float* x, uint32_t num_token
         const uint32_t begin = tile * per_tile;
         const uint32_t count = std::min(ffn_size_ - begin, per_tile);
         float* const tile_scores = scores_.data() + static_cast<size_t>(worker) * ScoresPerThread(max_tokens_);
-        DotRows(factors.dtype, up.From(begin), 0, count, rank, projected_.data(), rank, num_tokens, tile_scores, per_tile);
+        if (quantised) {
+          DotRowsQuantised(factors.dtype, up.From(begin), 0, count, rank, {projected_q_.data(), projected_scales_.data()}, num_tokens,
+                           tile_scores, per_tile);
+        } else {
+          DotRows(factors.dtype, up.From(begin), 0, count, rank, projected_.data(), rank, num_tokens, tile_scores, per_tile);
+        }
         const float* const bias = factors.bias + begin;
         for (uint32_t t = 0; t < num_tokens; ++t) {
           const float* const scores = tile_scores + size_t{t} * per_tile;

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "src/kernels/kernels.h"
+#include "src/kernels/quantised_kernels.h"
 #include "src/train/linear_algebra.h"
 
 namespace frugal {
@@ -14,11 +15,21 @@ namespace {
 constexpr uint64_t kRowsAtOnce = 64;
 constexpr size_t kNeuronsPerTile = 256;
 
-// out[i] = row i . x of quantised rows.
+// out[i] = row i . x, as LowRankPredictor's first product is computed.
 void Project(DType dtype, std::span<const std::byte> rows, size_t num_rows, size_t columns, const float* x,
              size_t num_tokens, float* out) {
   const RowSet set{rows.data(), static_cast<size_t>(*RowBytes(dtype, columns)), nullptr};
   DotRows(dtype, set, 0, num_rows, columns, x, columns, num_tokens, out, num_rows);
+}
+
+// The same as its second product: where the rows are quantised, so is x.
+void Score(DType dtype, std::span<const std::byte> rows, size_t num_rows, size_t rank, const float* x, size_t num_tokens, float* out) {
+  if (!IsQuantised(dtype)) return Project(dtype, rows, num_rows, rank, x, num_tokens, out);
+  std::vector<int8_t> q(num_tokens * rank);
+  std::vector<float> scales(q.size() / kQuantisedBlock);
+  QuantiseInput(x, q.size(), q.data(), scales.data());
+  const RowSet set{rows.data(), static_cast<size_t>(*RowBytes(dtype, rank)), nullptr};
+  DotRowsQuantised(dtype, set, 0, num_rows, rank, {q.data(), scales.data()}, num_tokens, out, num_rows);
 }
 
 std::vector<std::byte> QuantiseRows(DType dtype, const float* rows, size_t num_rows, size_t columns) {
@@ -71,7 +82,7 @@ QuantisedPredictor Quantise(ThreadPool& pool, const WhiteFactors& factors, const
   // cancels.
   std::vector<float> projected(rank), offset(ffn);
   Project(predictor.dtype, predictor.down, rank, hidden, whitening.mean.data(), 1, projected.data());
-  Project(predictor.dtype, predictor.up, ffn, rank, projected.data(), 1, offset.data());
+  Score(predictor.dtype, predictor.up, ffn, rank, projected.data(), 1, offset.data());
   predictor.bias.resize(ffn);
   for (size_t i = 0; i < ffn; ++i) predictor.bias[i] = factors.bias[i] - offset[i];
   return predictor;
@@ -149,8 +160,8 @@ Result<ScoreCounts> CountScores(ThreadPool& pool, const QuantisedPredictor& pred
       const size_t begin = tile * kNeuronsPerTile;
       const size_t width = std::min(kNeuronsPerTile, ffn - begin);
       float* const out = scores.data() + static_cast<size_t>(worker) * kRowsAtOnce * kNeuronsPerTile;
-      Project(predictor.dtype, std::span(predictor.up).subspan(begin * up_row_bytes), width, predictor.rank,
-              projected.data(), part.count, out);
+      Score(predictor.dtype, std::span(predictor.up).subspan(begin * up_row_bytes), width, predictor.rank, projected.data(), part.count,
+            out);
       ScoreCounts& count = counts[static_cast<size_t>(worker)];
       for (size_t row = 0; row < part.count; ++row) {
         for (size_t i = 0; i < width; ++i) {
