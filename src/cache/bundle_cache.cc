@@ -28,7 +28,7 @@ BundleCache::BundleCache(const BundleSpace& space, const CacheOptions& options, 
     : space_(space),
       options_(options),
       reader_(reader),
-      planner_({.max_gap_bytes = LongestGapBytes(space, options),
+      planner_({.max_gap_bytes = LongestGapBytes(space.stride_bytes, options),
                 .max_read_bytes = std::min(options.max_read_bytes, kMaxSpan * space.stride_bytes),
                 .max_segments = kMaxJoined}) {}
 
@@ -77,14 +77,14 @@ uint64_t BundleCache::TableBytes(const BundleSpace& space, uint32_t num_slots) {
 }
 
 // Scraps take a hundredth of the slots' memory at most.
-uint64_t BundleCache::LongestGapBytes(const BundleSpace& space, const CacheOptions& options) {
+uint64_t BundleCache::LongestGapBytes(uint64_t stride_bytes, const CacheOptions& options) {
   if (options.bundling == Bundling::kHalves) return 0;
-  const uint64_t most = SlotBytes(space, options.num_slots) / 100 / kNumScraps;
-  return RoundDown(std::min({options.max_gap_bytes, options.max_read_bytes, most}), space.stride_bytes);
+  const uint64_t most = options.num_slots * stride_bytes / 100 / kNumScraps;
+  return RoundDown(std::min({options.max_gap_bytes, options.max_read_bytes, most}), stride_bytes);
 }
 
 uint64_t BundleCache::ScrapBytes(const BundleSpace& space, const CacheOptions& options) {
-  return kNumScraps * LongestGapBytes(space, options);
+  return kNumScraps * LongestGapBytes(space.stride_bytes, options);
 }
 
 void BundleCache::NoteUses(uint32_t layer, std::span<const uint32_t> positions, std::span<const uint32_t> counts) {

@@ -73,6 +73,8 @@ class BundleCache {
   // Bytes of slots and of tables, for the ledger.
   static uint64_t SlotBytes(const BundleSpace& space, uint32_t num_slots);
   static uint64_t TableBytes(const BundleSpace& space, uint32_t num_slots);
+  // The longest gap that a cache of these options reads over.
+  static uint64_t LongestGapBytes(uint64_t stride_bytes, const CacheOptions& options);
   // What gaps are read into: kNumScraps times the longest gap that is read over.
   static uint64_t ScrapBytes(const BundleSpace& space, const CacheOptions& options);
 
@@ -142,7 +144,6 @@ class BundleCache {
   void FetchSlot(uint32_t slot) const;
   void DropSlot(uint32_t index);
   void StartReading(uint32_t bundle, uint32_t index);
-  static uint64_t LongestGapBytes(const BundleSpace& space, const CacheOptions& options);
   void QueueReads(uint32_t layer, std::span<const uint32_t> positions);
   void QueuePlanned(uint32_t layer, std::span<const uint32_t> positions);
   void QueueRead(PendingRead read);

@@ -90,28 +90,6 @@ uint64_t BundleReadBytes(const BundleInfo& bundle, Bundling bundling) {
   return bundle.stride_bytes + RoundUp(up_bytes, kSectorBytes) - RoundDown(up_bytes, kSectorBytes);
 }
 
-// Neighbours in the file are one read, and so are bundles with a small gap between them: of bundles missed at random, as many as
-// there are runs of them.
-struct DemandReads {
-  double num_reads = 0;
-  double gap_bundles = 0;  // read over
-};
-
-DemandReads ExpectDemandReads(const ModelFile& model, const CacheOptions& cache, double missed) {
-  if (cache.bundling == Bundling::kHalves) return {2 * missed, 0};
-  const double density = missed / (static_cast<double>(model.config().num_layers) * model.config().ffn_size);
-  const uint64_t stride_bytes = model.bundles()[0].stride_bytes;
-  const double longest = std::max(1.0, static_cast<double>(cache.max_read_bytes) / static_cast<double>(stride_bytes));
-  DemandReads reads;
-  double next_is_further = 1;  // than a gap of that many bundles
-  for (uint64_t gap = 0; gap <= cache.max_gap_bytes / stride_bytes; ++gap) {
-    reads.gap_bundles += missed * static_cast<double>(gap) * density * next_is_further;
-    next_is_further *= 1 - density;
-  }
-  reads.num_reads = missed * std::max(next_is_further, 1 / longest);
-  return reads;
-}
-
 void AddEmbeddingRow(const MatrixInfo& matrix, const PlacedTensor& placed, Expectation& expectation) {
   if (placed.size_bytes == 0) return;
   const double absent =
@@ -209,6 +187,24 @@ double ReadBoundSeconds(const DeviceProfile& profile, double sequential_bytes, d
   return seconds;
 }
 
+BundleReads ExpectBundleReads(uint32_t ffn_size, uint64_t stride_bytes, const CacheOptions& cache, double missed, int bursts) {
+  if (cache.bundling == Bundling::kHalves) return {2 * missed, 0};
+  const double density = missed / ffn_size;
+  const double longest = std::max(1.0, static_cast<double>(cache.max_read_bytes) / static_cast<double>(stride_bytes));
+  double gap_bundles = 0;
+  double next_is_further = 1;  // than a gap of that many bundles
+  for (uint64_t gap = 0; gap <= BundleCache::LongestGapBytes(stride_bytes, cache) / stride_bytes; ++gap) {
+    gap_bundles += missed * static_cast<double>(gap) * density * next_is_further;
+    next_is_further *= 1 - density;
+  }
+  const double num_runs = missed * std::max(1 - density, 1 / longest);
+  const double num_joined = missed * std::max(next_is_further, 1 / longest);
+  if (num_joined == num_runs) return {num_runs, 0};
+  const double num_over_gaps = num_joined * (1 - num_joined / num_runs);
+  const double share = std::min(1.0, bursts * static_cast<double>(BundleCache::kNumScraps) / num_over_gaps);
+  return {share * num_joined + (1 - share) * num_runs, share * gap_bundles};
+}
+
 Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const NeuronUse& use,
                          const DeviceProfile* profile) {
   Expectation expectation;
@@ -228,10 +224,12 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
       expectation.bundles_in_vain = use.early_wrong * expectation.bundles_missed / expectation.bundles_used;
     }
     const double read_bundles = expectation.bundles_missed + expectation.bundles_in_vain;
-    const DemandReads reads = ExpectDemandReads(model, cache, read_bundles);
-    expectation.demand_reads = reads.num_reads;
-    expectation.demand_bytes =
-        (read_bundles + reads.gap_bundles) * static_cast<double>(BundleReadBytes(model.bundles()[0], cache.bundling));
+    const double num_layers = model.config().num_layers;
+    const BundleReads reads = ExpectBundleReads(model.config().ffn_size, model.bundles()[0].stride_bytes, cache, read_bundles / num_layers,
+                                                plan.use_early ? 2 : 1);
+    expectation.demand_reads = num_layers * reads.num_reads;
+    expectation.demand_bytes = (read_bundles + num_layers * reads.gap_bundles) *
+                               static_cast<double>(BundleReadBytes(model.bundles()[0], cache.bundling));
   }
   expectation.touched_bytes = TouchedBytes(model, plan, expectation);
   if (profile != nullptr && profile->memory_bytes_per_second > 0) {

@@ -41,6 +41,16 @@ Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfi
 //   decay   of two things that it nearly does the better one: lru, and keeping the most used neurons for good
 double ExpectedMisses(const NeuronUse& use, uint32_t num_slots, const PolicyOptions& policy);
 
+// Reads for the bundles that a layer misses.
+struct BundleReads {
+  double num_reads = 0;
+  double gap_bundles = 0;  // read over
+};
+// Neighbours in the file are one read, and so are bundles with a small gap between them: of `missed` bundles at random, as many as there are
+// runs of them. Reads over gaps wait for nothing: of those asked for together (`bursts` times a token) only as many go over gaps as
+// the cache has scraps for.
+BundleReads ExpectBundleReads(uint32_t ffn_size, uint64_t stride_bytes, const CacheOptions& cache, double missed, int bursts);
+
 // Decoding one token.
 struct Expectation {
   double streamed_bytes = 0;  // weights streamed in layer order, in large sequential reads

@@ -4,6 +4,10 @@
 
 #include <cmath>
 
+#include "src/base/random.h"
+#include "src/cache/bundle_cache.h"
+#include "src/io/read_plan.h"
+
 namespace frugal {
 namespace {
 
@@ -80,6 +84,57 @@ TEST(ExpectationTest, MoreSlotsNeverMissMore) {
       EXPECT_LE(misses, last + 1e-9) << slots;
       last = misses;
     }
+  }
+}
+
+// What the cache does with bundles missed at random: the planner's reads, over gaps while there are scraps.
+BundleReads Reads(uint32_t ffn_size, uint64_t stride_bytes, const CacheOptions& cache, double missed) {
+  const ReadPlanner planner({.max_gap_bytes = BundleCache::LongestGapBytes(stride_bytes, cache),
+                             .max_read_bytes = cache.max_read_bytes,
+                             .max_segments = BundleCache::kMaxJoined});
+  constexpr int kTrials = 200;
+  Random random(11);
+  BundleReads reads;
+  for (int trial = 0; trial < kTrials; ++trial) {
+    std::vector<uint32_t> positions;
+    for (uint32_t i = 0; i < ffn_size; ++i) {
+      if (random.Uniform() < missed / ffn_size) positions.push_back(i);
+    }
+    std::vector<PlannedRead> planned(positions.size());
+    planned.resize(planner.Plan(positions, {0, stride_bytes}, planned));
+    uint32_t free_scraps = BundleCache::kNumScraps;
+    for (const PlannedRead& read : planned) {
+      const uint64_t gaps = read.size_bytes / stride_bytes - read.count;
+      if (gaps == 0 || free_scraps > 0) {
+        if (gaps > 0) --free_scraps;
+        reads.num_reads += 1;
+        reads.gap_bundles += static_cast<double>(gaps);
+        continue;
+      }
+      for (size_t i = read.first; i < read.first + read.count; ++i) {
+        reads.num_reads += i == read.first || positions[i] != positions[i - 1] + 1 ? 1 : 0;
+      }
+    }
+  }
+  return {reads.num_reads / kTrials, reads.gap_bundles / kTrials};
+}
+
+TEST(ExpectationTest, BundleReadsAreThoseOfThePlannerAndItsScraps) {
+  constexpr uint64_t kStride = 16384;
+  struct Case {
+    uint32_t num_slots;
+    uint64_t max_gap_bytes;
+    double missed;
+  };
+  for (const Case& test : {Case{100'000, 0, 400}, Case{100'000, 96 * 1024, 40}, Case{100'000, 96 * 1024, 450}, Case{100'000, 32 * 1024, 3000},
+                           Case{2'000, 96 * 1024, 450}, Case{1'000, 96 * 1024, 450}}) {
+    CacheOptions cache;
+    cache.num_slots = test.num_slots;
+    cache.max_gap_bytes = test.max_gap_bytes;
+    const BundleReads expected = ExpectBundleReads(16384, kStride, cache, test.missed, 1);
+    const BundleReads found = Reads(16384, kStride, cache, test.missed);
+    EXPECT_NEAR(expected.num_reads, found.num_reads, 0.05 * found.num_reads) << test.num_slots << " slots, " << test.missed << " missed";
+    EXPECT_NEAR(expected.gap_bundles, found.gap_bundles, 0.15 * found.gap_bundles + 1) << test.num_slots << " slots, " << test.missed << " missed";
   }
 }
 
