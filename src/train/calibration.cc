@@ -152,7 +152,7 @@ Status Calibrator::Plan() {
   if (!options_.predictor_path.empty()) {
     FRUGAL_ASSIGN(predictor_info_, PredictorFile::Inspect(options_.predictor_path, config_));
     predictor_bytes = predictor_info_->on_time_bytes +
-                      LowRankPredictor::ScratchBytes(predictor_info_->max_rank, config_.ffn_size, kRunRows);
+                      LowRankPredictor::ScratchBytes(predictor_info_->max_rank, kRunRows, options_.num_threads);
   }
   const uint64_t layer_bytes = LayerRunBytes(model_, options_.weights, options_.num_threads, size_, 0);
   const uint64_t most_misses = std::min(kMostMisses, size_.num_tokens * ffn_size);
