@@ -169,7 +169,8 @@ class Bench {
     out_.resize(static_cast<size_t>(tiles) * kTileRows);
     pool_.Run(tiles, [&](int tile, int) {
       const size_t begin = static_cast<size_t>(tile) * kTileRows;
-      DotRowsQuantised(DType::kQ8_0, {memory_ + begin * row_bytes, row_bytes, nullptr}, 0, kTileRows, kRank, {q_.data(), scales_.data()}, 1, out_.data() + begin, 0);
+      const RowSet rows{memory_ + begin * row_bytes, row_bytes, nullptr};
+      DotRowsQuantised(DType::kQ8_0, rows, 0, kTileRows, kRank, {q_.data(), scales_.data()}, 1, out_.data() + begin, 0);
     });
     return static_cast<uint64_t>(tiles) * kTileRows * row_bytes;
   }

@@ -7,7 +7,7 @@
 namespace frugal {
 namespace {
 
-// Longer than what the engine thread does alone between two of a token's products: to wake a sleeping thread takes as long as a tile.
+// Longer than what the engine thread mostly does alone between two of a token's products, so that nobody has to be woken.
 constexpr uint64_t kSpinNs = 200'000;
 
 void Pause() {

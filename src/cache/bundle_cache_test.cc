@@ -108,6 +108,29 @@ TEST_F(BundleCacheTest, ReadsWhatIsAskedForOnceAndKeepsIt) {
   EXPECT_EQ(reader_->statistics().num_reads, 4u);
 }
 
+TEST_F(BundleCacheTest, FreesAheadWhatWasUsedLongestAgo) {
+  constexpr uint32_t kSlots = 128;  // for all bundles: a sixty-fourth of them is kept free
+  Open(Options(kSlots));
+  for (uint32_t position = 0; position < kPerLayer; ++position) {
+    EXPECT_EQ(Use(0, {position}), 1u);
+    EXPECT_EQ(Use(1, {position}), 1u);
+    cache_->EndStep();
+  }
+  std::vector<uint32_t> pinned(1);
+  EXPECT_EQ(cache_->PinPresent(1, std::vector<uint32_t>{0}, 1, pinned), 1u);
+  cache_->FreeAhead();
+  cache_->FreeAhead();  // enough are free
+  EXPECT_FALSE(cache_->Contains(0, 0));
+  EXPECT_TRUE(cache_->Contains(1, 0));  // pinned
+  EXPECT_NE(cache_->Contains(0, 1), cache_->Contains(1, 1));
+  for (uint32_t position = 2; position < kPerLayer; ++position) {
+    EXPECT_TRUE(cache_->Contains(0, position));
+    EXPECT_TRUE(cache_->Contains(1, position));
+  }
+  cache_->Unpin(pinned);
+  EXPECT_EQ(Use(0, {0}), 1u);
+}
+
 TEST_F(BundleCacheTest, SmallGapsAreReadOver) {
   Open(Gaps(2 * kStride));
   EXPECT_EQ(Use(0, {1, 3, 4, 7, 11, 20}), 6u);

@@ -270,8 +270,8 @@ Status Bench(const BenchFlags& flags) {
     if (!prefill_rows.empty()) json["prefill"] = PrefillToJson(prefill_rows);
     FRUGAL_TRY(WriteTextFile(flags.json_path, json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"));
   }
+  const bool sweep = !flags.sweep.empty();
   if (!flags.svg_path.empty()) {
-    const bool sweep = !flags.sweep.empty();
     const std::string budget = sweep ? "" : " within " + FormatSize(options.ram_bytes);
     const std::string title = fmt::format("{}{}, {} threads: ms per token", options.model_path, budget, options.num_threads);
     FRUGAL_TRY(WriteTextFile(flags.svg_path, sweep ? DrawSweep(rows, title) : DrawAblation(rows, title)));
@@ -280,8 +280,8 @@ Status Bench(const BenchFlags& flags) {
   FRUGAL_TRY(out.Print(
       fmt::format("{}, --ram {}, {} threads; {} rounds of at most {} forced tokens after a prompt of {} and {} to "
                   "warm up; device: {}\n\n{}",
-                  options.model_path, flags.sweep.empty() ? FormatSize(options.ram_bytes) : "as in the rows", options.num_threads, flags.rounds,
-                  measured, text.num_prompt, text.num_warm_up, device, FormatAblation(rows)) +
+                  options.model_path, sweep ? "as in the rows" : FormatSize(options.ram_bytes), options.num_threads,
+                  flags.rounds, measured, text.num_prompt, text.num_warm_up, device, FormatAblation(rows)) +
       (prefill_rows.empty() ? std::string() : "\n" + FormatPrefill(prefill_rows))));
   return measured_all;
 }

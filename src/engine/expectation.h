@@ -46,9 +46,9 @@ struct BundleReads {
   double num_reads = 0;
   double gap_bundles = 0;  // read over
 };
-// Neighbours in the file are one read, and so are bundles with a small gap between them: of `missed` bundles at random, as many as there are
-// runs of them. Reads over gaps wait for nothing: of those asked for together (`bursts` times a token) only as many go over gaps as
-// the cache has scraps for.
+// Neighbours in the file are one read, and so are bundles with a small gap between them: of `missed` bundles at random, as
+// many as there are runs of them. A read over gaps does not wait for a scrap: of those asked for together (`bursts` times a
+// token) only as many go over gaps as the cache has scraps.
 BundleReads ExpectBundleReads(uint32_t ffn_size, uint64_t stride_bytes, const CacheOptions& cache, double missed, int bursts);
 
 // Decoding one token.

@@ -1,5 +1,6 @@
 #include "src/engine/expectation.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -126,15 +127,17 @@ TEST(ExpectationTest, BundleReadsAreThoseOfThePlannerAndItsScraps) {
     uint64_t max_gap_bytes;
     double missed;
   };
-  for (const Case& test : {Case{100'000, 0, 400}, Case{100'000, 96 * 1024, 40}, Case{100'000, 96 * 1024, 450}, Case{100'000, 32 * 1024, 3000},
-                           Case{2'000, 96 * 1024, 450}, Case{1'000, 96 * 1024, 450}}) {
+  constexpr uint64_t kLong = 96 * 1024, kShort = 32 * 1024;
+  for (const Case& test : {Case{100'000, 0, 400}, Case{100'000, kLong, 40}, Case{100'000, kLong, 450},
+                           Case{100'000, kShort, 3000}, Case{2'000, kLong, 450}, Case{1'000, kLong, 450}}) {
     CacheOptions cache;
     cache.num_slots = test.num_slots;
     cache.max_gap_bytes = test.max_gap_bytes;
     const BundleReads expected = ExpectBundleReads(16384, kStride, cache, test.missed, 1);
     const BundleReads found = Reads(16384, kStride, cache, test.missed);
-    EXPECT_NEAR(expected.num_reads, found.num_reads, 0.05 * found.num_reads) << test.num_slots << " slots, " << test.missed << " missed";
-    EXPECT_NEAR(expected.gap_bundles, found.gap_bundles, 0.15 * found.gap_bundles + 1) << test.num_slots << " slots, " << test.missed << " missed";
+    SCOPED_TRACE(fmt::format("{} slots, gaps of {}, {} missed", test.num_slots, test.max_gap_bytes, test.missed));
+    EXPECT_NEAR(expected.num_reads, found.num_reads, 0.05 * found.num_reads);
+    EXPECT_NEAR(expected.gap_bundles, found.gap_bundles, 0.15 * found.gap_bundles + 1);
   }
 }
 

@@ -68,9 +68,9 @@ HWY_INLINE void Step(FloatVector (&acc)[kRows][kTokens][kParts], const std::byte
                      const float* const (&x)[kTokens], size_t k) {
   const FloatTag d;
   FRUGAL_UNROLL
-  for (size_t i = 0; i < kRows; ++i) {
+  for (size_t p = 0; p < kParts; ++p) {
     FRUGAL_UNROLL
-    for (size_t p = 0; p < kParts; ++p) {
+    for (size_t i = 0; i < kRows; ++i) {
       const FloatVector w = Row::Load(d, rows[i], k + p * kWidth);
       FRUGAL_UNROLL
       for (size_t t = 0; t < kTokens; ++t) {

@@ -39,10 +39,10 @@ class LowRankPredictor : public Selector {
   const uint32_t ffn_size_;
   const uint32_t max_tokens_;
   const std::vector<LowRankFactors> layers_;
-  AlignedVector<float> projected_;  // [max_tokens, max_rank]: A x
-  AlignedVector<int8_t> projected_q_;     // [max_tokens, max_rank]
+  AlignedVector<float> projected_;         // [max_tokens, max_rank]: A x
+  AlignedVector<int8_t> projected_q_;      // [max_tokens, max_rank]
   AlignedVector<float> projected_scales_;  // [max_tokens, max_rank / 32]
-  AlignedVector<float> scores_;     // [num_threads, ScoresPerThread]: of a tile of neurons, for each token
+  AlignedVector<float> scores_;            // [num_threads, ScoresPerThread]: of a tile of neurons, for each token
 };
 
 }  // namespace frugal
