@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
@@ -161,11 +162,11 @@ Status Weights::BeginBundles(uint32_t layer, std::span<const uint32_t> positions
   open_.source = BundleSource::kCache;
   cache_->NoteUses(layer, positions, counts);
   open_.wave_cap = positions.size();
-  std::fill(kept_slots_.begin(), kept_slots_.end(), BundleCache::kNoSlot);
   if (positions.size() > cache_->num_slots()) {
     // The set goes through the slots in waves; a wave must not push out what a later wave of this set would hit.
     open_.wave_cap = std::max<size_t>(1, cache_->num_slots() / 4);
     cache_->PinPresent(layer, positions, cache_->num_slots() / 4, kept_slots_);
+    open_.kept = std::span(kept_slots_).first(positions.size());
   }
   return TakeError();
 }
@@ -255,8 +256,7 @@ Result<BundleWave> Weights::NextCacheWave() {
     while (open_.cursor < open_.positions.size() && (taken = acquire()) == 0) {
       // Every slot is held by a guess, by a hit kept for later, or by a read that is still going on.
       cache_->ReleasePrefetched();
-      cache_->Unpin(kept_slots_);
-      std::fill(kept_slots_.begin(), kept_slots_.end(), BundleCache::kNoSlot);
+      cache_->Unpin(std::exchange(open_.kept, {}));
       if (cache_->num_reading() > 0) FRUGAL_TRY(WaitSome());
     }
     wave.end = wave.begin + taken;
@@ -322,7 +322,7 @@ void Weights::EndWave() {
 
 void Weights::EndBundles() {
   if (open_.source == BundleSource::kCache) {
-    cache_->Unpin(kept_slots_);
+    cache_->Unpin(open_.kept);
     cache_->ReleasePrefetched();
   }
   if (open_.source == BundleSource::kScan) cache_->ReleasePrefetched();

@@ -121,6 +121,7 @@ class Weights {
     size_t ahead_begin = 0, ahead_end = 0;  // acquired for the next wave
     size_t num_given = 0;      // members of the wave given out
     size_t wave_cap = 0;
+    std::span<const uint32_t> kept;  // of kept_slots_, still pinned
     uint32_t block = 0;        // kBlocks, kScan: next block
     std::optional<uint64_t> release;  // kBlocks, kScan: the group to give back after the wave
   };
