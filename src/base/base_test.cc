@@ -80,11 +80,11 @@ TEST(ThreadPoolTest, EveryWorkerWorks) {
   }
 }
 
-TEST(ThreadPoolTest, TheHookRunsBetweenTheCallersTiles) {
+TEST(ThreadPoolTest, TheHookRunsBeforeEachOfTheCallersTiles) {
   auto pool = ThreadPool::Create(1);
   ASSERT_TRUE(pool);
   int hooks = 0;
-  (*pool)->Run(5, [](int, int) {}, [&] { ++hooks; });
+  (*pool)->Run(5, [&](int tile, int) { EXPECT_EQ(hooks, tile + 1); }, [&] { ++hooks; });
   EXPECT_GE(hooks, 5);
 }
 

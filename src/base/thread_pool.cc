@@ -82,7 +82,9 @@ void ThreadPool::Run(int num_tiles, FunctionRef<void(int, int)> tile, FunctionRe
   untaken_.store(uint64_t{generation} << 32 | static_cast<uint32_t>(num_tiles), std::memory_order_release);
   generation_.store(generation, std::memory_order_release);
   if (num_threads_ > 1 && num_tiles > 1) generation_.notify_all();
-  while (RunNextTile(generation, 0)) between_tiles();
+  do {
+    between_tiles();
+  } while (RunNextTile(generation, 0));
   // Spins: what is left is one tile of each worker; the hook keeps the reads going. A worker that lost its core (more threads than
   // cores) gets it by the yield.
   for (int spins = 0; tiles_left_.load(std::memory_order_acquire) > 0; ++spins) {

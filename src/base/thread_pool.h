@@ -28,8 +28,8 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   // Calls tile(i, worker) once for every i in [0, num_tiles); returns when all are done. Workers take tiles in order, one at a time: a
-  // worker that lost its core delays the step by one tile at most. `between_tiles` runs on the caller after each of its tiles and while
-  // it waits for the others.
+  // worker that lost its core delays the step by one tile at most. `between_tiles` runs on the caller before each of its tiles, when
+  // the others have begun, and while it waits for them.
   void Run(int num_tiles, FunctionRef<void(int tile, int worker)> tile, FunctionRef<void()> between_tiles);
   void Run(int num_tiles, FunctionRef<void(int tile, int worker)> tile);
 

@@ -118,8 +118,7 @@ Status OptForward::ComputeActivations(uint32_t layer, const BundleWave& wave, ui
     pool_.Run(
         tiles.count,
         [&](int tile, int worker) {
-          const size_t begin = tile * tiles.per_tile;
-          const size_t end = std::min<size_t>(ready.members.size(), begin + tiles.per_tile);
+          const size_t begin = tiles.begin(tile), end = tiles.end(tile);
           if (sparse) {
             ActivateChosen(layer, wave, ready, begin, end, num_rows, worker);
           } else {

@@ -83,8 +83,7 @@ Status OptForward::MatMul(uint32_t matrix, const float* x, size_t x_stride, uint
     pool_.Run(
         tiles.count,
         [&](int tile, int) {
-          const uint64_t begin = tile * tiles.per_tile;
-          const uint64_t end = std::min(block.num_rows, begin + tiles.per_tile);
+          const uint64_t begin = tiles.begin(tile), end = tiles.end(tile);
           if (IsQuantised(dtype)) {
             DotRowsQuantised(dtype, block.rows, begin, end, info.columns, quantised, num_rows, block_out, out_stride);
           } else {

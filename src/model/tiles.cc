@@ -15,12 +15,22 @@ constexpr uint64_t kTileProducts = 512 * 1024;
 // would have fewer than kTilesPerThread tiles each.
 constexpr uint64_t kRowsOfTile = 48;
 constexpr uint64_t kTilesPerThread = 8;
+// The last tile of each thread is cut into so many, of at least so many items each: rows are multiplied eight at a time.
+constexpr uint64_t kLastParts = 4;
+constexpr uint64_t kLeastOfLast = 16;
 
 }  // namespace
 
 Tiles CutTilesOf(uint64_t most, uint64_t items, int num_threads) {
-  const uint64_t per_tile = std::clamp<uint64_t>(items / static_cast<uint64_t>(num_threads), 1, most);
-  return {per_tile, static_cast<int>((items + per_tile - 1) / per_tile)};
+  Tiles tiles;
+  tiles.items = items;
+  tiles.per_tile = std::clamp<uint64_t>(items / static_cast<uint64_t>(num_threads), 1, most);
+  const uint64_t in_last_round = std::min(items, tiles.per_tile * static_cast<uint64_t>(num_threads));
+  tiles.num_whole = static_cast<int>((items - in_last_round) / tiles.per_tile);
+  tiles.per_last = std::max<uint64_t>(std::min(kLeastOfLast, tiles.per_tile), (tiles.per_tile + kLastParts - 1) / kLastParts);
+  const uint64_t rest = items - static_cast<uint64_t>(tiles.num_whole) * tiles.per_tile;
+  tiles.count = tiles.num_whole + static_cast<int>((rest + tiles.per_last - 1) / tiles.per_last);
+  return tiles;
 }
 
 Tiles CutTiles(uint64_t items, uint64_t columns, uint32_t num_rows, int num_threads) {
@@ -30,7 +40,7 @@ Tiles CutTiles(uint64_t items, uint64_t columns, uint32_t num_rows, int num_thre
   const uint64_t shared = items / (kTilesPerThread * static_cast<uint64_t>(num_threads));
   Tiles tiles = CutTilesOf(std::max({by_work, kRowsOfManyTokens, std::min(shared, kRowsOfTile)}), items, num_threads);
   tiles.per_tile = RoundUp(tiles.per_tile, kRowsOfManyTokens);
-  tiles.count = static_cast<int>((items + tiles.per_tile - 1) / tiles.per_tile);
+  tiles.count = tiles.num_whole = static_cast<int>((items + tiles.per_tile - 1) / tiles.per_tile);
   return tiles;
 }
 

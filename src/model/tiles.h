@@ -1,16 +1,26 @@
 // How the forward pass cuts its products into tiles for the threads. Between two tiles the engine thread reaps reads.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace frugal {
 
 struct Tiles {
-  uint64_t per_tile = 1;
+  uint64_t items = 0;
+  uint64_t per_tile = 1;  // of the first num_whole tiles
+  int num_whole = 0;
+  uint64_t per_last = 1;  // of the others: the last to end is not waited for as long
   int count = 0;
+
+  uint64_t begin(int tile) const {
+    const uint64_t last = tile < num_whole ? 0 : static_cast<uint64_t>(tile - num_whole);
+    return static_cast<uint64_t>(tile < num_whole ? tile : num_whole) * per_tile + last * per_last;
+  }
+  uint64_t end(int tile) const { return std::min(items, begin(tile + 1)); }
 };
 
-// Tiles of at most `most` items, at least one per thread.
+// Tiles of at most `most` items, at least one per thread. The share of the last round of tiles is cut smaller.
 Tiles CutTilesOf(uint64_t most, uint64_t items, int num_threads);
 // Of matrix rows or bundles, each multiplied with `num_rows` inputs. At least one tile per thread where there are that many items: every
 // thread can work.

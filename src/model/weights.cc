@@ -42,11 +42,12 @@ void Weights::Dispatch(std::span<const WholeCompletion> completions) {
 }
 
 void Weights::Poll() {
+  if (reader_->num_pending() > 0) {
+    std::array<WholeCompletion, 32> completions;
+    const size_t count = reader_->Reap(completions, WaitMode::kPoll);
+    Dispatch({completions.data(), count});
+  }
   if (cache_ != nullptr) cache_->FreeAhead();
-  if (reader_->num_pending() == 0) return;
-  std::array<WholeCompletion, 32> completions;
-  const size_t count = reader_->Reap(completions, WaitMode::kPoll);
-  Dispatch({completions.data(), count});
 }
 
 Status Weights::TakeError() {
@@ -95,10 +96,19 @@ Status Weights::ForEachRowBlock(uint32_t matrix, FunctionRef<void(const RowBlock
   const uint32_t first = matrix_first_block_[matrix];
   CHECK(first != kNoMatrix);
   const size_t row_bytes = static_cast<size_t>(*RowBytes(matrix_type(matrix), model_.matrices()[matrix].columns));
-  for (uint32_t i = first; i < layout_.blocks.size() && layout_.blocks[i].matrix == matrix; ++i) {
+  const auto follows_in_memory = [&](uint32_t i) {
+    const WeightBlock &block = layout_.blocks[i], &before = layout_.blocks[i - 1];
+    return block.matrix == matrix && block.resident && before.resident &&
+           block.memory_offset == before.memory_offset + before.memory_bytes;
+  };
+  for (uint32_t i = first; i < layout_.blocks.size() && layout_.blocks[i].matrix == matrix;) {
     std::optional<uint64_t> release;
     FRUGAL_ASSIGN(const std::byte* data, BlockData(i, &release));
-    fn({layout_.blocks[i].first_row, layout_.blocks[i].num_rows, RowSet{data, row_bytes, nullptr}});
+    RowBlock rows{layout_.blocks[i].first_row, 0, RowSet{data, row_bytes, nullptr}};
+    do {  // what is resident side by side is one product
+      rows.num_rows += layout_.blocks[i++].num_rows;
+    } while (i < layout_.blocks.size() && follows_in_memory(i));
+    fn(rows);
     if (release) stream_->Release(*release);
     FRUGAL_TRY(TakeError());
   }
@@ -268,8 +278,7 @@ Result<BundleWave> Weights::NextCacheWave() {
     open_.ahead_begin = open_.cursor;
     open_.ahead_end = open_.ahead_begin + acquire();
   }
-  Poll();  // starts the reads
-  FRUGAL_TRY(TakeError());
+  FRUGAL_TRY(TakeError());  // reads start between the tiles of what is there, or by the wait for the first of them
   return wave;
 }
 
