@@ -88,7 +88,8 @@ std::string FormatProfile(const DeviceProfile& profile) {
                             FormatSize(GapWorthReading(profile)));
 }
 
-// All threads read 256 MiB five times; the median. 0 where there is no such memory.
+// All threads read 256 MiB again and again for a second, since the neighbours of a virtual machine come and go; the median. 0 where
+// there is no such memory.
 double MeasureMemory() {
   constexpr uint64_t kBytes = 256 * kMiB;
   constexpr uint64_t kTileBytes = 256 * kKiB;
@@ -98,15 +99,15 @@ double MeasureMemory() {
   std::memset(buffer->data(), 1, kBytes);
   std::vector<double> speeds;
   std::atomic<uint64_t> sink = 0;
-  for (int round = 0; round < 5; ++round) {
+  const uint64_t end = NowNs() + 1'000'000'000;
+  while (speeds.size() < 5 || NowNs() < end) {
     const uint64_t start = NowNs();
     (*pool)->Run(static_cast<int>(kBytes / kTileBytes), [&](int tile, int) {
       sink.fetch_or(PlainRead(buffer->data() + static_cast<uint64_t>(tile) * kTileBytes, kTileBytes), std::memory_order_relaxed);
     });
     speeds.push_back(static_cast<double>(kBytes) * 1e9 / static_cast<double>(NowNs() - start));
   }
-  std::nth_element(speeds.begin(), speeds.begin() + 2, speeds.end());
-  return speeds[2];
+  return Percentile(speeds, 0.5);
 }
 
 // What reads of 16 KiB take of the threads' time while they stream memory, the interrupts' part included, which no process is charged
