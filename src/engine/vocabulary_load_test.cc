@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -10,6 +12,7 @@
 #include <vector>
 
 #include "src/format/byte_source.h"
+#include "src/format/json_file.h"
 
 namespace frugal {
 namespace {
@@ -47,11 +50,14 @@ class GgmlVocabularyTest : public testing::TestWithParam<const char*> {
   }
 };
 
+Result<GgufReader> OpenGguf(const fs::path& path) {
+  FRUGAL_ASSIGN(auto source, OpenFileSource(path.string()));
+  return GgufReader::Open(std::move(source));
+}
+
 TEST_P(GgmlVocabularyTest, GivesTheModelsOwnIds) {
   if (!fs::exists(path())) GTEST_SKIP() << path() << " is not there (vocabularies of others may not be part of the project)";
-  auto source = OpenFileSource(path().string());
-  ASSERT_TRUE(source.has_value()) << source.error().message;
-  const auto gguf = GgufReader::Open(*std::move(source));
+  const auto gguf = OpenGguf(path());
   ASSERT_TRUE(gguf.has_value()) << gguf.error().message;
   const auto tokenizer = LoadTokenizer(*gguf);
   ASSERT_TRUE(tokenizer.has_value()) << tokenizer.error().message;
@@ -78,6 +84,24 @@ TEST_P(GgmlVocabularyTest, GivesTheModelsOwnIds) {
   }
 }
 
+// B3: quadratic time would be hours.
+TEST_P(GgmlVocabularyTest, B3LongTextsTakeNearLinearTime) {
+  if (!fs::exists(path())) GTEST_SKIP() << path() << " is not there (vocabularies of others may not be part of the project)";
+  const auto gguf = OpenGguf(path());
+  ASSERT_TRUE(gguf.has_value()) << gguf.error().message;
+  const auto tokenizer = LoadTokenizer(*gguf);
+  ASSERT_TRUE(tokenizer.has_value()) << tokenizer.error().message;
+  constexpr size_t kBytes = 1'000'000;
+  for (const std::string& unit : {std::string("a"), std::string(" "), std::string("\n"), std::string("\0", 1), std::string("7"),
+                                  std::string("A"), std::string("\u00E9"), std::string("\u4E00"), std::string(" a")}) {
+    std::string text;
+    while (text.size() < kBytes) text += unit;
+    const auto ids = tokenizer->Encode(text, SpecialTokens::kOmit);
+    ASSERT_TRUE(ids.has_value()) << ids.error().message;
+    EXPECT_EQ(tokenizer->Decode(*ids, ShowSpecial::kYes), text);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Vocabularies, GgmlVocabularyTest,
                          testing::Values("deepseek-llm", "falcon", "gpt-2", "llama-bpe", "llama-spm", "phi-3", "qwen2"),
                          [](const auto& instance) {
@@ -85,6 +109,41 @@ INSTANTIATE_TEST_SUITE_P(Vocabularies, GgmlVocabularyTest,
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
+
+// Real models, which are too large for any folder of tests: FRUGAL_REAL_MODELS names where they are.
+TEST(RealVocabularyTest, GivesTheIdsOfPrompts) {
+  const char* root = std::getenv("FRUGAL_REAL_MODELS");
+  if (root == nullptr) GTEST_SKIP() << "FRUGAL_REAL_MODELS names no folder";
+  int num_files = 0;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(fs::path(FRUGAL_SHARED) / "models/real", error)) {
+    const auto cases = ReadJsonFile(entry.path().string());
+    ASSERT_TRUE(cases.has_value()) << cases.error().message;
+    const fs::path file = fs::path(root) / cases->at("file").get<std::string>();
+    if (!fs::exists(file)) continue;
+    SCOPED_TRACE(file.string());
+    const auto gguf = OpenGguf(file);
+    ASSERT_TRUE(gguf.has_value()) << gguf.error().message;
+    const auto tokenizer = LoadTokenizer(*gguf);
+    ASSERT_TRUE(tokenizer.has_value()) << tokenizer.error().message;
+    const auto estimate = EstimateTokenizerBytes(*gguf);
+    ASSERT_TRUE(estimate.has_value());
+    EXPECT_GE(*estimate, tokenizer->memory_bytes());
+    for (const auto& item : cases->at("cases")) {
+      const auto ids = tokenizer->Encode(item.at("prompt").get<std::string>(), SpecialTokens::kAdd);
+      ASSERT_TRUE(ids.has_value());
+      EXPECT_EQ(*ids, item.at("prompt_ids").get<std::vector<int32_t>>());
+      std::string text;
+      Utf8Stream stream;
+      for (const int32_t id : item.at("llama_cpp_greedy_ids")) {
+        if (!tokenizer->IsSpecial(id)) text += stream.Push(tokenizer->TokenBytes(id));
+      }
+      EXPECT_EQ(text + stream.Flush(), item.at("llama_cpp_text"));
+    }
+    ++num_files;
+  }
+  EXPECT_GT(num_files, 0) << root << " holds none of the models";
+}
 
 }  // namespace
 }  // namespace frugal

@@ -1,9 +1,10 @@
 // Text <-> token ids, exactly as Hugging Face's `tokenizers` or SentencePiece do it: BPE of bytes or of characters,
-// by merges or by scores, and unigram models, with what a pipeline (pipeline.h) does before and behind. The vocabulary lies in one arena (a few contiguous arrays and
-// hash tables, no node per token), so that its memory is one line of the ledger. Immutable after
-// construction, any thread may use it. What Encode allocates (its result, 30 KiB, up to 30 bytes per byte of the
-// longest word, and what normalisation makes of a text: up to 8 bytes per byte) is its own and gone when it
-// returns. Where nothing splits a text into words (most vocabularies of SentencePiece) all of it is one word.
+// by merges or by scores, and unigram models, with what a pipeline (pipeline.h) does before and behind. The
+// vocabulary lies in one arena (a few contiguous arrays and hash tables, no node per token), so that its memory is
+// one line of the ledger. Immutable after construction, any thread may use it. What Encode allocates (its result,
+// 30 KiB, up to 30 bytes per byte of the longest word, and what normalisation makes of a text: up to 8 bytes per
+// byte) is its own and gone when it returns. Where nothing splits a text into words (most vocabularies of
+// SentencePiece) all of it is one word.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,5 @@
 // tokenizer.json of Hugging Face's `tokenizers`: https://huggingface.co/docs/tokenizers/api: BPE and unigram models.
-// Whatever would change a result and is not understood is refused
-// by name.
+// Whatever would change a result and is not understood is refused by name.
 #include <string>
 #include <string_view>
 
