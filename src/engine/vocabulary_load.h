@@ -12,7 +12,7 @@ namespace frugal {
 // Whether the file has a vocabulary. kBadModel when it has parts of one without the tokens.
 Result<bool> HasTokenizer(const GgufReader& gguf);
 
-// kBadModel with the file, the key and what is wrong; a tokenizer that is not byte-level BPE is refused by
+// kBadModel with the file, the key and what is wrong; a model or pre-tokenizer that is not supported is refused by
 // name. Keys beyond GGUF's own (tokenizer_keys.h) may be absent.
 Result<Tokenizer> LoadTokenizer(const GgufReader& gguf);
 

@@ -56,7 +56,7 @@ std::string ModelName(const std::string& source_dir) {
 uint64_t TokenizerBytes(const std::string& directory) {
   constexpr uint64_t kFactor = 10;
   uint64_t size_bytes = 0;
-  for (const char* name : {"tokenizer.json", "vocab.json", "merges.txt", "gpt2-vocab.json", "gpt2-merges.txt",
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "gpt2-vocab.json", "gpt2-merges.txt",
                            "tokenizer_config.json", "added_tokens.json"}) {
     struct stat status = {};
     if (stat((directory + "/" + name).c_str(), &status) == 0) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -53,6 +54,7 @@ TEST_P(VocabularyRoundTripTest, GivesTheSameTokenizer) {
   EXPECT_EQ(loaded->max_token_bytes(), expected->max_token_bytes());
   for (int32_t id = 0; id < expected->vocab_size(); ++id) {
     ASSERT_EQ(loaded->TokenBytes(id), expected->TokenBytes(id)) << id;
+    ASSERT_EQ(loaded->TokenBytes(id, TokenPlace::kFirst), expected->TokenBytes(id, TokenPlace::kFirst)) << id;
     ASSERT_EQ(loaded->IsSpecial(id), expected->IsSpecial(id)) << id;
   }
   const auto estimate = EstimateTokenizerBytes(gguf);
@@ -71,6 +73,7 @@ TEST_P(VocabularyRoundTripTest, GivesTheSameTokenizer) {
       EXPECT_EQ(*ids, *expected->Encode(text, special)) << text;
       const char* key = special == SpecialTokens::kAdd ? "ids" : "ids_without_special";
       EXPECT_EQ(nlohmann::json(*ids), item[key]) << text;
+      EXPECT_EQ(loaded->Decode(*ids, ShowSpecial::kYes), expected->Decode(*ids, ShowSpecial::kYes)) << text;
     }
   }
 }
@@ -79,6 +82,10 @@ INSTANTIATE_TEST_SUITE_P(Vocabularies, VocabularyRoundTripTest,
                          testing::Values("tests/data/tokenizers/flags-style",
                                          "tests/data/tokenizers/gpt2-style",
                                          "tests/data/tokenizers/opt-style", "tests/data/tokenizers/phi-style",
+                                         "tests/data/tokenizers/deepseek3-style", "tests/data/tokenizers/falcon-style",
+                                         "tests/data/tokenizers/gemma-style", "tests/data/tokenizers/gpt-oss-style",
+                                         "tests/data/tokenizers/llama2-style", "tests/data/tokenizers/llama3-style",
+                                         "tests/data/tokenizers/qwen2-style", "tests/data/tokenizers/unigram-style",
                                          "models/tale"),
                          [](const auto& instance) {
                            std::string name = instance.param.substr(instance.param.rfind('/') + 1);
@@ -117,6 +124,9 @@ TEST(VocabularyLoadTest, KnowsWhenThereIsNone) {
   const TempDir temp;
   const GgufReader none = WriteAndOpen(temp.File("n.gguf"), [](GgufWriter&) {});
   EXPECT_FALSE(*HasTokenizer(none));
+  const GgufReader said = WriteAndOpen(
+      temp.File("s.gguf"), [](GgufWriter& writer) { writer.AddString(tokenizer_keys::kModel, "none"); });
+  EXPECT_FALSE(*HasTokenizer(said));
   const GgufReader part = WriteAndOpen(
       temp.File("p.gguf"), [](GgufWriter& writer) { writer.AddString(tokenizer_keys::kModel, "gpt2"); });
   ExpectError(HasTokenizer(part), ErrorCode::kBadModel, "'tokenizer.ggml.tokens' is absent");
@@ -138,8 +148,15 @@ TEST(VocabularyLoadTest, RefusesBrokenKeys) {
       {"id 4 is not in the vocabulary", [](Vocabulary& v) { v.prefix_ids = {4}; }},
       {"100 ids, at most 64", [](Vocabulary& v) { v.suffix_ids.assign(100, 1); }},
       {"frugal.tokenizer.prefix_ids': -1 is no number", [](Vocabulary& v) { v.prefix_ids = {-1}; }},
-      {"tokenizer model", [](Vocabulary& v) { v.model = "llama"; }},
-      {"pre-tokenizer", [](Vocabulary& v) { v.pre_tokenizer = "qwen2"; }},
+      {"tokenizer model", [](Vocabulary& v) { v.model = "bert"; }},
+      {"pre-tokenizer", [](Vocabulary& v) { v.pre_tokenizer = "qwen99"; }},
+      {"v.gguf: decoder type X is not supported", [](Vocabulary& v) { v.pipeline = R"({"decoder": {"type": "X"}})"; }},
+      {"frugal.tokenizer.score_bits': token 1: is no number",
+       [](Vocabulary& v) {
+         v.model = "llama";
+         v.merges.clear();
+         v.scores = {0.0, std::nan(""), 0.0, 0.0};
+       }},
       {"v.gguf: ", [](Vocabulary& v) { v.added_tokens = {MakeAddedToken(9, "</s>", 1)}; }},
   };
   for (const Case& broken : cases) {

@@ -54,6 +54,21 @@ bool TryDecodeByteLevel(std::string_view spelled, std::string& bytes) {
   return true;
 }
 
+std::optional<uint8_t> ParseByteToken(std::string_view spelled) {
+  if (spelled.size() != 6 || !spelled.starts_with("<0x") || spelled[5] != '>') return std::nullopt;
+  unsigned value = 0;
+  for (const char c : spelled.substr(3, 2)) {
+    if (c >= '0' && c <= '9') {
+      value = value * 16 + static_cast<unsigned>(c - '0');
+    } else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f') {
+      value = value * 16 + static_cast<unsigned>((c | 0x20) - 'a') + 10;
+    } else {
+      return std::nullopt;
+    }
+  }
+  return static_cast<uint8_t>(value);
+}
+
 std::string SpellByteLevel(std::string_view bytes) {
   std::string spelled;
   for (const char byte : bytes) AppendUtf8(kAlphabet.spelling[static_cast<unsigned char>(byte)], spelled);

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -15,5 +17,8 @@ bool TryDecodeByteLevel(std::string_view spelled, std::string& bytes);
 
 // The opposite.
 std::string SpellByteLevel(std::string_view bytes);
+
+// The byte that a token of a model with byte fallback stands for: 10 for "<0x0A>".
+std::optional<uint8_t> ParseByteToken(std::string_view spelled);
 
 }  // namespace frugal

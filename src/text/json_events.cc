@@ -24,9 +24,11 @@ class Events {
   bool null() { return Scalar(json()); }
   bool boolean(bool value) { return Scalar(json(value)); }
   bool number_integer(json::number_integer_t value) {
+    if (place() == Place::kScoredToken) return Score(static_cast<double>(value));
     return place() == Place::kVocabulary ? FailAtToken(fmt::format("id {}", value)) : Scalar(json(value));
   }
   bool number_unsigned(json::number_unsigned_t value) {
+    if (place() == Place::kScoredToken) return Score(static_cast<double>(value));
     if (place() != Place::kVocabulary) return Scalar(json(value));
     if (value > static_cast<uint64_t>(std::numeric_limits<int32_t>::max())) {
       return FailAtToken(fmt::format("id {}", value));
@@ -34,7 +36,9 @@ class Events {
     document_.entries.push_back({std::move(key_), static_cast<int32_t>(value)});
     return true;
   }
-  bool number_float(json::number_float_t value, const std::string&) { return Scalar(json(value)); }
+  bool number_float(json::number_float_t value, const std::string&) {
+    return place() == Place::kScoredToken ? Score(value) : Scalar(json(value));
+  }
   bool string(std::string& value);
   bool binary(json::binary_t&) { return false; }
   bool start_object(size_t);
@@ -45,7 +49,7 @@ class Events {
   bool parse_error(size_t position, const std::string& last_token, const nlohmann::detail::exception& error);
 
  private:
-  enum class Place { kTree, kVocabulary, kMerges, kMergePair, kSkipped };
+  enum class Place { kTree, kVocabulary, kScoredVocabulary, kScoredToken, kMerges, kMergePair };
   struct Frame {
     Place place;
     json* node;        // in the tree; nullptr elsewhere
@@ -62,7 +66,11 @@ class Events {
     error_ = std::move(what);
     return false;
   }
+  bool FailAtScoredToken() {
+    return Fail(fmt::format("model.vocab[{}]: expected a token and its score", document_.entries.size()));
+  }
   bool Scalar(json value);
+  bool Score(double score);
   bool Push(Frame frame);
   bool End();
   bool InModel(std::string_view key) const;
@@ -73,7 +81,7 @@ class Events {
   std::vector<Frame> frames_;
   std::string key_;
   std::string pair_[2];  // the merge being read
-  size_t pair_size_ = 0;
+  size_t pair_size_ = 0;  // of that, or of a token and its score
   std::string error_;
 };
 
@@ -107,10 +115,20 @@ bool Events::Scalar(json value) {
     case Place::kMerges:
     case Place::kMergePair:
       return Fail(fmt::format("model.merges[{}]: expected a string, or two", document_.merges.size()));
-    case Place::kSkipped:
-      return true;
+    case Place::kScoredVocabulary:
+    case Place::kScoredToken:
+      return FailAtScoredToken();
   }
   return false;
+}
+
+bool Events::Score(double score) {
+  if (pair_size_ != 1 || document_.entries.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
+    return FailAtScoredToken();
+  }
+  pair_size_ = 2;
+  document_.entries.push_back({std::move(pair_[0]), static_cast<int32_t>(document_.entries.size()), score});
+  return true;
 }
 
 bool Events::string(std::string& value) {
@@ -119,6 +137,10 @@ bool Events::string(std::string& value) {
     return true;
   }
   if (place() == Place::kMergePair && pair_size_ < 2) {
+    pair_[pair_size_++] = std::move(value);
+    return true;
+  }
+  if (place() == Place::kScoredToken && pair_size_ == 0) {
     pair_[pair_size_++] = std::move(value);
     return true;
   }
@@ -132,10 +154,9 @@ bool Events::Push(Frame frame) {
 }
 
 bool Events::start_object(size_t) {
-  if (place() == Place::kSkipped) return Push({Place::kSkipped, nullptr, {}});
   if (place() != Place::kTree) return Scalar(json());  // fails with what was expected
   if (InModel("vocab") || (kind_ == TokenizerDocumentKind::kVocabJson && frames_.empty())) {
-    if (document_.has_vocabulary) return Fail("model.vocab is there twice");
+    if (document_.has_vocabulary || document_.has_scored_vocabulary) return Fail("model.vocab is there twice");
     document_.has_vocabulary = true;
     return Push({Place::kVocabulary, nullptr, {}});
   }
@@ -144,15 +165,21 @@ bool Events::start_object(size_t) {
 }
 
 bool Events::start_array(size_t) {
-  if (place() == Place::kSkipped) return Push({Place::kSkipped, nullptr, {}});
+  if (place() == Place::kScoredVocabulary) {
+    pair_size_ = 0;
+    return Push({Place::kScoredToken, nullptr, {}});
+  }
   if (place() == Place::kMerges) {
     pair_size_ = 0;
     return Push({Place::kMergePair, nullptr, {}});
   }
   if (place() != Place::kTree) return Scalar(json());
   if (frames_.empty() && kind_ != TokenizerDocumentKind::kPlain) return Fail("expected an object");
-  // The vocabulary of a Unigram model: not supported, which is said when the model's type is known.
-  if (InModel("vocab")) return Push({Place::kSkipped, nullptr, {}});
+  if (InModel("vocab")) {
+    if (document_.has_vocabulary || document_.has_scored_vocabulary) return Fail("model.vocab is there twice");
+    document_.has_scored_vocabulary = true;
+    return Push({Place::kScoredVocabulary, nullptr, {}});
+  }
   if (InModel("merges")) {
     if (document_.has_merges) return Fail("model.merges is there twice");
     document_.has_merges = true;
@@ -173,6 +200,7 @@ bool Events::key(std::string& value) {
 bool Events::End() {
   const Place ended = place();
   frames_.pop_back();
+  if (ended == Place::kScoredToken && pair_size_ != 2) return FailAtScoredToken();
   if (ended != Place::kMergePair) return true;
   const size_t index = document_.merges.size();
   if (pair_size_ != 2)

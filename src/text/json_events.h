@@ -18,11 +18,13 @@ struct TokenizerDocument {
   struct Entry {
     std::string token;
     int32_t id;
+    double score = 0.0;  // of a unigram model
   };
   nlohmann::json rest;              // all but the lists below
   std::vector<Entry> entries;       // of the vocabulary, in order of the file
   std::vector<std::string> merges;  // "left right"
-  bool has_vocabulary = false;      // there was an object of tokens (other kinds of models have an array)
+  bool has_vocabulary = false;      // there was an object of tokens
+  bool has_scored_vocabulary = false;  // there was an array of tokens with scores, as a unigram model has it
   bool has_merges = false;
 };
 

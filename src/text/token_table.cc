@@ -1,6 +1,8 @@
 #include "src/text/token_table.h"
 
 #include <algorithm>
+#include <cmath>
+#include <optional>
 
 #include "src/base/bytes.h"
 #include "src/base/random.h"
@@ -36,11 +38,12 @@ std::span<T> Carve(AlignedBuffer& arena, uint64_t count, uint64_t& offset_bytes)
 }  // namespace
 
 uint64_t TokenTable::ArenaBytes(const Sizes& sizes) {
-  return sizeof(uint32_t) * (sizes.num_tokens + 1 + SlotsFor(sizes.num_tokens) + SlotsFor(sizes.num_merges)) +
+  const uint64_t score_bytes = sizes.has_scores ? (sizeof(double) + sizeof(uint32_t)) * sizes.num_tokens : 0;
+  return score_bytes + sizeof(uint32_t) * (sizes.num_tokens + 1 + SlotsFor(sizes.num_tokens) + SlotsFor(sizes.num_merges)) +
          sizeof(Merge) * sizes.num_merges + sizeof(uint16_t) * sizes.num_tokens + sizes.token_bytes;
 }
 
-Result<TokenTable> TokenTable::Allocate(const Sizes& sizes) {
+Result<TokenTable> TokenTable::Allocate(const Sizes& sizes, TokenSpelling spelling) {
   const auto check = [](uint64_t value, uint64_t max, std::string_view what) -> Status {
     if (value > max) return BadModel("{} {} in the vocabulary, at most {} are supported", value, what, max);
     return {};
@@ -50,7 +53,11 @@ Result<TokenTable> TokenTable::Allocate(const Sizes& sizes) {
   FRUGAL_TRY(check(sizes.token_bytes, kMaxTokenBytes, "bytes of text"));
   TokenTable table;
   FRUGAL_ASSIGN(table.arena_, AlignedBuffer::Allocate(ArenaBytes(sizes)));
+  table.spelling_ = spelling;
   uint64_t offset_bytes = 0;
+  const uint64_t num_scores = sizes.has_scores ? sizes.num_tokens : 0;
+  table.scores_ = Carve<double>(table.arena_, num_scores, offset_bytes);
+  table.by_text_ = Carve<uint32_t>(table.arena_, num_scores, offset_bytes);
   table.offsets_ = Carve<uint32_t>(table.arena_, sizes.num_tokens + 1, offset_bytes);
   table.token_slots_ = Carve<uint32_t>(table.arena_, SlotsFor(sizes.num_tokens), offset_bytes);
   table.merge_slots_ = Carve<uint32_t>(table.arena_, SlotsFor(sizes.num_merges), offset_bytes);
@@ -85,7 +92,9 @@ int32_t TokenTable::FindKey(std::string_view key, Form key_form) const {
 
 int32_t TokenTable::FindSpelled(std::string_view spelled) const {
   std::string decoded;
-  if (TryDecodeByteLevel(spelled, decoded)) return FindKey(decoded, Form::kBytes);
+  if (spelling_ == TokenSpelling::kByteLevel && TryDecodeByteLevel(spelled, decoded)) {
+    return FindKey(decoded, Form::kBytes);
+  }
   return FindKey(spelled, Form::kLiteral);
 }
 
@@ -98,7 +107,7 @@ uint32_t TokenTable::FindMerge(uint32_t left, uint32_t right) const {
   return kNoMerge;
 }
 
-Status TokenTable::AddToken(std::string_view spelled, TokenKind kind) {
+Status TokenTable::AddToken(std::string_view spelled, TokenKind kind, double score) {
   const uint32_t id = num_tokens_;
   if (id == flags_.size()) return BadModel("more than the {} tokens announced", flags_.size());
   if (kind < TokenKind::kNormal || kind > TokenKind::kByte) {
@@ -108,11 +117,13 @@ Status TokenTable::AddToken(std::string_view spelled, TokenKind kind) {
   if (const auto broken = FindInvalidUtf8(spelled)) {
     return BadModel("token {} {}: not UTF-8 at byte {}", id, Quoted(spelled), *broken);
   }
-  // An unused token is a hole: nothing can make it, and it decodes to nothing.
-  if (kind == TokenKind::kUnused) spelled = {};
+  if (std::isnan(score)) return BadModel("token {} {}: its score is no number", id, Quoted(spelled));
+  const bool is_plain = spelling_ == TokenSpelling::kPlain;
+  // Nothing can make an unused token; in a byte-level vocabulary it is a hole, which decodes to nothing.
+  if (kind == TokenKind::kUnused && !is_plain) spelled = {};
   std::string text;
   Form token_form = Form::kBytes;
-  if (!TryDecodeByteLevel(spelled, text)) {
+  if (is_plain || !TryDecodeByteLevel(spelled, text)) {
     token_form = Form::kLiteral;
     text.assign(spelled);
   }
@@ -127,18 +138,26 @@ Status TokenTable::AddToken(std::string_view spelled, TokenKind kind) {
   std::copy(text.begin(), text.end(), text_.begin() + begin);
   offsets_[id + 1] = static_cast<uint32_t>(begin + text.size());
   flags_[id] = static_cast<uint16_t>(static_cast<unsigned>(kind) | static_cast<unsigned>(token_form));
+  if (!scores_.empty()) scores_[id] = score;
   ++num_tokens_;
-  if (kind == TokenKind::kUnused) return {};
+  if (kind != TokenKind::kUnused) InsertToken(id);
+  return {};
+}
 
-  uint64_t slot = SlotOf(text, token_form);
+void TokenTable::InsertToken(uint32_t id) {
+  const std::string_view text = bytes(id);
+  uint64_t slot = SlotOf(text, form(id));
   while (token_slots_[slot] != 0) {
     if (++slot == token_slots_.size()) slot = 0;
   }
   token_slots_[slot] = id + 1;
-  if (text.size() == 1 && token_form == Form::kBytes) {
-    byte_tokens_[static_cast<unsigned char>(text[0])] = static_cast<int32_t>(id);
+  std::optional<uint8_t> byte;
+  if (spelling_ == TokenSpelling::kPlain) {
+    byte = ParseByteToken(text);
+  } else if (text.size() == 1 && form(id) == Form::kBytes) {
+    byte = static_cast<uint8_t>(text[0]);
   }
-  return {};
+  if (byte) byte_tokens_[*byte] = static_cast<int32_t>(id);
 }
 
 Status TokenTable::AddMerge(std::string_view left_right) {
@@ -173,12 +192,44 @@ Status TokenTable::AddMerge(std::string_view left_right) {
   return {};
 }
 
-Status TokenTable::CheckComplete() const {
+Status TokenTable::Complete() {
   if (num_tokens_ != flags_.size())
     return BadModel("{} tokens, {} were announced", num_tokens_, flags_.size());
   if (num_merges_ != merges_.size())
     return BadModel("{} merges, {} were announced", num_merges_, merges_.size());
+  if (by_text_.empty()) return {};
+  for (uint32_t id = 0; id < num_tokens_; ++id) by_text_[id] = id;
+  std::sort(by_text_.begin(), by_text_.end(), [this](uint32_t a, uint32_t b) { return bytes(a) < bytes(b); });
+  uint32_t at = 0;
+  while (at < num_tokens_ && bytes(by_text_[at]).empty()) ++at;
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    by_first_byte_[byte] = at;
+    while (at < num_tokens_ && static_cast<unsigned char>(bytes(by_text_[at])[0]) == byte) ++at;
+  }
+  by_first_byte_[256] = at;
   return {};
+}
+
+void TokenTable::ForEachPrefix(std::string_view text, FunctionRef<void(uint32_t id)> token) const {
+  if (text.empty() || by_text_.empty()) return;
+  const unsigned first = static_cast<unsigned char>(text[0]);
+  std::span<const uint32_t> sorted(by_text_);
+  sorted = sorted.subspan(by_first_byte_[first], by_first_byte_[first + 1] - by_first_byte_[first]);
+  // Invariant: `sorted` are the tokens that begin with text[0, depth).
+  for (size_t depth = 1; !sorted.empty(); ++depth) {
+    while (!sorted.empty() && bytes(sorted.front()).size() == depth) {
+      if (kind(sorted.front()) != TokenKind::kUnused) token(sorted.front());
+      sorted = sorted.subspan(1);
+    }
+    if (depth == text.size()) return;
+    const auto byte_of = [&](uint32_t id) { return static_cast<unsigned char>(bytes(id)[depth]); };
+    const unsigned char byte = static_cast<unsigned char>(text[depth]);
+    const auto low =
+        std::partition_point(sorted.begin(), sorted.end(), [&](uint32_t id) { return byte_of(id) < byte; });
+    const auto high =
+        std::partition_point(low, sorted.end(), [&](uint32_t id) { return byte_of(id) == byte; });
+    sorted = {low, high};
+  }
 }
 
 }  // namespace frugal

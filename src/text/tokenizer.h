@@ -1,8 +1,10 @@
-// Text <-> token ids, exactly as Hugging Face's `tokenizers` do it. Byte-level BPE with the GPT-2
-// pre-tokenisation (more kinds come later). The vocabulary lies in one arena (a few contiguous arrays and
-// hash tables, no node per token), so that its memory is one line of the ledger. Immutable after
-// construction, any thread may use it. What Encode allocates (its result, 30 KiB, and up to 30 bytes per byte
-// of the longest word) is its own and gone when it returns.
+// Text <-> token ids, exactly as Hugging Face's `tokenizers` or SentencePiece do it: BPE of bytes or of characters,
+// by merges or by scores, and unigram models, with what a pipeline (pipeline.h) does before and behind. The
+// vocabulary lies in one arena (a few contiguous arrays and hash tables, no node per token), so that its memory is
+// one line of the ledger. Immutable after construction, any thread may use it. What Encode allocates (its result,
+// 30 KiB, up to 30 bytes per byte of the longest word, and what normalisation makes of a text: up to 8 bytes per
+// byte) is its own and gone when it returns. Where nothing splits a text into words (most vocabularies of
+// SentencePiece) all of it is one word.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +15,7 @@
 #include <vector>
 
 #include "src/base/result.h"
+#include "src/text/token_decoder.h"
 #include "src/text/vocabulary.h"
 
 namespace frugal {
@@ -42,23 +45,29 @@ class Tokenizer {
   // Bytes of the ids; an id outside the vocabulary gives nothing. Incomplete UTF-8 becomes U+FFFD as
   // `tokenizers` do it.
   std::string Decode(std::span<const int32_t> ids, ShowSpecial show) const;
-  // Raw bytes of one token (may be a part of a UTF-8 character), for streaming through Utf8Stream.
-  std::string_view TokenBytes(int32_t id) const;
+  // Raw bytes of one token (may be a part of a UTF-8 character), for streaming through Utf8Stream: with kFirst for
+  // the first token of a text the stream is what Decode gives, but where bytes are no UTF-8 (the decoders of models
+  // with byte fallback mark each of them) or the decoder drops something from the end. kLater: in the middle of a
+  // text, as for what continues a prompt.
+  std::string TokenBytes(int32_t id, TokenPlace place = TokenPlace::kLater) const;
   bool IsSpecial(int32_t id) const;
 
   int32_t vocab_size() const;  // largest id + 1
-  // The token spelled so in the vocabulary ("</s>", "Ġthe"), -1 if there is none.
+  // The token spelled so in the vocabulary ("</s>", "Ġthe", "▁the"), -1 if there is none.
   int32_t FindToken(std::string_view spelled) const;
-  // Size of the longest token: a text of more than n times that is more than n tokens, whatever it says.
+  // Size of the longest token (four times that where characters are composed): a text of more than n times that is
+  // more than n tokens, whatever it says, but for spaces that are dropped and unknown characters that are one token
+  // together.
   uint64_t max_token_bytes() const;
   // Bytes held (arena, added tokens, compiled expressions), for the ledger.
   uint64_t memory_bytes() const;
   // memory_bytes() of a tokenizer to be built: never below it, and above it by less than 5% where a
   // vocabulary has a thousand tokens or more. `total_token_bytes` is the sum of the tokens' sizes as spelled
   // in the vocabulary; `num_added_tokens` counts the kinds kControl, kUserDefined and kUnknown, and matters
-  // above kUsualAddedTokens.
+  // above kUsualAddedTokens. `settings` is the vocabulary without its tokens and merges.
   static uint64_t EstimateMemoryBytes(uint64_t num_tokens, uint64_t num_merges, uint64_t total_token_bytes,
-                                      uint64_t num_added_tokens = kUsualAddedTokens);
+                                      uint64_t num_added_tokens = kUsualAddedTokens,
+                                      const Vocabulary& settings = Vocabulary());
 
  private:
   friend class TokenizerBuilder;

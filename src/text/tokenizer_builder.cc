@@ -25,6 +25,10 @@ TokenizerBuilder::TokenizerBuilder(const Vocabulary& settings, uint64_t num_toke
     : num_tokens_(num_tokens), num_merges_(num_merges), total_token_bytes_(total_token_bytes) {
   settings_.model = settings.model;
   settings_.pre_tokenizer = settings.pre_tokenizer;
+  settings_.pipeline = settings.pipeline;
+  settings_.byte_fallback = settings.byte_fallback;
+  settings_.removes_extra_spaces = settings.removes_extra_spaces;
+  settings_.sentencepiece = settings.sentencepiece;
   settings_.add_prefix_space = settings.add_prefix_space;
   settings_.use_regex = settings.use_regex;
   settings_.ignore_merges = settings.ignore_merges;
@@ -40,12 +44,6 @@ TokenizerBuilder::TokenizerBuilder(const Vocabulary& settings, uint64_t num_toke
 TokenizerBuilder::~TokenizerBuilder() = default;
 
 Status TokenizerBuilder::CheckSettings() const {
-  if (settings_.model != "gpt2")
-    return BadModel("tokenizer model {} is not supported", Quoted(settings_.model));
-  // phi-2 is llama.cpp's name for the same expression.
-  if (settings_.pre_tokenizer != "gpt-2" && settings_.pre_tokenizer != "phi-2") {
-    return BadModel("pre-tokenizer {} is not supported", Quoted(settings_.pre_tokenizer));
-  }
   if (num_tokens_ == 0) return BadModel("the vocabulary has no tokens");
   FRUGAL_TRY(CheckId("bos", settings_.bos_id, -1, num_tokens_));
   FRUGAL_TRY(CheckId("eos", settings_.eos_id, -1, num_tokens_));
@@ -61,30 +59,54 @@ Status TokenizerBuilder::CheckSettings() const {
   return {};
 }
 
-Status TokenizerBuilder::Start() {
+Status TokenizerBuilder::Begin() {
   if (impl_ != nullptr) return {};
+  FRUGAL_ASSIGN(Pipeline pipeline, MakePipeline(settings_));
   FRUGAL_TRY(CheckSettings());
-  FRUGAL_ASSIGN(TokenTable table, TokenTable::Allocate({num_tokens_, num_merges_, total_token_bytes_}));
-  FRUGAL_ASSIGN(PreTokenizer words, PreTokenizer::Create());
-  impl_ = std::make_unique<Tokenizer::Impl>(std::move(table), std::move(words));
+  const bool has_scores = HasScores(settings_.model, num_merges_);
+  FRUGAL_ASSIGN(TokenTable table,
+                TokenTable::Allocate({num_tokens_, num_merges_, total_token_bytes_, has_scores},
+                                     pipeline.byte_level ? TokenSpelling::kByteLevel : TokenSpelling::kPlain));
+  // Where spelling is the last step it is left out: words are bytes as they are.
+  bool words_are_spelled = pipeline.byte_level;
+  if (!pipeline.pre_tokenizer.empty() && std::holds_alternative<SpellStep>(pipeline.pre_tokenizer.back())) {
+    pipeline.pre_tokenizer.pop_back();
+    words_are_spelled = false;
+  }
+  FRUGAL_ASSIGN(TextSteps normalizer, TextSteps::Create(pipeline.normalizer));
+  FRUGAL_ASSIGN(TextSteps words, TextSteps::Create(pipeline.pre_tokenizer));
+  impl_ = std::make_unique<Tokenizer::Impl>(std::move(table), std::move(normalizer), std::move(words),
+                                            std::move(pipeline.decoder));
+  impl_->words_are_spelled = words_are_spelled;
+  impl_->unknown = {settings_.unk_id, pipeline.byte_fallback, pipeline.fuse_unknown};
+  for (const TextStep& step : pipeline.normalizer) {
+    impl_->normalizes_characters |= std::holds_alternative<UnicodeStep>(step);
+  }
+  if (has_scores) impl_->model = settings_.model == "t5" ? WordModel::kUnigram : WordModel::kScores;
   return {};
 }
 
-Status TokenizerBuilder::AddToken(std::string_view spelled, TokenKind kind) {
-  FRUGAL_TRY(Start());
-  return impl_->table.AddToken(spelled, kind);
+Status TokenizerBuilder::AddToken(std::string_view spelled, TokenKind kind, double score) {
+  FRUGAL_TRY(Begin());
+  return impl_->table.AddToken(spelled, kind, score);
 }
 
 Status TokenizerBuilder::AddMerge(std::string_view left_right) {
-  FRUGAL_TRY(Start());
+  FRUGAL_TRY(Begin());
   return impl_->table.AddMerge(left_right);
 }
 
 Result<Tokenizer> TokenizerBuilder::Finish(const std::string& name) {
   const auto finish = [this]() -> Status {
-    FRUGAL_TRY(Start());
-    FRUGAL_TRY(impl_->table.CheckComplete());
-    FRUGAL_ASSIGN(impl_->added_tokens, AddedTokenMatcher::Create(impl_->table, settings_.added_tokens));
+    FRUGAL_TRY(Begin());
+    FRUGAL_TRY(impl_->table.Complete());
+    Expression::Scratch scratch(0);
+    const auto kinds =
+        settings_.sentencepiece ? AddedTokenMatcher::Kinds::kSentencePiece : AddedTokenMatcher::Kinds::kAll;
+    FRUGAL_ASSIGN(impl_->added_tokens,
+                  AddedTokenMatcher::Create(impl_->table, settings_.added_tokens, kinds, [&](std::string& text) {
+                    return impl_->normalizer.Transform(text, scratch);
+                  }));
     for (const AddedToken& token : settings_.added_tokens) {
       if (impl_->IsSpecial(static_cast<uint32_t>(token.id)) != token.special) {
         return BadModel("added token {}: its kind says special, its flags say not, or the other way round",
@@ -96,12 +118,10 @@ Result<Tokenizer> TokenizerBuilder::Finish(const std::string& name) {
   if (Status status = finish(); !status) return WithContext(std::move(status).error(), name);
   impl_->prefix_ids = std::move(settings_.prefix_ids);
   impl_->suffix_ids = std::move(settings_.suffix_ids);
-  impl_->unknown_id = settings_.unk_id;
-  impl_->add_prefix_space = settings_.add_prefix_space;
-  impl_->use_regex = settings_.use_regex;
   impl_->ignore_merges = settings_.ignore_merges;
   for (uint32_t id = 0; id < impl_->table.num_tokens(); ++id) {
     impl_->max_token_bytes = std::max<uint64_t>(impl_->max_token_bytes, impl_->table.bytes(id).size());
+    impl_->min_score = std::min(impl_->min_score, impl_->table.score(id));
   }
   return Tokenizer(std::move(impl_));
 }

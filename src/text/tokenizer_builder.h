@@ -15,28 +15,29 @@ namespace frugal {
 
 class TokenizerBuilder {
  public:
-  // Of `settings` everything but tokens, kinds and merges is copied. The counts are exact;
-  // `total_token_bytes` is at least the sum of the sizes of the tokens as they will be given. The arena is
-  // allocated by the first Add or by Finish.
+  // Of `settings` everything but tokens, kinds, scores and merges is copied. The counts are exact;
+  // `total_token_bytes` is at least the sum of the sizes of the tokens as they will be given. See Begin for when
+  // the arena is allocated.
   TokenizerBuilder(const Vocabulary& settings, uint64_t num_tokens, uint64_t num_merges,
                    uint64_t total_token_bytes);
   ~TokenizerBuilder();
   TokenizerBuilder(const TokenizerBuilder&) = delete;
   TokenizerBuilder& operator=(const TokenizerBuilder&) = delete;
 
+  // Checks the settings and allocates the arena; else the first Add or Finish does.
+  Status Begin();
   // In order of id, all before the first merge. kBadModel with the id and what is wrong; after an error the
   // builder is of no more use.
-  Status AddToken(std::string_view spelled, TokenKind kind);
+  Status AddToken(std::string_view spelled, TokenKind kind, double score = 0.0);
   // "left right", in order of rank.
   Status AddMerge(std::string_view left_right);
   // kBadModel with `name` in front: what is missing, not supported or out of bounds.
   Result<Tokenizer> Finish(const std::string& name);
 
  private:
-  Status Start();
   Status CheckSettings() const;
 
-  Vocabulary settings_;  // without tokens, kinds, merges
+  Vocabulary settings_;  // without tokens, kinds, scores, merges
   const uint64_t num_tokens_, num_merges_, total_token_bytes_;
   std::unique_ptr<Tokenizer::Impl> impl_;
 };

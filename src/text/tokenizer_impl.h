@@ -6,29 +6,40 @@
 #include <vector>
 
 #include "src/text/added_tokens.h"
-#include "src/text/pre_tokenizer.h"
+#include "src/text/bpe.h"
+#include "src/text/text_steps.h"
+#include "src/text/token_decoder.h"
 #include "src/text/token_table.h"
 #include "src/text/tokenizer.h"
 
 namespace frugal {
 
+enum class WordModel { kMerges, kScores, kUnigram };
+
 struct TokenizerParts {
-  TokenizerParts(TokenTable token_table, PreTokenizer words)
-      : table(std::move(token_table)), pre_tokenizer(std::move(words)) {}
+  TokenizerParts(TokenTable token_table, TextSteps normal, TextSteps words, std::vector<DecodeStep> decoder_steps)
+      : table(std::move(token_table)),
+        normalizer(std::move(normal)),
+        pre_tokenizer(std::move(words)),
+        decoder(std::move(decoder_steps)) {}
 
   bool IsSpecial(uint32_t id) const {
     return table.kind(id) == TokenKind::kControl || table.kind(id) == TokenKind::kUnknown;
   }
 
   TokenTable table;
-  PreTokenizer pre_tokenizer;
+  TextSteps normalizer;
+  TextSteps pre_tokenizer;
+  TokenDecoder decoder;
   AddedTokenMatcher added_tokens;
   std::vector<int32_t> prefix_ids;
   std::vector<int32_t> suffix_ids;
-  int32_t unknown_id = -1;
-  bool add_prefix_space = false;
-  bool use_regex = true;
+  WordModel model = WordModel::kMerges;
+  UnknownPolicy unknown;
+  bool words_are_spelled = false;      // the pre-tokenizer gives words in the byte-level alphabet
+  bool normalizes_characters = false;  // a character may come of several
   bool ignore_merges = false;
+  double min_score = 0.0;
   uint64_t max_token_bytes = 0;
 };
 

@@ -1,9 +1,9 @@
-// tokenizer.json of Hugging Face's `tokenizers`: https://huggingface.co/docs/tokenizers/api, as far as
-// byte-level BPE with GPT-2's words needs it. Whatever would change a result and is not understood is refused
-// by name.
+// tokenizer.json of Hugging Face's `tokenizers`: https://huggingface.co/docs/tokenizers/api: BPE and unigram models.
+// Whatever would change a result and is not understood is refused by name.
 #include <string>
 #include <string_view>
 
+#include "src/text/pipeline_json.h"
 #include "src/text/utf8.h"
 #include "src/text/vocabulary_parts.h"
 
@@ -12,85 +12,92 @@ namespace {
 
 using nlohmann::json;
 
-Error Unsupported(std::string_view part, std::string_view type) {
-  return BadModel("{} type {} is not supported", part, type.empty() ? "(none)" : type);
+// Whether nothing but one ByteLevel pre-tokenizer and decoder is there, as GPT-2 has it.
+Result<bool> IsPlainByteLevel(const json& document, const Pipeline& pipeline) {
+  const json* words = Member(document, "pre_tokenizer");
+  if (!pipeline.normalizer.empty() || words == nullptr || pipeline.byte_fallback || pipeline.fuse_unknown) return false;
+  if (pipeline.decoder.size() != 1 || pipeline.decoder[0].kind != DecodeStep::Kind::kByteLevel) return false;
+  FRUGAL_ASSIGN(const auto elements, PartElements(*words, "pre_tokenizer", "pretokenizers"));
+  if (elements.size() != 1) return false;
+  FRUGAL_ASSIGN(const std::string type, PartType(*elements[0], "pre_tokenizer"));
+  return type == "ByteLevel";
 }
 
-// A type is printed as it is: nothing but a name can be meant.
-Result<std::string> TypeOf(const json& component, const char* part) {
-  if (!component.is_object()) return BadModel("{}: expected an object", part);
-  FRUGAL_ASSIGN(std::string type, StringMember(component, "type", ""));
-  for (const char c : type) {
-    if (c < 0x21 || c > 0x7E || type.size() > 64)
-      return BadModel("{}: type {} is unknown", part, Quoted(type));
-  }
-  return type;
-}
-
-// The list KEY of a component of type Sequence; a component of another type is its own only element.
-Result<std::vector<const json*>> Elements(const json& component, const char* part, const char* key) {
-  FRUGAL_ASSIGN(const std::string type, TypeOf(component, part));
-  if (type != "Sequence") return std::vector<const json*>{&component};
-  const json* list = Member(component, key);
-  if (list == nullptr || !list->is_array()) return BadModel("{}: {}: expected an array", part, key);
-  std::vector<const json*> elements;
-  for (const json& element : *list) elements.push_back(&element);
-  return elements;
-}
-
-Status ReadModel(const json& document, const TokenizerDocument& parsed, Vocabulary& vocabulary) {
-  const json* model = Member(document, "model");
-  if (model == nullptr) return BadModel("model: not there");
-  FRUGAL_ASSIGN(const std::string type, TypeOf(*model, "model"));
-  // Old files (gpt2's own) do not name the type.
-  if (type != "BPE" && !(type.empty() && parsed.has_vocabulary && parsed.has_merges))
-    return Unsupported("model", type);
+Status ReadBpe(const json& model, const TokenizerDocument& parsed, Vocabulary& vocabulary) {
   if (!parsed.has_vocabulary) return BadModel("model.vocab: expected an object");
   if (!parsed.has_merges) return BadModel("model.merges: expected an array");
   for (const char* affix : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    FRUGAL_ASSIGN(const std::string text, StringMember(*model, affix, ""));
+    FRUGAL_ASSIGN(const std::string text, StringMember(model, affix, ""));
     if (!text.empty()) return BadModel("model.{} {} is not supported", affix, Quoted(text));
   }
-  if (const json* dropout = Member(*model, "dropout"); dropout != nullptr && *dropout != 0.0) {
+  if (const json* dropout = Member(model, "dropout"); dropout != nullptr && *dropout != 0.0) {
     return BadModel("model.dropout is not supported");
   }
-  for (const char* flag : {"byte_fallback", "fuse_unk"}) {
-    FRUGAL_ASSIGN(const bool value, BoolMember(*model, flag, false));
-    if (value) return BadModel("model.{} true is not supported", flag);
+  FRUGAL_ASSIGN(vocabulary.ignore_merges, BoolMember(model, "ignore_merges", false));
+  return {};
+}
+
+// Of BPE, "gpt2" or "llama" is known when its words are: for now it is the latter.
+Status ReadModel(const json& document, const TokenizerDocument& parsed, Vocabulary& vocabulary) {
+  const json* model = Member(document, "model");
+  if (model == nullptr) return BadModel("model: not there");
+  FRUGAL_ASSIGN(const std::string type, PartType(*model, "model"));
+  if (type == "Unigram") {
+    vocabulary.model = "t5";
+    if (!parsed.has_scored_vocabulary) return BadModel("model.vocab: expected an array of tokens with scores");
+    return {};
   }
-  FRUGAL_ASSIGN(vocabulary.ignore_merges, BoolMember(*model, "ignore_merges", false));
+  // Old files (gpt2's own) do not name the type.
+  if (type != "BPE" && !(type.empty() && parsed.has_vocabulary && parsed.has_merges))
+    return UnsupportedPart("model", type);
+  vocabulary.model = "llama";
+  return ReadBpe(*model, parsed, vocabulary);
+}
+
+// What becomes of text before and behind the model. The usual pipeline of GPT-2 has keys of its own in a packed model; any other is kept
+// as the file says it.
+Status ReadPipeline(const json& document, Vocabulary& vocabulary) {
+  const json& model = *Member(document, "model");
+  const bool is_unigram = vocabulary.model == "t5";
+  json parts = json::object();
+  for (const char* part : {"normalizer", "pre_tokenizer", "decoder"}) {
+    if (const json* value = Member(document, part)) parts[part] = *value;
+  }
+  FRUGAL_ASSIGN(parts["byte_fallback"], BoolMember(model, "byte_fallback", false));
+  // `tokenizers` always fuses the unknown characters of a unigram model.
+  FRUGAL_ASSIGN(parts["fuse_unk"], BoolMember(model, "fuse_unk", is_unigram));
+  FRUGAL_ASSIGN(const Pipeline pipeline, PipelineFromJson(parts));
+  if (is_unigram && pipeline.byte_level) return BadModel("pre_tokenizer type ByteLevel with Unigram is not supported");
+  if (pipeline.byte_level) vocabulary.model = "gpt2";
+
+  FRUGAL_ASSIGN(const bool is_gpt2, IsPlainByteLevel(document, pipeline));
+  if (is_gpt2) {
+    FRUGAL_ASSIGN(const auto elements, PartElements(*Member(document, "pre_tokenizer"), "pre_tokenizer", "pretokenizers"));
+    FRUGAL_ASSIGN(vocabulary.add_prefix_space, BoolMember(*elements[0], "add_prefix_space", true));
+    FRUGAL_ASSIGN(vocabulary.use_regex, BoolMember(*elements[0], "use_regex", true));
+    return {};
+  }
+  vocabulary.pre_tokenizer = "default";
+  vocabulary.pipeline = parts.dump();
+  if (vocabulary.pipeline.size() > kMaxPipelineTextBytes) {
+    return BadModel("normalizer, pre_tokenizer and decoder have {} bytes, at most {} are supported",
+                    vocabulary.pipeline.size(), kMaxPipelineTextBytes);
+  }
   return {};
 }
 
 Status ReadUnknownToken(const json& model, Vocabulary& vocabulary) {
+  if (const json* id = Member(model, "unk_id"); id != nullptr && vocabulary.model == "t5") {
+    if (!id->is_number_unsigned() || id->get<uint64_t>() >= vocabulary.tokens.size()) {
+      return BadModel("model.unk_id: expected an id in the vocabulary of {} tokens", vocabulary.tokens.size());
+    }
+    vocabulary.unk_id = id->get<int32_t>();
+    return {};
+  }
   FRUGAL_ASSIGN(const std::string unknown, StringMember(model, "unk_token", ""));
   if (unknown.empty()) return {};
   vocabulary.unk_id = FindTokenId(vocabulary, unknown);
   if (vocabulary.unk_id < 0) return BadModel("model.unk_token {} is not in the vocabulary", Quoted(unknown));
-  return {};
-}
-
-Status ReadPreTokenizer(const json& document, Vocabulary& vocabulary) {
-  const json* pre_tokenizer = Member(document, "pre_tokenizer");
-  if (pre_tokenizer == nullptr) return Unsupported("pre_tokenizer", "");
-  FRUGAL_ASSIGN(const auto elements, Elements(*pre_tokenizer, "pre_tokenizer", "pretokenizers"));
-  for (const json* element : elements) {
-    FRUGAL_ASSIGN(const std::string type, TypeOf(*element, "pre_tokenizer"));
-    if (type != "ByteLevel") return Unsupported("pre_tokenizer", type);
-  }
-  if (elements.size() != 1) {
-    return BadModel("pre_tokenizer: a sequence of {} is not supported", elements.size());
-  }
-  FRUGAL_ASSIGN(vocabulary.add_prefix_space, BoolMember(*elements[0], "add_prefix_space", true));
-  FRUGAL_ASSIGN(vocabulary.use_regex, BoolMember(*elements[0], "use_regex", true));
-  return {};
-}
-
-Status ReadDecoder(const json& document) {
-  const json* decoder = Member(document, "decoder");
-  if (decoder == nullptr) return Unsupported("decoder", "");
-  FRUGAL_ASSIGN(const std::string type, TypeOf(*decoder, "decoder"));
-  if (type != "ByteLevel") return Unsupported("decoder", type);
   return {};
 }
 
@@ -134,18 +141,31 @@ Status ReadTemplate(const json& processor, Vocabulary& vocabulary) {
   return {};
 }
 
+// BERT's and RoBERTa's: "cls" in front, "sep" behind, each a token and its id.
+Status ReadClsAndSep(const json& processor, Vocabulary& vocabulary) {
+  for (const char* key : {"cls", "sep"}) {
+    const json* pair = Member(processor, key);
+    const bool is_pair = pair != nullptr && pair->is_array() && pair->size() == 2 && (*pair)[1].is_number_unsigned() &&
+                         (*pair)[1].get<uint64_t>() <= INT32_MAX;
+    if (!is_pair) return BadModel("post_processor.{}: expected a token and its id", key);
+    (key[0] == 'c' ? vocabulary.prefix_ids : vocabulary.suffix_ids).push_back((*pair)[1].get<int32_t>());
+  }
+  return {};
+}
+
 Status ReadPostProcessor(const json& document, Vocabulary& vocabulary) {
   const json* post_processor = Member(document, "post_processor");
   if (post_processor == nullptr) return {};
-  FRUGAL_ASSIGN(const auto elements, Elements(*post_processor, "post_processor", "processors"));
+  FRUGAL_ASSIGN(const auto elements, PartElements(*post_processor, "post_processor", "processors"));
   bool template_seen = false;
   for (const json* element : elements) {
-    FRUGAL_ASSIGN(const std::string type, TypeOf(*element, "post_processor"));
+    FRUGAL_ASSIGN(const std::string type, PartType(*element, "post_processor"));
     if (type == "ByteLevel") continue;  // moves offsets only, which nobody asks for
-    if (type != "TemplateProcessing") return Unsupported("post_processor", type);
+    const bool is_pair = type == "RobertaProcessing" || type == "BertProcessing";
+    if (!is_pair && type != "TemplateProcessing") return UnsupportedPart("post_processor", type);
     if (template_seen) return BadModel("post_processor: two templates are not supported");
     template_seen = true;
-    FRUGAL_TRY(ReadTemplate(*element, vocabulary));
+    FRUGAL_TRY(is_pair ? ReadClsAndSep(*element, vocabulary) : ReadTemplate(*element, vocabulary));
   }
   return {};
 }
@@ -173,15 +193,7 @@ Result<Vocabulary> Read(TokenizerDocument parsed) {
   Vocabulary vocabulary;
   // The type of the model comes first: it is the best name for what is not supported.
   FRUGAL_TRY(ReadModel(document, parsed, vocabulary));
-  if (const json* normalizer = Member(document, "normalizer")) {
-    FRUGAL_ASSIGN(const auto elements, Elements(*normalizer, "normalizer", "normalizers"));
-    for (const json* element : elements) {
-      FRUGAL_ASSIGN(const std::string type, TypeOf(*element, "normalizer"));
-      return Unsupported("normalizer", type);
-    }
-  }
-  FRUGAL_TRY(ReadPreTokenizer(document, vocabulary));
-  FRUGAL_TRY(ReadDecoder(document));
+  FRUGAL_TRY(ReadPipeline(document, vocabulary));
   FRUGAL_TRY(PlaceTokens(std::move(parsed.entries), vocabulary));
   FRUGAL_TRY(ReadAddedTokens(document, vocabulary));
   FRUGAL_TRY(ReadUnknownToken(*Member(document, "model"), vocabulary));

@@ -270,8 +270,8 @@ TEST(TokenizerTest, B2BadSettingsAreRefusedByName) {
     change(vocabulary);
     return ErrorOf(vocabulary);
   };
-  EXPECT_TRUE(Says(with([](Vocabulary& v) { v.model = "llama"; }), "\"llama\" is not supported"));
-  EXPECT_TRUE(Says(with([](Vocabulary& v) { v.pre_tokenizer = "qwen2"; }), "\"qwen2\" is not supported"));
+  EXPECT_TRUE(Says(with([](Vocabulary& v) { v.model = "bert"; }), "\"bert\" is not supported"));
+  EXPECT_TRUE(Says(with([](Vocabulary& v) { v.pre_tokenizer = "qwen99"; }), "\"qwen99\" is not supported"));
   EXPECT_TRUE(Says(with([](Vocabulary& v) { v.unk_id = 257; }), "unk: id 257"));
   EXPECT_TRUE(Says(with([](Vocabulary& v) { v.eos_id = -2; }), "eos: id -2"));
   EXPECT_TRUE(Says(with([](Vocabulary& v) { v.prefix_ids = {-1}; }), "post-processor: id -1"));

@@ -67,7 +67,7 @@ Result<AddedToken> SpecialToken(const json& value) {
 
 bool IsAdded(const Vocabulary& vocabulary, int32_t id) {
   const TokenKind kind = vocabulary.kinds[static_cast<size_t>(id)];
-  return kind == TokenKind::kControl || kind == TokenKind::kUserDefined;
+  return kind == TokenKind::kControl || kind == TokenKind::kUserDefined || kind == TokenKind::kUnknown;
 }
 
 // bos_id, eos_id, ... from the tokenizer's files, then from the model's. With kAdd the tokens become added
@@ -168,6 +168,29 @@ Status ReadRoles(const Configs& configs, Roles roles, Vocabulary& vocabulary) {
   return ReadModelIds(configs.model, roles, vocabulary);
 }
 
+// What transformers does with a tokenizer.model: its added tokens are cut out of a raw text, and add_bos_token and add_eos_token
+// (true and false where nothing is said) put tokens around it.
+Result<Vocabulary> FromSentencePiece(const std::string& text, const Configs& configs, const std::string& name) {
+  FRUGAL_ASSIGN(Vocabulary vocabulary, ParseSentencePiece(text, name));
+  FRUGAL_TRY(ReadAddedTokens(configs, vocabulary));
+  const int32_t unknown_id = vocabulary.unk_id;
+  FRUGAL_TRY(ReadRoles(configs, Roles::kOnlyIds, vocabulary));
+  vocabulary.unk_id = unknown_id;
+  const auto finish = [&]() -> Status {
+    FRUGAL_ASSIGN(const bool add_bos, BoolMember(configs.tokenizer.object, "add_bos_token", vocabulary.bos_id >= 0));
+    FRUGAL_ASSIGN(const bool add_eos, BoolMember(configs.tokenizer.object, "add_eos_token", false));
+    if (add_bos && vocabulary.bos_id < 0) return BadModel("add_bos_token: there is no bos_token");
+    if (add_eos && vocabulary.eos_id < 0) return BadModel("add_eos_token: there is no eos_token");
+    vocabulary.prefix_ids.clear();
+    if (add_bos) vocabulary.prefix_ids = {vocabulary.bos_id};
+    if (add_eos) vocabulary.suffix_ids = {vocabulary.eos_id};
+    return {};
+  };
+  if (Status status = finish(); !status)
+    return WithContext(std::move(status).error(), configs.tokenizer.path);
+  return vocabulary;
+}
+
 Result<Vocabulary> FromVocabAndMerges(const std::string& vocab_json, const std::string& merges_txt,
                                       const Configs& configs, const std::string& name) {
   FRUGAL_ASSIGN(Vocabulary vocabulary, ParsePlainVocabAndMerges(vocab_json, merges_txt, name));
@@ -200,7 +223,7 @@ Result<Vocabulary> ReadHuggingFaceVocabulary(const std::string& directory) {
 }
 
 Result<Vocabulary> ReadHuggingFaceVocabulary(const std::string& directory, TokenizerFiles files) {
-  if (files != TokenizerFiles::kVocabAndMerges) {
+  if (files == TokenizerFiles::kAny || files == TokenizerFiles::kTokenizerJson) {
     const std::string path = directory + "/tokenizer.json";
     FRUGAL_ASSIGN(std::optional<std::string> text, ReadTokenizerFile(path));
     if (text) {
@@ -214,7 +237,15 @@ Result<Vocabulary> ReadHuggingFaceVocabulary(const std::string& directory, Token
       return vocabulary;
     }
   }
-  if (files != TokenizerFiles::kTokenizerJson) {
+  if (files == TokenizerFiles::kAny || files == TokenizerFiles::kSentencePiece) {
+    const std::string path = directory + "/tokenizer.model";
+    FRUGAL_ASSIGN(const std::optional<std::string> text, ReadTokenizerFile(path));
+    if (text) {
+      FRUGAL_ASSIGN(const Configs configs, ReadConfigs(directory));
+      return FromSentencePiece(*text, configs, path);
+    }
+  }
+  if (files == TokenizerFiles::kAny || files == TokenizerFiles::kVocabAndMerges) {
     for (const std::string prefix : {"", "gpt2-"}) {
       const std::string path = directory + "/" + prefix + "vocab.json";
       const std::string merges_path = directory + "/" + prefix + "merges.txt";
@@ -227,7 +258,7 @@ Result<Vocabulary> ReadHuggingFaceVocabulary(const std::string& directory, Token
     }
   }
   return MakeError(ErrorCode::kFailed,
-                   "{}: no tokenizer: there is neither tokenizer.json nor vocab.json + merges.txt",
+                   "{}: no tokenizer: there is neither tokenizer.json nor tokenizer.model nor vocab.json + merges.txt",
                    directory);
 }
 

@@ -8,6 +8,9 @@
 namespace frugal {
 namespace {
 
+// Far more than any published vocabulary has; each new one is compared with those before.
+constexpr size_t kMaxAddedTokens = 1 << 16;
+
 constexpr uint32_t kSpecial = 1, kLeftStrip = 2, kRightStrip = 4, kSingleWord = 8, kNormalized = 16;
 
 // Real vocabularies have no holes or a few; twice as many ids as tokens is generous and keeps memory linear
@@ -33,6 +36,10 @@ AddedToken MakeAddedToken(int32_t id, std::string_view content, uint32_t flags) 
   return token;
 }
 
+bool HasScores(std::string_view model, uint64_t num_merges) {
+  return model == "t5" || (model == "llama" && num_merges == 0);
+}
+
 Status PlaceTokens(std::vector<TokenizerDocument::Entry> entries, Vocabulary& vocabulary) {
   if (entries.empty()) return BadModel("the vocabulary has no tokens");
   int32_t max_id = 0;
@@ -42,6 +49,8 @@ Status PlaceTokens(std::vector<TokenizerDocument::Entry> entries, Vocabulary& vo
   }
   vocabulary.tokens.assign(static_cast<size_t>(max_id) + 1, {});
   vocabulary.kinds.assign(static_cast<size_t>(max_id) + 1, TokenKind::kUnused);
+  const bool has_scores = vocabulary.model == "t5";
+  if (has_scores) vocabulary.scores.assign(static_cast<size_t>(max_id) + 1, 0.0);
   for (auto& entry : entries) {
     const size_t id = static_cast<size_t>(entry.id);
     if (entry.token.empty()) return BadModel("token {} is empty", id);
@@ -50,6 +59,7 @@ Status PlaceTokens(std::vector<TokenizerDocument::Entry> entries, Vocabulary& vo
     }
     vocabulary.tokens[id] = std::move(entry.token);
     vocabulary.kinds[id] = TokenKind::kNormal;
+    if (has_scores) vocabulary.scores[id] = entry.score;
   }
   return {};
 }
@@ -64,10 +74,15 @@ Status PlaceAddedToken(AddedToken token, Vocabulary& vocabulary) {
   if (id >= vocabulary.tokens.size()) {
     vocabulary.tokens.resize(id + 1);
     vocabulary.kinds.resize(id + 1, TokenKind::kUnused);
+    if (!vocabulary.scores.empty()) vocabulary.scores.resize(id + 1, 0.0);
   }
-  if (vocabulary.kinds[id] == TokenKind::kUnused) {
+  if (vocabulary.added_tokens.size() == kMaxAddedTokens) {
+    return BadModel("more than {} added tokens are not supported", kMaxAddedTokens);
+  }
+  const auto is_same = [&](const AddedToken& other) { return other.id == token.id; };
+  if (vocabulary.kinds[id] == TokenKind::kUnused && vocabulary.tokens[id].empty()) {
     vocabulary.tokens[id] = token.content;
-  } else if (vocabulary.kinds[id] != TokenKind::kNormal) {
+  } else if (std::any_of(vocabulary.added_tokens.begin(), vocabulary.added_tokens.end(), is_same)) {
     return BadModel("added token {}: id {} twice", Quoted(token.content), id);
   } else if (vocabulary.tokens[id] != token.content) {
     return BadModel("added token {}: id {} is {} in the vocabulary", Quoted(token.content), id,

@@ -19,8 +19,8 @@ namespace frugal {
 Status PlaceTokens(std::vector<TokenizerDocument::Entry> entries, Vocabulary& vocabulary);
 
 // Makes `token.id` an added token: new behind the vocabulary or in a hole, or already there with this
-// content. kBadModel when the id is another token's or far outside, or the content is empty. Adding it again
-// is an error.
+// content (in a SentencePiece file, of whatever kind). kBadModel when the id is another token's or far outside, or
+// the content is empty. Adding it again is an error.
 Status PlaceAddedToken(AddedToken token, Vocabulary& vocabulary);
 
 // -1 if there is none.

@@ -1,0 +1,23 @@
+// Any bytes as a tokenizer.model: an error or a tokenizer that works, never a crash or gigabytes.
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "src/base/check.h"
+#include "src/text/tokenizer.h"
+#include "src/text/utf8.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace frugal;
+  const std::string_view bytes(reinterpret_cast<const char*>(data), size);
+  const auto vocabulary = ParseSentencePiece(bytes, "fuzz");
+  if (!vocabulary) return 0;
+  const auto tokenizer = Tokenizer::Create(*vocabulary, "fuzz");
+  if (!tokenizer) return 0;
+  const auto ids = tokenizer->Encode("ab  aab</s> <s>\n  b\u00e9word\u2581", SpecialTokens::kAdd);
+  CHECK(ids.has_value());
+  for (const int32_t id : *ids) CHECK(id >= 0 && id < tokenizer->vocab_size());
+  CHECK(!FindInvalidUtf8(tokenizer->Decode(*ids, ShowSpecial::kYes)).has_value());
+  for (const int32_t id : *ids) tokenizer->TokenBytes(id);
+  return 0;
+}
