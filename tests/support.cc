@@ -102,7 +102,7 @@ std::string PackModelShuffled(const std::string& source, const TemporaryDirector
   options.output_path = directory.File("shuffled.gguf");
   const std::string config_path = source + "/config.json";
   const auto json = ReadJsonFile(config_path);
-  const auto config = json ? ParseOptConfig(*json, config_path) : Result<ModelConfig>(json.error());
+  const auto config = json ? ParseHuggingFaceConfig(*json, config_path) : Result<ModelConfig>(json.error());
   if (!config) {
     ADD_FAILURE() << config.error().message;
     return "";

@@ -167,7 +167,7 @@ Result<ModelConfig> ReadSourceConfig(const std::string& path) {
   if (IsDirectory(path)) {
     const std::string config_path = path + "/config.json";
     FRUGAL_ASSIGN(const nlohmann::json config, ReadJsonFile(config_path));
-    return ParseOptConfig(config, config_path);
+    return ParseHuggingFaceConfig(config, config_path);
   }
   FRUGAL_ASSIGN(std::unique_ptr<ByteSource> source, OpenFileSource(path));
   FRUGAL_ASSIGN(const GgufReader gguf, GgufReader::Open(std::move(source)));

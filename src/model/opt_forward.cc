@@ -102,7 +102,7 @@ Status OptForward::MatMul(uint32_t matrix, const float* x, size_t x_stride, uint
 void OptForward::Normalize(std::span<const float> weight, std::span<const float> bias, const float* x, uint32_t num_rows, float* out) {
   const size_t size = config_.hidden_size;
   ForEachRow(num_rows, [&](uint32_t row) {
-    LayerNorm(x + row * size, weight.data(), bias.data(), config_.layer_norm_epsilon, size, out + row * size);
+    LayerNorm(x + row * size, weight.data(), bias.data(), config_.norm_epsilon, size, out + row * size);
   });
 }
 

@@ -40,7 +40,11 @@ Result<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& director
   checkpoint->directory_ = directory;
   const std::string config_path = directory + "/config.json";
   FRUGAL_ASSIGN(const nlohmann::json config, ReadJsonFile(config_path));
-  FRUGAL_ASSIGN(checkpoint->config_, ParseOptConfig(config, config_path));
+  FRUGAL_ASSIGN(checkpoint->config_, ParseHuggingFaceConfig(config, config_path));
+  if (checkpoint->config_.architecture != Architecture::kOpt) {
+    return BadModel("{}: checkpoints of architecture \"{}\" cannot be packed, only those of \"opt\"", config_path,
+                    ArchitectureName(checkpoint->config_.architecture));
+  }
   FRUGAL_ASSIGN(checkpoint->tensors_, SafetensorsDirectory::Open(directory));
   FRUGAL_TRY(checkpoint->OpenFiles());
   const bool bare = checkpoint->tensors_->Find("model.decoder.embed_tokens.weight") == nullptr &&

@@ -37,7 +37,7 @@ void AddModelKeys(const ModelConfig& config, const ModelLayout& layout, GgufWrit
   keys.AddUint32("opt.vocab_size", config.vocab_size);
   keys.AddUint32("opt.context_length", config.max_context);
   keys.AddUint32("opt.word_embedding_length", config.embedding_size);
-  keys.AddFloat32("opt.attention.layer_norm_epsilon", config.layer_norm_epsilon);
+  keys.AddFloat32("opt.attention.layer_norm_epsilon", config.norm_epsilon);
   keys.AddBool("opt.pre_norm", config.norm_placement == NormPlacement::kPre);
   keys.AddBool("opt.final_norm", config.has_final_norm);
   keys.AddUint32(kPackedVersionKey, kPackedVersion);

@@ -210,7 +210,7 @@ void SyntheticModel::MakeInputs() {
     float* const x = inputs_.data() + i * hidden;
     TokenEmbedding(static_cast<uint64_t>(tokens_[i]), x);
     Add(x, state.data(), hidden);
-    LayerNorm(x, ones.data(), zeros.data(), config_.layer_norm_epsilon, hidden, x);
+    LayerNorm(x, ones.data(), zeros.data(), config_.norm_epsilon, hidden, x);
   }
 }
 
