@@ -28,7 +28,7 @@ namespace {
 constexpr size_t kColumns = 4096;  // hidden_size of OPT-6.7B
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kReadTileBytes = size_t{1} << 20;
-constexpr size_t kTileProducts = 512 * 1024;  // as OptForward cuts its tiles
+constexpr size_t kTileProducts = 512 * 1024;  // as Forward cuts its tiles
 
 // Anonymous memory in huge pages where the kernel gives them, as small pages would measure the TLB.
 std::byte* AllocateHuge(size_t size_bytes) {

@@ -54,7 +54,7 @@ Result<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options) {
   }
   FRUGAL_TRY(engine->OpenSelectors());
   const EnginePlan& plan = engine->plan_;
-  engine->forward_ = std::make_unique<OptForward>(*engine->weights_, *engine->selector_, engine->early_.get(), *engine->pool_,
+  engine->forward_ = std::make_unique<Forward>(*engine->weights_, *engine->selector_, engine->early_.get(), *engine->pool_,
                                                   plan.max_rows, plan.max_logit_rows, plan.context);
   engine->rows_.reserve(plan.max_rows);
   engine->ResetRecall();
@@ -70,7 +70,7 @@ Status Engine::OpenSelectors() {
   selector_ = std::make_unique<LowRankPredictor>(config.hidden_size, config.ffn_size, plan_.max_rows, pool_->num_threads(),
                                                  predictors_->factors(PredictorKind::kOnTime));
   if (plan_.use_early) {
-    early_ = std::make_unique<LowRankPredictor>(config.hidden_size, config.ffn_size, OptForward::kEarlyRows, pool_->num_threads(),
+    early_ = std::make_unique<LowRankPredictor>(config.hidden_size, config.ffn_size, Forward::kEarlyRows, pool_->num_threads(),
                                                 predictors_->factors(PredictorKind::kEarly));
   }
   return PinPopular();

@@ -6,7 +6,7 @@
 
 #include "src/base/bytes.h"
 #include "src/model/kv_cache.h"
-#include "src/model/opt_forward.h"
+#include "src/model/forward.h"
 #include "src/select/low_rank_predictor.h"
 
 namespace frugal {
@@ -83,7 +83,7 @@ void Planner::AddLedger(const Choice& choice, const BlockLayout& layout, EngineP
   if (plan.use_predictor) {
     uint64_t bytes = predictor_->on_time_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, choice.max_rows, options_.num_threads);
     if (plan.use_early) {
-      bytes += predictor_->early_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, OptForward::kEarlyRows, options_.num_threads);
+      bytes += predictor_->early_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, Forward::kEarlyRows, options_.num_threads);
     }
     ledger.Add("predictors", bytes, plan.use_early ? "on-time and early" : "on-time");
   }
@@ -108,8 +108,8 @@ void Planner::AddLedger(const Choice& choice, const BlockLayout& layout, EngineP
   ledger.Add("I/O buffers", buffers + Weights::ReaderBytes(plan.weights_options) + Weights::ScratchBytes(model_) +
                  Weights::ConversionBytes(model_, plan.weights),
              fmt::format("queue depth {}", choice.queue_depth));
-  ledger.Add("activations", OptForward::MemoryBytes(config_, options_.num_threads, choice.max_rows, plan.max_logit_rows,
-                                                    choice.context, OptForward::InputsOf(model_, plan.weights)),
+  ledger.Add("activations", Forward::MemoryBytes(config_, options_.num_threads, choice.max_rows, plan.max_logit_rows,
+                                                    choice.context, Forward::InputsOf(model_, plan.weights)),
              fmt::format("batches of {}", choice.max_rows));
   ledger.Add("tokenizer", tokenizer_bytes_);
   // 8 bytes a page, and the upper levels.

@@ -80,7 +80,7 @@ Status RunLayerOverText(Weights& weights, ThreadPool& pool, uint32_t layer, cons
                         const std::atomic<bool>* cancel, FunctionRef<void(double share)> progress) {
   const ModelConfig& config = weights.model().config();
   AllSelector selector(config.ffn_size);
-  OptForward forward(weights, selector, nullptr, pool, kRunRows, 0, max_sequence);
+  Forward forward(weights, selector, nullptr, pool, kRunRows, 0, max_sequence);
   FRUGAL_ASSIGN(KvCache kv, KvCache::Create(config, 1, max_sequence, DType::kF16));
   uint64_t first_row = 0;
   const auto observe = [&](const LayerObservation& seen) { return (*observer)(seen, first_row); };

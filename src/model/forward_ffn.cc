@@ -6,7 +6,7 @@
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
 #include "src/kernels/quantised_kernels.h"
-#include "src/model/opt_forward.h"
+#include "src/model/forward.h"
 #include "src/model/tiles.h"
 
 namespace frugal {
@@ -30,11 +30,11 @@ void PrefetchFloats(const float* x, size_t size) {
 }  // namespace
 
 // Copies of up rows, of the largest type.
-uint64_t OptForward::UpRowFloats(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows) {
+uint64_t Forward::UpRowFloats(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows) {
   return max_rows < kManyTokens ? 0 : uint64_t{num_threads} * kSparseMembers * config.hidden_size;
 }
 
-void OptForward::ListUnion(uint32_t num_rows) {
+void Forward::ListUnion(uint32_t num_rows) {
   const uint32_t words = Selector::WordsPerToken(config_.ffn_size);
   positions_.clear();  // capacity stays
   counts_.clear();
@@ -52,7 +52,7 @@ void OptForward::ListUnion(uint32_t num_rows) {
 }
 
 // Early prediction (design.md section 5): reads for the FFN fly during attention. It decides nothing but when bytes arrive.
-void OptForward::PrefetchEarly(uint32_t layer, const float* input, uint32_t num_rows) {
+void Forward::PrefetchEarly(uint32_t layer, const float* input, uint32_t num_rows) {
   if (early_ == nullptr || !weights_.bundles_on_demand() || num_rows > kEarlyRows) return;
   const uint64_t start = NowNs();
   early_->Select(layer, input, num_rows, active_, pool_, [&] { weights_.Poll(); });
@@ -62,7 +62,7 @@ void OptForward::PrefetchEarly(uint32_t layer, const float* input, uint32_t num_
   if (positions_.size() < config_.ffn_size) weights_.Prefetch(layer, positions_);
 }
 
-Status OptForward::Ffn(uint32_t layer, std::span<const BatchRow> rows, const LayerObserver* observer) {
+Status Forward::Ffn(uint32_t layer, std::span<const BatchRow> rows, const LayerObserver* observer) {
   const uint32_t num_rows = static_cast<uint32_t>(rows.size());
   const size_t hidden = config_.hidden_size;
   if (config_.norm_placement == NormPlacement::kPre) {
@@ -104,7 +104,7 @@ Status OptForward::Ffn(uint32_t layer, std::span<const BatchRow> rows, const Lay
 }
 
 // activations_[row][member] = max(up . x + bias, 0) for the rows that chose the neuron, 0 for the others.
-Status OptForward::ComputeActivations(uint32_t layer, const BundleWave& wave, uint32_t num_rows) {
+Status Forward::ComputeActivations(uint32_t layer, const BundleWave& wave, uint32_t num_rows) {
   while (true) {
     ReadyBundles ready;
     FRUGAL_ASSIGN(ready.members, weights_.NextReady(&ready.rows));
@@ -130,7 +130,7 @@ Status OptForward::ComputeActivations(uint32_t layer, const BundleWave& wave, ui
   }
 }
 
-void OptForward::DotUpRows(DType dtype, const RowSet& up, size_t count, uint32_t first_row, uint32_t num_rows, float* out) const {
+void Forward::DotUpRows(DType dtype, const RowSet& up, size_t count, uint32_t first_row, uint32_t num_rows, float* out) const {
   const size_t hidden = config_.hidden_size, first = first_row * hidden;
   if (IsQuantised(dtype)) {
     const QuantisedInput input{input_q_.data() + first, input_scales_.data() + first / kQuantisedBlock};
@@ -140,18 +140,18 @@ void OptForward::DotUpRows(DType dtype, const RowSet& up, size_t count, uint32_t
   }
 }
 
-float OptForward::Activate(float product, float bias) {
+float Forward::Activate(float product, float bias) {
   const float sum = product + bias;
   // Written so that a NaN stays one; a ReLU by max would hide it.
   return sum <= 0.0f ? 0.0f : sum;
 }
 
-bool OptForward::IsChosen(uint32_t row, uint32_t position) const {
+bool Forward::IsChosen(uint32_t row, uint32_t position) const {
   return (active_[size_t{row} * Selector::WordsPerToken(config_.ffn_size) + position / 64] >> (position % 64)) & 1;
 }
 
 // Members [begin, end) of those ready, for all rows at once.
-void OptForward::ActivateAll(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t num_rows,
+void Forward::ActivateAll(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t num_rows,
                              int worker) {
   const std::span<const float> bias = weights_.vector(layer, LayerVector::kUpBias);
   const size_t count = end - begin;
@@ -171,7 +171,7 @@ void OptForward::ActivateAll(uint32_t layer, const BundleWave& wave, const Ready
 
 // The same for each row's chosen members alone. The tile's up rows stay in the L2 cache meanwhile, and a row's input comes while the one
 // before it is multiplied.
-void OptForward::ActivateChosen(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end,
+void Forward::ActivateChosen(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end,
                                 uint32_t num_rows, int worker) {
   const std::span<const float> bias = weights_.vector(layer, LayerVector::kUpBias);
   DType dtype = weights_.model().bundles()[layer].up_type;
@@ -204,7 +204,7 @@ void OptForward::ActivateChosen(uint32_t layer, const BundleWave& wave, const Re
 
 // block_out_[row] += sum over the wave's members, in position order, of activation * down row. One row: threads split the columns into
 // long pieces, which the prefetchers follow. Many rows: a piece of the down rows stays in the L3 cache while all rows pass over it, some in each tile.
-void OptForward::SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows) {
+void Forward::SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows) {
   const BundleInfo& bundle = weights_.model().bundles()[layer];
   const size_t num_members = wave.end - wave.begin;
   const uint32_t num_threads = static_cast<uint32_t>(pool_.num_threads());

@@ -1,4 +1,4 @@
-#include "src/model/opt_forward.h"
+#include "src/model/forward.h"
 
 #include <algorithm>
 #include <cmath>
@@ -18,7 +18,7 @@ uint64_t InputElements(const ModelConfig& config, uint32_t max_rows) {
 
 }  // namespace
 
-OptForward::OptForward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows,
+Forward::Forward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows,
                        uint32_t max_logit_rows, uint32_t max_context)
     : weights_(weights),
       config_(weights.model().config()),
@@ -46,7 +46,7 @@ OptForward::OptForward(Weights& weights, Selector& selector, Selector* early, Th
   }
 }
 
-uint64_t OptForward::MemoryBytes(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows, uint32_t max_logit_rows,
+uint64_t Forward::MemoryBytes(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows, uint32_t max_logit_rows,
                                  uint32_t max_context, MatrixInputs inputs) {
   const uint64_t rows = max_rows;
   uint64_t floats = rows * config.hidden_size * 5 + uint64_t{max_context} * num_threads + config.ffn_size * 2 +
@@ -61,9 +61,9 @@ uint64_t OptForward::MemoryBytes(const ModelConfig& config, uint32_t num_threads
   return bytes;
 }
 
-DType OptForward::MatrixType(uint32_t matrix) const { return weights_.matrix_type(matrix); }
+DType Forward::MatrixType(uint32_t matrix) const { return weights_.matrix_type(matrix); }
 
-void OptForward::PrepareInput(std::initializer_list<DType> types, const float* x, size_t x_stride, uint32_t num_rows,
+void Forward::PrepareInput(std::initializer_list<DType> types, const float* x, size_t x_stride, uint32_t num_rows,
                               size_t columns) {
   if (std::none_of(types.begin(), types.end(), IsQuantised)) return;
   ForEachRow(num_rows, [&](uint32_t row) {
@@ -72,7 +72,7 @@ void OptForward::PrepareInput(std::initializer_list<DType> types, const float* x
   });
 }
 
-Status OptForward::MatMul(uint32_t matrix, const float* x, size_t x_stride, uint32_t num_rows, std::span<const float> bias,
+Status Forward::MatMul(uint32_t matrix, const float* x, size_t x_stride, uint32_t num_rows, std::span<const float> bias,
                           float* out, size_t out_stride) {
   const MatrixInfo& info = weights_.model().matrices()[matrix];
   const DType dtype = MatrixType(matrix);
@@ -99,14 +99,14 @@ Status OptForward::MatMul(uint32_t matrix, const float* x, size_t x_stride, uint
   });
 }
 
-void OptForward::Normalize(std::span<const float> weight, std::span<const float> bias, const float* x, uint32_t num_rows, float* out) {
+void Forward::Normalize(std::span<const float> weight, std::span<const float> bias, const float* x, uint32_t num_rows, float* out) {
   const size_t size = config_.hidden_size;
   ForEachRow(num_rows, [&](uint32_t row) {
     LayerNorm(x + row * size, weight.data(), bias.data(), config_.norm_epsilon, size, out + row * size);
   });
 }
 
-void OptForward::ForEachRow(uint32_t num_rows, FunctionRef<void(uint32_t row)> work) {
+void Forward::ForEachRow(uint32_t num_rows, FunctionRef<void(uint32_t row)> work) {
   if (num_rows < kManyTokens) {
     for (uint32_t row = 0; row < num_rows; ++row) work(row);
     return;
@@ -115,12 +115,12 @@ void OptForward::ForEachRow(uint32_t num_rows, FunctionRef<void(uint32_t row)> w
       static_cast<int>(num_rows), [&](int row, int) { work(static_cast<uint32_t>(row)); }, [&] { weights_.Poll(); });
 }
 
-void OptForward::AddToResidual(uint32_t num_rows) {
+void Forward::AddToResidual(uint32_t num_rows) {
   const size_t size = config_.hidden_size;
   ForEachRow(num_rows, [&](uint32_t row) { Add(residual_.data() + row * size, block_out_.data() + row * size, size); });
 }
 
-Status OptForward::Embed(std::span<const BatchRow> rows) {
+Status Forward::Embed(std::span<const BatchRow> rows) {
   const MatrixIds& ids = weights_.model().ids();
   const size_t hidden = config_.hidden_size;
   for (size_t row = 0; row < rows.size(); ++row) {
@@ -140,7 +140,7 @@ Status OptForward::Embed(std::span<const BatchRow> rows) {
   return {};
 }
 
-Status OptForward::RunLayer(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows, const LayerObserver* observer) {
+Status Forward::RunLayer(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows, const LayerObserver* observer) {
   const uint32_t num_rows = static_cast<uint32_t>(rows.size());
   const bool pre = config_.norm_placement == NormPlacement::kPre;
   const uint64_t start = NowNs();
@@ -170,13 +170,13 @@ Status OptForward::RunLayer(uint32_t layer, uint32_t kv_layer, std::span<const B
   return {};
 }
 
-void OptForward::CheckFinite(uint32_t layer, uint32_t num_rows) {
+void Forward::CheckFinite(uint32_t layer, uint32_t num_rows) {
   if (first_bad_layer_ < 0 && !AllFinite(residual_.data(), size_t{num_rows} * config_.hidden_size)) {
     first_bad_layer_ = static_cast<int32_t>(layer);
   }
 }
 
-Status OptForward::Attention(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows) {
+Status Forward::Attention(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows) {
   const size_t hidden = config_.hidden_size;
   const uint32_t num_rows = static_cast<uint32_t>(rows.size());
   const auto project = [&](uint32_t matrix, LayerVector bias, float* out) {
@@ -207,7 +207,7 @@ Status OptForward::Attention(uint32_t layer, uint32_t kv_layer, std::span<const 
 }
 
 // softmax(q k^T) v of one head; the result replaces the head's part of q.
-void OptForward::AttendHead(uint32_t kv_layer, const BatchRow& row, uint32_t row_index, uint32_t head, int worker) {
+void Forward::AttendHead(uint32_t kv_layer, const BatchRow& row, uint32_t row_index, uint32_t head, int worker) {
   float* const q = q_.data() + size_t{row_index} * config_.hidden_size + head * config_.head_dim;
   float* const scores = scores_.data() + size_t(worker) * max_context_;
   const size_t num_positions = row.position + 1;
@@ -218,7 +218,7 @@ void OptForward::AttendHead(uint32_t kv_layer, const BatchRow& row, uint32_t row
   AddScaledRows(dtype, row.kv->values(kv_layer, head), num_positions, scores, 0, config_.head_dim, q);
 }
 
-Status OptForward::Output(std::span<const BatchRow> rows, uint32_t num_logit_rows) {
+Status Forward::Output(std::span<const BatchRow> rows, uint32_t num_logit_rows) {
   const MatrixIds& ids = weights_.model().ids();
   const size_t hidden = config_.hidden_size;
   const float* x = residual_.data() + (rows.size() - num_logit_rows) * hidden;
@@ -243,7 +243,7 @@ Status OptForward::Output(std::span<const BatchRow> rows, uint32_t num_logit_row
   return {};
 }
 
-Status OptForward::Step(std::span<const BatchRow> rows, uint32_t num_logit_rows, const LayerObserver* observer) {
+Status Forward::Step(std::span<const BatchRow> rows, uint32_t num_logit_rows, const LayerObserver* observer) {
   CHECK(!rows.empty() && rows.size() <= max_rows_);
   CHECK(num_logit_rows >= 1 && num_logit_rows <= rows.size() && size_t{num_logit_rows} * config_.vocab_size <= logits_.size());
   first_bad_layer_ = -1;

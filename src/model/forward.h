@@ -43,14 +43,14 @@ struct ForwardTimes {
 // What matrices are multiplied with: quantised ones take quantised inputs (kernels/quantised_kernels.h).
 enum class MatrixInputs { kFloat, kQuantised };
 
-class OptForward {
+class Forward {
  public:
   // Early prediction is for steps of so many rows.
   static constexpr uint32_t kEarlyRows = 1;
 
   // `early` may be nullptr. max_rows: the largest batch; max_logit_rows: of these, how many logits are asked for at most.
   // max_context: of any sequence.
-  OptForward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows, uint32_t max_logit_rows,
+  Forward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows, uint32_t max_logit_rows,
              uint32_t max_context);
 
   static MatrixInputs InputsOf(const ModelFile& model, const WeightPlan& plan) {
