@@ -20,37 +20,6 @@ HWY_BEFORE_NAMESPACE();
 namespace frugal::HWY_NAMESPACE {
 #if !FRUGAL_SCALAR_TARGET
 
-// function(tag, i) for whole vectors, then for the rest one element at a time.
-template <class Function>
-HWY_INLINE void ForEach(size_t size, const Function& function) {
-  size_t i = 0;
-  for (; i + kWidth <= size; i += kWidth) function(FloatTag(), i);
-  for (; i < size; ++i) function(OneTag(), i);
-}
-
-// The sum of value(tag, i) in 32 lanes; a lane without an element in the last group adds -0, which changes no
-// sum.
-template <class Value>
-HWY_INLINE float SumOf(size_t size, const Value& value) {
-  const FloatTag d;
-  FloatVector parts[kParts];
-  FRUGAL_UNROLL
-  for (size_t p = 0; p < kParts; ++p) parts[p] = hn::Zero(d);
-  size_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) {
-    FRUGAL_UNROLL
-    for (size_t p = 0; p < kParts; ++p) parts[p] = hn::Add(parts[p], value(d, i + p * kWidth));
-  }
-  if (i < size) {
-    alignas(64) float rest[kLanes];
-    for (float& lane : rest) lane = -0.0f;
-    for (size_t lane = 0; i < size; ++i, ++lane) rest[lane] = hn::GetLane(value(OneTag(), i));
-    FRUGAL_UNROLL
-    for (size_t p = 0; p < kParts; ++p) parts[p] = hn::Add(parts[p], hn::Load(d, rest + p * kWidth));
-  }
-  return SumLanes(parts);
-}
-
 float MaxOf(const float* x, size_t size) {
   const FloatTag d;
   FloatVector largest = hn::Set(d, -std::numeric_limits<float>::infinity());

@@ -25,7 +25,10 @@ struct RowSet {
   const std::byte* base = nullptr;
   size_t stride_bytes = 0;
   const uint32_t* index = nullptr;  // borrowed; nullptr: contiguous
+  uint32_t IndexOf(size_t i) const { return index != nullptr ? index[i] : static_cast<uint32_t>(i); }
   const std::byte* row(size_t i) const { return base + (index != nullptr ? index[i] : i) * stride_bytes; }
+  // The rows that lie `offset_bytes` behind the beginnings of these.
+  RowSet At(size_t offset_bytes) const { return {base + offset_bytes, stride_bytes, index}; }
   // Without the first `count` rows.
   RowSet From(size_t count) const {
     return index != nullptr ? RowSet{base, stride_bytes, index + count} : RowSet{base + count * stride_bytes, stride_bytes, nullptr};
