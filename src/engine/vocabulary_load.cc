@@ -175,8 +175,12 @@ bool IsAdded(TokenKind kind) {
 
 Result<bool> HasTokenizer(const GgufReader& gguf) {
   if (gguf.Find(keys::kTokens) != nullptr) return true;
+  // How llama.cpp's converter says that there is none.
+  const GgufKeyValue* const model = gguf.Find(keys::kModel);
+  const auto* const model_name = model == nullptr ? nullptr : std::get_if<std::string>(&model->value);
+  const bool says_none = model_name != nullptr && (*model_name == "none" || *model_name == "no_vocab");
   for (const char* key : {keys::kModel, keys::kMerges, keys::kTokenTypes}) {
-    if (gguf.Find(key) != nullptr) {
+    if (gguf.Find(key) != nullptr && !(says_none && key == keys::kModel)) {
       return BadModel("{}: key '{}' is there, but '{}' is absent", gguf.name(), key, keys::kTokens);
     }
   }

@@ -1,10 +1,10 @@
 #include "src/model/forward.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
+#include "src/kernels/layer_kernels.h"
 #include "src/kernels/quantised_kernels.h"
 #include "src/model/tiles.h"
 
@@ -13,13 +13,17 @@ namespace {
 
 // The largest input of a batch, in whole quantised blocks.
 uint64_t InputElements(const ModelConfig& config, uint32_t max_rows) {
-  return uint64_t{max_rows} * RoundUp(std::max(config.hidden_size, config.embedding_size), kQuantisedBlock);
+  uint32_t longest = std::max({config.hidden_size, config.embedding_size, config.query_size()});
+  if (config.ffn_layout == FfnLayout::kMatrices) longest = std::max(longest, config.ffn_size);
+  return uint64_t{max_rows} * RoundUp(longest, kQuantisedBlock);
 }
+
+constexpr size_t kPieceFloats = 4096;
 
 }  // namespace
 
 Forward::Forward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows,
-                       uint32_t max_logit_rows, uint32_t max_context)
+                 uint32_t max_logit_rows, uint32_t max_context)
     : weights_(weights),
       config_(weights.model().config()),
       selector_(selector),
@@ -27,16 +31,23 @@ Forward::Forward(Weights& weights, Selector& selector, Selector* early, ThreadPo
       pool_(pool),
       max_rows_(max_rows),
       max_context_(max_context),
-      products_per_thread_(MostTileProducts(config_.hidden_size, max_rows)) {
+      products_per_thread_(MostTileProducts(config_.hidden_size, max_rows)),
+      rotation_(config_.rope, weights.vector(GlobalVector::kRopeDivisors), max_rows),
+      local_rotation_(config_.has_local_rope ? config_.local_rope : Rope(), {}, max_rows) {
   const size_t hidden = size_t{max_rows} * config_.hidden_size;
-  for (AlignedVector<float>* buffer : {&residual_, &normed_, &q_, &ffn_input_, &block_out_}) buffer->resize(hidden);
+  for (AlignedVector<float>* buffer : {&residual_, &normed_, &ffn_input_, &block_out_}) buffer->resize(hidden);
+  q_.resize(size_t{max_rows} * config_.query_size());
+  kv_.resize(KvFloats(config_, max_rows));
+  keys_ = kv_.empty() ? block_out_.data() : kv_.data();
+  values_ = kv_.empty() ? ffn_input_.data() : kv_.data() + kv_.size() / 2;
   if (config_.has_projections()) embedding_.resize(size_t{max_rows} * config_.embedding_size);
   scores_.resize(size_t{max_context} * pool.num_threads());
   active_.resize(size_t{max_rows} * Selector::WordsPerToken(config_.ffn_size));
   positions_.resize(config_.ffn_size);
   counts_.resize(config_.ffn_size);
   activations_.resize(size_t{max_rows} * config_.ffn_size);
-  products_.resize(products_per_thread_ * static_cast<size_t>(pool.num_threads()));
+  gates_.resize(GateFloats(config_, max_rows));
+  products_.resize(ProductFloats(config_, max_rows) * static_cast<size_t>(pool.num_threads()));
   up_rows_.resize(UpRowFloats(config_, static_cast<uint32_t>(pool.num_threads()), max_rows));
   logits_.resize(size_t{max_logit_rows} * config_.vocab_size);
   if (InputsOf(weights.model(), weights.plan()) == MatrixInputs::kQuantised) {
@@ -47,11 +58,13 @@ Forward::Forward(Weights& weights, Selector& selector, Selector* early, ThreadPo
 }
 
 uint64_t Forward::MemoryBytes(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows, uint32_t max_logit_rows,
-                                 uint32_t max_context, MatrixInputs inputs) {
+                              uint32_t max_context, MatrixInputs inputs) {
   const uint64_t rows = max_rows;
-  uint64_t floats = rows * config.hidden_size * 5 + uint64_t{max_context} * num_threads + config.ffn_size * 2 +
-                    rows * config.ffn_size + num_threads * MostTileProducts(config.hidden_size, max_rows) +
-                    UpRowFloats(config, num_threads, max_rows) + uint64_t{max_logit_rows} * config.vocab_size;
+  uint64_t floats = rows * config.hidden_size * 4 + rows * config.query_size() + KvFloats(config, max_rows) +
+                    uint64_t{max_context} * num_threads + config.ffn_size * 2 + rows * config.ffn_size + GateFloats(config, max_rows) +
+                    num_threads * ProductFloats(config, max_rows) + UpRowFloats(config, num_threads, max_rows) +
+                    uint64_t{max_logit_rows} * config.vocab_size + Rotation::Floats(config.rope, max_rows);
+  if (config.has_local_rope) floats += Rotation::Floats(config.local_rope, max_rows);
   if (config.has_projections()) floats += rows * config.embedding_size;
   uint64_t bytes = floats * sizeof(float) + rows * Selector::WordsPerToken(config.ffn_size) * sizeof(uint64_t);
   if (inputs == MatrixInputs::kQuantised) {
@@ -59,6 +72,12 @@ uint64_t Forward::MemoryBytes(const ModelConfig& config, uint32_t num_threads, u
     bytes += size + size / kQuantisedBlock * sizeof(float);
   }
   return bytes;
+}
+
+// In a serial block the FFN's buffers are free while attention runs; keys and values lie there where they fit.
+uint64_t Forward::KvFloats(const ModelConfig& config, uint32_t max_rows) {
+  if (!config.parallel() && config.kv_size() <= config.hidden_size) return 0;
+  return uint64_t{2} * max_rows * config.kv_size();
 }
 
 DType Forward::MatrixType(uint32_t matrix) const { return weights_.matrix_type(matrix); }
@@ -99,10 +118,15 @@ Status Forward::MatMul(uint32_t matrix, const float* x, size_t x_stride, uint32_
   });
 }
 
-void Forward::Normalize(std::span<const float> weight, std::span<const float> bias, const float* x, uint32_t num_rows, float* out) {
+void Forward::Normalize(NormVectors norm, const float* x, uint32_t num_rows, float* out) {
   const size_t size = config_.hidden_size;
+  const float epsilon = config_.norm_epsilon;
   ForEachRow(num_rows, [&](uint32_t row) {
-    LayerNorm(x + row * size, weight.data(), bias.data(), config_.norm_epsilon, size, out + row * size);
+    if (config_.norm == NormKind::kRms) {
+      RmsNorm(x + row * size, norm.weight.data(), epsilon, size, out + row * size);
+    } else {
+      LayerNorm(x + row * size, norm.weight.data(), norm.bias.data(), epsilon, size, out + row * size);
+    }
   });
 }
 
@@ -113,6 +137,13 @@ void Forward::ForEachRow(uint32_t num_rows, FunctionRef<void(uint32_t row)> work
   }
   pool_.Run(
       static_cast<int>(num_rows), [&](int row, int) { work(static_cast<uint32_t>(row)); }, [&] { weights_.Poll(); });
+}
+
+void Forward::ForEachPiece(size_t size, FunctionRef<void(size_t begin, size_t end)> work) {
+  const Tiles tiles = CutTilesOf(kPieceFloats, size, pool_.num_threads());
+  pool_.Run(
+      tiles.count, [&](int tile, int) { work(tile * tiles.per_tile, std::min<size_t>(size, (tile + 1) * tiles.per_tile)); },
+      [&] { weights_.Poll(); });
 }
 
 void Forward::AddToResidual(uint32_t num_rows) {
@@ -134,40 +165,68 @@ Status Forward::Embed(std::span<const BatchRow> rows) {
     FRUGAL_TRY(MatMul(ids.project_in, embedding_.data(), config_.embedding_size, num_rows, {}, residual_.data(), hidden));
   }
   for (size_t row = 0; row < rows.size(); ++row) {
+    if (config_.embedding_scale != 1.0f) Scale(residual_.data() + row * hidden, config_.embedding_scale, hidden);
+    if (!config_.learned_positions) continue;
     FRUGAL_TRY(weights_.ReadRow(ids.position_embedding, rows[row].position + config_.position_offset, {block_out_.data(), hidden}));
     Add(residual_.data() + row * hidden, block_out_.data(), hidden);
   }
   return {};
 }
 
+// Serial:   x += Attention(norm(x)); x += Ffn(norm(x))
+// Parallel: x += Attention(norm(x)) + Ffn(norm(x)), and the FFN's reads fly during attention
+// Post-norm (OPT-350m): x = norm(x + Attention(x)); x = norm(x + Ffn(x))
 Status Forward::RunLayer(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows, const LayerObserver* observer) {
   const uint32_t num_rows = static_cast<uint32_t>(rows.size());
-  const bool pre = config_.norm_placement == NormPlacement::kPre;
   const uint64_t start = NowNs();
-  if (pre) {
-    Normalize(weights_.vector(layer, LayerVector::kAttnNormWeight), weights_.vector(layer, LayerVector::kAttnNormBias),
-              residual_.data(), num_rows, normed_.data());
+  NormalizeInput(layer, num_rows);
+  if (config_.parallel()) {
+    NormalizeFfnInput(layer, num_rows);
+    PrefetchSelected(layer, num_rows);
   } else {
-    std::copy_n(residual_.data(), size_t{num_rows} * config_.hidden_size, normed_.data());
+    PrefetchEarly(layer, normed_.data(), num_rows);
   }
-  PrefetchEarly(layer, normed_.data(), num_rows);
   FRUGAL_TRY(Attention(layer, kv_layer, rows));
-  AddToResidual(num_rows);
-  if (!pre) {
-    Normalize(weights_.vector(layer, LayerVector::kAttnNormWeight), weights_.vector(layer, LayerVector::kAttnNormBias),
-              residual_.data(), num_rows, residual_.data());
+  AddResult(layer, LayerVector::kPostAttnNormWeight, num_rows);
+  if (config_.norm_placement == NormPlacement::kPost) {
+    Normalize(Norm(layer, LayerVector::kAttnNormWeight, LayerVector::kAttnNormBias), residual_.data(), num_rows, residual_.data());
   }
   const uint64_t middle = NowNs();
   times_.attention_ns += middle - start;
-  FRUGAL_TRY(Ffn(layer, rows, observer));
-  AddToResidual(num_rows);
-  if (!pre) {
-    Normalize(weights_.vector(layer, LayerVector::kFfnNormWeight), weights_.vector(layer, LayerVector::kFfnNormBias),
-              residual_.data(), num_rows, residual_.data());
+  if (!config_.parallel()) NormalizeFfnInput(layer, num_rows);
+  FRUGAL_TRY(Ffn(layer, num_rows, observer));
+  AddResult(layer, LayerVector::kPostFfnNormWeight, num_rows);
+  if (config_.norm_placement == NormPlacement::kPost) {
+    Normalize(Norm(layer, LayerVector::kFfnNormWeight, LayerVector::kFfnNormBias), residual_.data(), num_rows, residual_.data());
   }
   times_.ffn_ns += NowNs() - middle;
   CheckFinite(layer, num_rows);
   return {};
+}
+
+void Forward::NormalizeInput(uint32_t layer, uint32_t num_rows) {
+  if (config_.norm_placement == NormPlacement::kPost) {
+    std::copy_n(residual_.data(), size_t{num_rows} * config_.hidden_size, normed_.data());
+    return;
+  }
+  Normalize(Norm(layer, LayerVector::kAttnNormWeight, LayerVector::kAttnNormBias), residual_.data(), num_rows, normed_.data());
+}
+
+void Forward::NormalizeFfnInput(uint32_t layer, uint32_t num_rows) {
+  const size_t size = size_t{num_rows} * config_.hidden_size;
+  if (config_.norm_placement == NormPlacement::kPost) {
+    std::copy_n(residual_.data(), size, ffn_input_.data());
+  } else if (!config_.has_ffn_norm) {
+    std::copy_n(normed_.data(), size, ffn_input_.data());
+  } else {
+    Normalize(Norm(layer, LayerVector::kFfnNormWeight, LayerVector::kFfnNormBias), residual_.data(), num_rows, ffn_input_.data());
+  }
+}
+
+// block_out_, normalised by itself where the model does that (Gemma), is added to the residual stream.
+void Forward::AddResult(uint32_t layer, LayerVector post_norm, uint32_t num_rows) {
+  if (config_.has_post_norms) Normalize({weights_.vector(layer, post_norm), {}}, block_out_.data(), num_rows, block_out_.data());
+  AddToResidual(num_rows);
 }
 
 void Forward::CheckFinite(uint32_t layer, uint32_t num_rows) {
@@ -176,55 +235,14 @@ void Forward::CheckFinite(uint32_t layer, uint32_t num_rows) {
   }
 }
 
-Status Forward::Attention(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows) {
-  const size_t hidden = config_.hidden_size;
-  const uint32_t num_rows = static_cast<uint32_t>(rows.size());
-  const auto project = [&](uint32_t matrix, LayerVector bias, float* out) {
-    return MatMul(matrix, normed_.data(), hidden, num_rows, weights_.vector(layer, bias), out, hidden);
-  };
-  PrepareInput({MatrixType(ModelFile::QId(layer)), MatrixType(ModelFile::KId(layer)), MatrixType(ModelFile::VId(layer))},
-               normed_.data(), hidden, num_rows, hidden);
-  FRUGAL_TRY(project(ModelFile::QId(layer), LayerVector::kQBias, q_.data()));
-  float *const keys = block_out_.data(), *const values = ffn_input_.data();
-  FRUGAL_TRY(project(ModelFile::KId(layer), LayerVector::kKBias, keys));
-  FRUGAL_TRY(project(ModelFile::VId(layer), LayerVector::kVBias, values));
-  // As the reference: the query is scaled, bias included.
-  const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
-  ForEachRow(num_rows, [&](uint32_t row) {
-    Scale(q_.data() + row * hidden, scale, hidden);
-    rows[row].kv->Put(kv_layer, rows[row].position, keys + row * hidden, values + row * hidden);
-  });
-  pool_.Run(
-      static_cast<int>(num_rows * config_.num_heads),
-      [&](int tile, int worker) {
-        const uint32_t row = static_cast<uint32_t>(tile) / config_.num_heads;
-        AttendHead(kv_layer, rows[row], row, static_cast<uint32_t>(tile) % config_.num_heads, worker);
-      },
-      [&] { weights_.Poll(); });
-  PrepareInput({MatrixType(ModelFile::OId(layer))}, q_.data(), hidden, num_rows, hidden);
-  return MatMul(ModelFile::OId(layer), q_.data(), hidden, num_rows, weights_.vector(layer, LayerVector::kOBias), block_out_.data(),
-                hidden);
-}
-
-// softmax(q k^T) v of one head; the result replaces the head's part of q.
-void Forward::AttendHead(uint32_t kv_layer, const BatchRow& row, uint32_t row_index, uint32_t head, int worker) {
-  float* const q = q_.data() + size_t{row_index} * config_.hidden_size + head * config_.head_dim;
-  float* const scores = scores_.data() + size_t(worker) * max_context_;
-  const size_t num_positions = row.position + 1;
-  const DType dtype = row.kv->dtype();
-  DotRows(dtype, row.kv->keys(kv_layer, head), 0, num_positions, config_.head_dim, q, config_.head_dim, 1, scores, num_positions);
-  Softmax(scores, num_positions);
-  std::fill_n(q, config_.head_dim, 0.0f);
-  AddScaledRows(dtype, row.kv->values(kv_layer, head), num_positions, scores, 0, config_.head_dim, q);
-}
-
 Status Forward::Output(std::span<const BatchRow> rows, uint32_t num_logit_rows) {
   const MatrixIds& ids = weights_.model().ids();
   const size_t hidden = config_.hidden_size;
   const float* x = residual_.data() + (rows.size() - num_logit_rows) * hidden;
   size_t x_stride = hidden;
   if (config_.has_final_norm) {
-    Normalize(weights_.final_norm(0), weights_.final_norm(1), x, num_logit_rows, normed_.data());
+    Normalize({weights_.vector(GlobalVector::kFinalNormWeight), weights_.vector(GlobalVector::kFinalNormBias)}, x, num_logit_rows,
+              normed_.data());
     x = normed_.data();
   }
   if (config_.has_projections()) {
@@ -234,7 +252,7 @@ Status Forward::Output(std::span<const BatchRow> rows, uint32_t num_logit_rows) 
     x_stride = config_.embedding_size;
   }
   PrepareInput({MatrixType(ids.output)}, x, x_stride, num_logit_rows, config_.embedding_size);
-  FRUGAL_TRY(MatMul(ids.output, x, x_stride, num_logit_rows, {}, logits_.data(), config_.vocab_size));
+  FRUGAL_TRY(MatMul(ids.output, x, x_stride, num_logit_rows, weights_.vector(GlobalVector::kOutputBias), logits_.data(), config_.vocab_size));
   if (!AllFinite(logits_.data(), size_t{num_logit_rows} * config_.vocab_size)) {
     const std::string where = first_bad_layer_ >= 0 ? fmt::format("first seen behind layer {}", first_bad_layer_)
                                                     : std::string("first seen in the output matrix");

@@ -1,4 +1,5 @@
-// The FFN of OPT's forward pass: early prediction, the active sets and their union, up rows with ReLU as they arrive, the down sum.
+// The FFN of the forward pass from bundles: early prediction, the active sets and their union, rows of up (and gate) with the activation as
+// they arrive, the down sum.
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -6,6 +7,7 @@
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
 #include "src/kernels/quantised_kernels.h"
+#include "src/model/activation.h"
 #include "src/model/forward.h"
 #include "src/model/tiles.h"
 
@@ -29,9 +31,16 @@ void PrefetchFloats(const float* x, size_t size) {
 
 }  // namespace
 
-// Copies of up rows, of the largest type.
+// Copies of up rows (and gate rows), of the largest type.
 uint64_t Forward::UpRowFloats(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows) {
-  return max_rows < kManyTokens ? 0 : uint64_t{num_threads} * kSparseMembers * config.hidden_size;
+  if (max_rows < kManyTokens || config.ffn_layout == FfnLayout::kMatrices) return 0;
+  const uint64_t parts = config.ffn_layout == FfnLayout::kBundle3 ? 2 : 1;
+  return uint64_t{num_threads} * parts * kSparseMembers * config.hidden_size;
+}
+
+uint64_t Forward::ProductFloats(const ModelConfig& config, uint32_t max_rows) {
+  if (config.ffn_layout == FfnLayout::kMatrices) return 0;
+  return MostTileProducts(config.hidden_size, max_rows) * (config.ffn_layout == FfnLayout::kBundle3 ? 2 : 1);
 }
 
 void Forward::ListUnion(uint32_t num_rows) {
@@ -62,22 +71,72 @@ void Forward::PrefetchEarly(uint32_t layer, const float* input, uint32_t num_row
   if (positions_.size() < config_.ffn_size) weights_.Prefetch(layer, positions_);
 }
 
-Status Forward::Ffn(uint32_t layer, std::span<const BatchRow> rows, const LayerObserver* observer) {
-  const uint32_t num_rows = static_cast<uint32_t>(rows.size());
-  const size_t hidden = config_.hidden_size;
-  if (config_.norm_placement == NormPlacement::kPre) {
-    Normalize(weights_.vector(layer, LayerVector::kFfnNormWeight), weights_.vector(layer, LayerVector::kFfnNormBias),
-              residual_.data(), num_rows, ffn_input_.data());
-  } else {
-    std::copy_n(residual_.data(), num_rows * hidden, ffn_input_.data());
-  }
+// Parallel blocks know the FFN's input before attention: the active set itself, whose reads then fly meanwhile.
+void Forward::PrefetchSelected(uint32_t layer, uint32_t num_rows) {
+  if (config_.ffn_layout == FfnLayout::kMatrices || selects_by_gates()) return;
+  Select(layer, num_rows);
+  if (!weights_.bundles_on_demand() || !weights_.plan().overlap || num_rows > kEarlyRows) return;
+  if (positions_.size() < config_.ffn_size) weights_.Prefetch(layer, positions_);
+}
+
+void Forward::Select(uint32_t layer, uint32_t num_rows) {
   const uint64_t start = NowNs();
   selector_.Select(layer, ffn_input_.data(), num_rows, active_, pool_, [&] { weights_.Poll(); });
   ListUnion(num_rows);
   times_.select_ns += NowNs() - start;
+}
 
+// A neuron counts where its activated gate is not zero (a NaN is not): exact, nothing is guessed.
+void Forward::SelectByGates(uint32_t num_rows) {
+  const uint64_t start = NowNs();
+  const uint32_t words = Selector::WordsPerToken(config_.ffn_size);
+  ForEachRow(num_rows, [&](uint32_t row) {
+    const float* const gates = gates_.data() + size_t{row} * config_.ffn_size;
+    for (uint32_t word = 0; word < words; ++word) {
+      uint64_t bits = 0;
+      const uint32_t end = std::min(config_.ffn_size, (word + 1) * 64);
+      for (uint32_t i = word * 64; i < end; ++i) bits |= uint64_t{gates[i] != 0.0f} << (i % 64);
+      active_[size_t{row} * words + word] = bits;
+    }
+  });
+  ListUnion(num_rows);
+  times_.select_ns += NowNs() - start;
+}
+
+Status Forward::Ffn(uint32_t layer, uint32_t num_rows, const LayerObserver* observer) {
+  if (config_.ffn_layout == FfnLayout::kMatrices) {
+    FRUGAL_TRY(DenseFfn(layer, num_rows));
+    if (observer != nullptr) Select(layer, num_rows);  // for the observer alone: all neurons
+  } else {
+    FRUGAL_TRY(BundledFfn(layer, num_rows));
+  }
+  return observer == nullptr ? Status() : Observe(layer, num_rows, *observer);
+}
+
+Status Forward::Observe(uint32_t layer, uint32_t num_rows, const LayerObserver& observer) {
+  LayerObservation observation;
+  observation.layer = layer;
+  observation.num_rows = num_rows;
+  observation.early_input = normed_.data();
+  observation.ffn_input = ffn_input_.data();
+  observation.positions = positions_;
+  observation.active = active_;
+  observation.activations = activations_.data();
+  observation.activation_stride = config_.ffn_size;
+  return observer(observation);
+}
+
+Status Forward::BundledFfn(uint32_t layer, uint32_t num_rows) {
+  const size_t hidden = config_.hidden_size;
+  if (selects_by_gates()) {
+    FRUGAL_TRY(ComputeGates(layer, num_rows));
+    SelectByGates(num_rows);
+  } else if (!config_.parallel()) {
+    Select(layer, num_rows);
+  }
   ForEachRow(num_rows, [&](uint32_t row) { std::fill_n(block_out_.data() + row * hidden, hidden, 0.0f); });
-  PrepareInput({weights_.model().bundles()[layer].up_type}, ffn_input_.data(), hidden, num_rows, hidden);
+  const BundleInfo& bundle = weights_.model().bundles()[layer];
+  PrepareInput({bundle.gate_type, bundle.up_type}, ffn_input_.data(), hidden, num_rows, hidden);
   FRUGAL_TRY(weights_.BeginBundles(layer, positions_, counts_, num_rows));
   while (true) {
     FRUGAL_ASSIGN(const BundleWave wave, weights_.NextWave());
@@ -89,21 +148,12 @@ Status Forward::Ffn(uint32_t layer, std::span<const BatchRow> rows, const LayerO
   }
   weights_.EndBundles();
   const std::span<const float> down_bias = weights_.vector(layer, LayerVector::kDownBias);
+  if (down_bias.empty()) return {};
   ForEachRow(num_rows, [&](uint32_t row) { Add(block_out_.data() + row * hidden, down_bias.data(), hidden); });
-  if (observer == nullptr) return {};
-  LayerObservation observation;
-  observation.layer = layer;
-  observation.num_rows = num_rows;
-  observation.early_input = normed_.data();
-  observation.ffn_input = ffn_input_.data();
-  observation.positions = positions_;
-  observation.active = active_;
-  observation.activations = activations_.data();
-  observation.activation_stride = config_.ffn_size;
-  return (*observer)(observation);
+  return {};
 }
 
-// activations_[row][member] = max(up . x + bias, 0) for the rows that chose the neuron, 0 for the others.
+// activations_[row][member] = what down is multiplied with for the rows that chose the neuron, 0 for the others.
 Status Forward::ComputeActivations(uint32_t layer, const BundleWave& wave, uint32_t num_rows) {
   while (true) {
     ReadyBundles ready;
@@ -140,10 +190,25 @@ void Forward::DotUpRows(DType dtype, const RowSet& up, size_t count, uint32_t fi
   }
 }
 
-float Forward::Activate(float product, float bias) {
-  const float sum = product + bias;
-  // Written so that a NaN stays one; a ReLU by max would hide it.
-  return sum <= 0.0f ? 0.0f : sum;
+void Forward::FinishProducts(uint32_t layer, uint32_t row, const BundleWave& wave, const uint32_t* members, size_t count, float* products,
+                             float* gates) const {
+  const auto add_bias = [&](LayerVector which, float* sums) {
+    const std::span<const float> bias = weights_.vector(layer, which);
+    if (bias.empty()) return;
+    for (size_t i = 0; i < count; ++i) sums[i] += bias[positions_[wave.begin + members[i]]];
+  };
+  add_bias(LayerVector::kUpBias, products);
+  if (!config_.gated) {
+    Activate(config_.activation, products, count);
+  } else if (has_bundled_gate()) {
+    add_bias(LayerVector::kGateBias, gates);
+    Activate(config_.activation, gates, count);
+    ApplyGate(config_.activation, gates, products, count);
+  } else {
+    if (config_.activation.kind == ActivationKind::kDRelu) ThresholdRelu(products, 0.0f, count);
+    const float* const row_gates = gates_.data() + size_t{row} * config_.ffn_size;
+    for (size_t i = 0; i < count; ++i) products[i] *= row_gates[positions_[wave.begin + members[i]]];
+  }
 }
 
 bool Forward::IsChosen(uint32_t row, uint32_t position) const {
@@ -152,19 +217,22 @@ bool Forward::IsChosen(uint32_t row, uint32_t position) const {
 
 // Members [begin, end) of those ready, for all rows at once.
 void Forward::ActivateAll(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t num_rows,
-                             int worker) {
-  const std::span<const float> bias = weights_.vector(layer, LayerVector::kUpBias);
+                          int worker) {
+  const BundleInfo& bundle = weights_.model().bundles()[layer];
   const size_t count = end - begin;
   CHECK(count * num_rows <= products_per_thread_);
-  float* const tile_products = products_.data() + static_cast<size_t>(worker) * products_per_thread_;
-  DotUpRows(weights_.model().bundles()[layer].up_type, ready.rows.From(begin), count, 0, num_rows, tile_products);
+  float* const tile_products = products_.data() + static_cast<size_t>(worker) * ProductFloats(config_, max_rows_);
+  float* const tile_gates = has_bundled_gate() ? tile_products + products_per_thread_ : nullptr;
+  const RowSet rows = ready.rows.From(begin);
+  DotUpRows(bundle.up_type, rows.At(bundle.up_offset_bytes), count, 0, num_rows, tile_products);
+  if (has_bundled_gate()) DotUpRows(bundle.gate_type, rows, count, 0, num_rows, tile_gates);
   for (uint32_t row = 0; row < num_rows; ++row) {
-    const float* const products = tile_products + row * count;
+    float* const products = tile_products + row * count;
+    FinishProducts(layer, row, wave, ready.members.data() + begin, count, products, has_bundled_gate() ? tile_gates + row * count : nullptr);
     float* const out = activations_.data() + size_t{row} * config_.ffn_size + wave.begin;
     for (size_t i = 0; i < count; ++i) {
       const uint32_t member = ready.members[begin + i];
-      const uint32_t position = positions_[wave.begin + member];
-      out[member] = IsChosen(row, position) ? Activate(products[i], bias[position]) : 0.0f;
+      out[member] = IsChosen(row, positions_[wave.begin + member]) ? products[i] : 0.0f;
     }
   }
 }
@@ -172,19 +240,22 @@ void Forward::ActivateAll(uint32_t layer, const BundleWave& wave, const ReadyBun
 // The same for each row's chosen members alone. The tile's up rows stay in the L2 cache meanwhile, and a row's input comes while the one
 // before it is multiplied.
 void Forward::ActivateChosen(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end,
-                                uint32_t num_rows, int worker) {
-  const std::span<const float> bias = weights_.vector(layer, LayerVector::kUpBias);
-  DType dtype = weights_.model().bundles()[layer].up_type;
-  RowSet up = ready.rows.From(begin);
-  if (num_rows >= kManyTokens && !IsQuantised(dtype)) {
-    // Side by side: bundles lie a power of two apart, so only a few of them fit a cache.
+                             uint32_t num_rows, int worker) {
+  const BundleInfo& bundle = weights_.model().bundles()[layer];
+  std::byte* copies = reinterpret_cast<std::byte*>(up_rows_.data() + static_cast<size_t>(worker) * UpRowFloats(config_, 1, max_rows_));
+  const auto side_by_side = [&](RowSet rows, DType dtype) -> RowSet {
+    if (num_rows < kManyTokens || IsQuantised(dtype)) return rows;
+    // Bundles lie a power of two apart, so only a few of them fit a cache.
     const size_t row_bytes = RowBytes(dtype, config_.hidden_size).value();
-    std::byte* const copies = reinterpret_cast<std::byte*>(up_rows_.data()) + static_cast<size_t>(worker) * kSparseMembers * row_bytes;
-    for (size_t i = 0; i < end - begin; ++i) std::memcpy(copies + i * row_bytes, up.row(i), row_bytes);
-    up = {copies, row_bytes, nullptr};
-  }
-  uint32_t chosen[kSparseMembers], rows_of_chosen[kSparseMembers];
-  float products[kSparseMembers];
+    std::byte* const first = copies;
+    for (size_t i = 0; i < end - begin; ++i, copies += row_bytes) std::memcpy(copies, rows.row(i), row_bytes);
+    return {first, row_bytes, nullptr};
+  };
+  const RowSet rows = ready.rows.From(begin);
+  const RowSet up = side_by_side(rows.At(bundle.up_offset_bytes), bundle.up_type);
+  const RowSet gate = has_bundled_gate() ? side_by_side(rows, bundle.gate_type) : RowSet{};
+  uint32_t chosen[kSparseMembers], rows_of_chosen[kSparseMembers], gates_of_chosen[kSparseMembers];
+  float products[kSparseMembers], gates[kSparseMembers];
   for (uint32_t row = 0; row < num_rows; ++row) {
     float* const out = activations_.data() + size_t{row} * config_.ffn_size + wave.begin;
     size_t num_chosen = 0;
@@ -192,13 +263,16 @@ void Forward::ActivateChosen(uint32_t layer, const BundleWave& wave, const Ready
       const uint32_t member = ready.members[i];
       out[member] = 0.0f;
       chosen[num_chosen] = member;
-      rows_of_chosen[num_chosen] = up.index != nullptr ? up.index[i - begin] : static_cast<uint32_t>(i - begin);
+      rows_of_chosen[num_chosen] = up.IndexOf(i - begin);
+      gates_of_chosen[num_chosen] = gate.IndexOf(i - begin);
       num_chosen += IsChosen(row, positions_[wave.begin + member]) ? 1 : 0;
     }
     if (row + 1 < num_rows) PrefetchFloats(ffn_input_.data() + (row + 1) * size_t{config_.hidden_size}, config_.hidden_size);
     if (num_chosen == 0) continue;
-    DotUpRows(dtype, {up.base, up.stride_bytes, rows_of_chosen}, num_chosen, row, 1, products);
-    for (size_t i = 0; i < num_chosen; ++i) out[chosen[i]] = Activate(products[i], bias[positions_[wave.begin + chosen[i]]]);
+    DotUpRows(bundle.up_type, {up.base, up.stride_bytes, rows_of_chosen}, num_chosen, row, 1, products);
+    if (has_bundled_gate()) DotUpRows(bundle.gate_type, {gate.base, gate.stride_bytes, gates_of_chosen}, num_chosen, row, 1, gates);
+    FinishProducts(layer, row, wave, chosen, num_chosen, products, gates);
+    for (size_t i = 0; i < num_chosen; ++i) out[chosen[i]] = products[i];
   }
 }
 
