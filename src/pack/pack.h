@@ -26,7 +26,6 @@ struct PackOptions {
   std::string output_path;
   // F32, F16, BF16, Q8_0 or Q4_0 for all matrices and bundles; nothing: each tensor its own. Vectors (norms,
   // biases) keep theirs always, position embeddings are not quantised.
-  // For a GGUF file of quantised blocks: nothing.
   std::optional<DType> type;
   std::optional<DType> down_type;  // of the down projection in bundles, instead of `type`
   // Of gated models with a sparse activation: kGateAndBundle2 or kBundle3; nothing: kGateAndBundle2.
