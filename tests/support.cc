@@ -93,7 +93,7 @@ std::string PackModel(const std::string& source, const TemporaryDirectory& direc
                       std::optional<DType> type) {
   PackOptions options;
   options.type = type;
-  options.source_dir = source;
+  options.source_path = source;
   options.output_path = directory.File(name);
   const auto report = Pack(options, [](double, std::string_view) {});
   if (!report) ADD_FAILURE() << report.error().message;
@@ -102,7 +102,7 @@ std::string PackModel(const std::string& source, const TemporaryDirectory& direc
 
 std::string PackModelShuffled(const std::string& source, const TemporaryDirectory& directory) {
   PackOptions options;
-  options.source_dir = source;
+  options.source_path = source;
   options.output_path = directory.File("shuffled.gguf");
   const std::string config_path = source + "/config.json";
   const auto json = ReadJsonFile(config_path);

@@ -76,7 +76,7 @@ std::vector<float> RopeFrequencies(const Rope& rope);
 // By what kLlama3 divides each frequency: what llama.cpp's converter writes as rope_freqs.weight. // [dims / 2]
 std::vector<float> Llama3Divisors(const Rope& rope);
 
-// How a file lays out the FFN; the values of the key frugal.bundle_layout. Not told by a config.json.
+// How a file lays out the FFN; the values of the key frugal.ffn_layout. Not told by a config.json.
 enum class FfnLayout {
   kMatrices,        // no bundles: ffn_gate (if gated), ffn_up, ffn_down, as an ordinary GGUF has them
   kUpDown,          // "up+down": bundles of a model without gate

@@ -9,9 +9,7 @@
 namespace frugal {
 namespace {
 
-constexpr const char* kActivationKey = "frugal.activation";
 constexpr const char* kRopePairsKey = "frugal.rope_pairs";
-constexpr const char* kLayerWindowsKey = "frugal.layer_windows";
 constexpr uint32_t kGemmaWindowPeriod = 6;     // five layers with a window, then one without
 constexpr uint32_t kLayersOfGemma27b = 62;     // the one size whose attention scale is another; no key tells it
 
@@ -200,10 +198,14 @@ Status ReadFfn(const GgufReader& gguf, const Defaults& defaults, std::optional<A
   }
   if (activation) config.activation = *activation;
   if (gguf.Find(kPackedVersionKey) == nullptr) return {};
+  if (gguf.Find(kBundleLayoutKey) == nullptr) {
+    config.ffn_layout = FfnLayout::kUpDown;
+    return {};
+  }
   FRUGAL_ASSIGN(const std::string text, gguf.GetString(kBundleLayoutKey));
   const std::optional<FfnLayout> layout = ParseFfnLayout(text);
-  if (!layout || *layout == FfnLayout::kMatrices) {
-    return BadModel("{}: {} is \"{}\", expected up+down, bundle3 or gate+bundle2", gguf.name(), kBundleLayoutKey, text.substr(0, 40));
+  if (!layout) {
+    return BadModel("{}: {} is \"{}\", expected up+down, bundle3, gate+bundle2 or matrices", gguf.name(), kBundleLayoutKey, text.substr(0, 40));
   }
   config.ffn_layout = *layout;
   return {};

@@ -78,16 +78,16 @@ std::string NonFiniteText(DType dtype, std::span<const std::byte> bytes, uint64_
 
 std::optional<uint64_t> ConvertElements(DType from_type, const std::byte* from, DType to_type, std::byte* to,
                                         uint64_t count, float* largest_difference) {
-  CHECK(IsFloat(from_type) && IsWeightType(to_type));
-  constexpr uint64_t kBlock = 4096;
+  CHECK(IsWeightType(from_type) && IsWeightType(to_type));
+  constexpr uint64_t kBlock = 4096;  // a multiple of every type's block
   std::array<float, kBlock> floats;
   std::array<float, kBlock> converted;
-  const uint64_t from_bytes = TraitsOf(from_type).block_bytes;
+  const DTypeTraits from_traits = TraitsOf(from_type);
   const DTypeTraits to_traits = TraitsOf(to_type);
   for (uint64_t begin = 0; begin < count; begin += kBlock) {
     const uint64_t size = std::min(kBlock, count - begin);
     std::byte* const out = to + begin / to_traits.block_elements * to_traits.block_bytes;
-    ConvertToFloat(from_type, from + begin * from_bytes, size, floats.data());
+    ConvertToFloat(from_type, from + begin / from_traits.block_elements * from_traits.block_bytes, size, floats.data());
     ConvertFromFloat(to_type, floats.data(), size, out);
     if (const auto bad = FindNonFinite(to_type, {out, *RowBytes(to_type, size)})) return begin + *bad;
     if (largest_difference == nullptr) continue;

@@ -19,8 +19,8 @@ std::optional<uint64_t> FindNonFinite(DType dtype, std::span<const std::byte> by
 // "NaN", "inf", "-inf": of an element that FindNonFinite found.
 std::string NonFiniteText(DType dtype, std::span<const std::byte> bytes, uint64_t element);
 
-// Converts `count` finite elements of a float type to F32, F16 and BF16, rounding to nearest even, or to Q8_0
-// and Q4_0 as llama.cpp does (`count` is then whole quantised blocks). Returns the first one that is too large
+// Converts `count` finite elements to F32, F16 and BF16, rounding to nearest even, or to Q8_0 and Q4_0 as llama.cpp
+// does. Where one of the types has quantised blocks, `count` is whole blocks. Returns the first one that is too large
 // for the new type, which became infinite; nothing when all fit. `largest_difference` (may be nullptr) is raised
 // to the largest |new - old|.
 std::optional<uint64_t> ConvertElements(DType from_type, const std::byte* from, DType to_type, std::byte* to,

@@ -384,7 +384,7 @@ TEST(PackOptionsTest, RefusesWhatCannotBeMeant) {
   ExpectError(PackQuietly(options), ErrorCode::kUsage, "2 orders of neurons for 3 layers");
   options.neuron_orders.clear();
   const std::string copy = CopyOf(DataDir() + "opt", directory);
-  options.source_dir = copy;
+  options.source_path = copy;
   options.output_path = copy + "/model.safetensors";
   options.overwrite = Overwrite::kYes;
   ExpectError(PackQuietly(options), ErrorCode::kUsage, "is a file of the checkpoint itself");
@@ -401,7 +401,7 @@ TEST(PackOptionsTest, AlignsBundlesAsAskedFor) {
   EXPECT_EQ(report->stride_bytes, 4096u);
   const auto model = ModelFile::Open(options.output_path);
   ASSERT_TRUE(model.has_value()) << model.error().message;
-  ExpectBundles(*model, ReadAllForTest(options.output_path), SourceForTest(options.source_dir), {});
+  ExpectBundles(*model, ReadAllForTest(options.output_path), SourceForTest(options.source_path), {});
 }
 
 TEST(PackKeysTest, AreThoseOfTheModel) {

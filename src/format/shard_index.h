@@ -1,4 +1,4 @@
-// model.safetensors.index.json: which tensor lies in which shard. Part of safetensors.h.
+// model.safetensors.index.json, pytorch_model.bin.index.json: which tensor lies in which shard.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace frugal {
 
-struct SafetensorsIndex {
+struct ShardIndex {
   static constexpr size_t kMaxFiles = 4096;
 
   struct Entry {
@@ -27,7 +27,7 @@ struct SafetensorsIndex {
 
 // kBadModel when the JSON has no usable weight_map: names of files that would leave the directory, shards of
 // sets of different sizes ("-of-00003" beside "-of-00004"), a shard's number above its set's.
-Result<SafetensorsIndex> ParseSafetensorsIndex(std::string_view text, const std::string& path);
-Result<SafetensorsIndex> ReadSafetensorsIndex(const std::string& path);
+Result<ShardIndex> ParseShardIndex(std::string_view text, const std::string& path);
+Result<ShardIndex> ReadShardIndex(const std::string& path);
 
 }  // namespace frugal

@@ -1,4 +1,4 @@
-#include "src/format/safetensors_index.h"
+#include "src/format/shard_index.h"
 
 #include <algorithm>
 #include <charconv>
@@ -12,7 +12,7 @@
 namespace frugal {
 namespace {
 
-// N and M of "model-N-of-M.safetensors"; nothing when the name is no such name.
+// N and M of "model-N-of-M.safetensors" or ".bin"; nothing when the name is no such name.
 struct ShardNumber {
   uint64_t number = 0;
   uint64_t total = 0;
@@ -26,10 +26,10 @@ std::optional<uint64_t> ParseDigits(std::string_view text) {
 }
 
 std::optional<ShardNumber> ParseShardNumber(std::string_view name) {
-  constexpr std::string_view kEnding = ".safetensors";
   constexpr std::string_view kOf = "-of-";
-  if (!name.ends_with(kEnding)) return std::nullopt;
-  name.remove_suffix(kEnding.size());
+  const size_t dot = name.rfind('.');
+  if (dot == std::string_view::npos) return std::nullopt;
+  name = name.substr(0, dot);
   const size_t of = name.rfind(kOf);
   if (of == std::string_view::npos) return std::nullopt;
   const size_t dash = name.rfind('-', of == 0 ? 0 : of - 1);
@@ -47,7 +47,7 @@ const char* WhyBadFileName(std::string_view name) {
   return nullptr;
 }
 
-Status CheckFiles(const SafetensorsIndex& index) {
+Status CheckFiles(const ShardIndex& index) {
   std::optional<uint64_t> total;
   for (const std::string& name : index.files) {
     if (const char* reason = WhyBadFileName(name)) {
@@ -72,23 +72,23 @@ Status CheckFiles(const SafetensorsIndex& index) {
   return {};
 }
 
-const std::string& TensorOf(const SafetensorsIndex::Entry& entry) { return entry.tensor; }
+const std::string& TensorOf(const ShardIndex::Entry& entry) { return entry.tensor; }
 
 }  // namespace
 
-const SafetensorsIndex::Entry* SafetensorsIndex::Find(std::string_view tensor) const {
+const ShardIndex::Entry* ShardIndex::Find(std::string_view tensor) const {
   const auto found =
       std::lower_bound(entries.begin(), entries.end(), tensor,
                        [](const Entry& entry, std::string_view wanted) { return entry.tensor < wanted; });
   return found == entries.end() || TensorOf(*found) != tensor ? nullptr : &*found;
 }
 
-Result<SafetensorsIndex> ParseSafetensorsIndex(std::string_view text, const std::string& path) {
+Result<ShardIndex> ParseShardIndex(std::string_view text, const std::string& path) {
   FRUGAL_ASSIGN(const nlohmann::json root, ParseJson(text, path));
   const auto map = root.is_object() ? root.find("weight_map") : root.end();
   if (map == root.end() || !map->is_object()) return BadModel("{}: expected an object 'weight_map'", path);
   if (map->empty()) return BadModel("{}: weight_map: is empty, expected tensors", path);
-  SafetensorsIndex index;
+  ShardIndex index;
   index.path = path;
   std::map<std::string, uint32_t> numbers;  // of the files
   for (const auto& item : map->items()) {
@@ -100,8 +100,8 @@ Result<SafetensorsIndex> ParseSafetensorsIndex(std::string_view text, const std:
                       Printable(item.key()), item.value().type_name());
     }
     numbers.emplace(item.value().get_ref<const std::string&>(), 0);
-    if (numbers.size() > SafetensorsIndex::kMaxFiles) {
-      return BadModel("{}: weight_map: names more than {} files", path, SafetensorsIndex::kMaxFiles);
+    if (numbers.size() > ShardIndex::kMaxFiles) {
+      return BadModel("{}: weight_map: names more than {} files", path, ShardIndex::kMaxFiles);
     }
   }
   for (auto& [name, number] : numbers) {
@@ -115,9 +115,9 @@ Result<SafetensorsIndex> ParseSafetensorsIndex(std::string_view text, const std:
   return index;
 }
 
-Result<SafetensorsIndex> ReadSafetensorsIndex(const std::string& path) {
+Result<ShardIndex> ReadShardIndex(const std::string& path) {
   FRUGAL_ASSIGN(const std::string text, ReadTextFile(path, kMaxJsonFileBytes));
-  return ParseSafetensorsIndex(text, path);
+  return ParseShardIndex(text, path);
 }
 
 }  // namespace frugal

@@ -5,10 +5,10 @@
 #include <string_view>
 
 #include "src/base/check.h"
-#include "src/format/safetensors_index.h"
+#include "src/format/shard_index.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const auto index = frugal::ParseSafetensorsIndex({reinterpret_cast<const char*>(data), size}, "fuzz.json");
+  const auto index = frugal::ParseShardIndex({reinterpret_cast<const char*>(data), size}, "fuzz.json");
   if (!index) {
     CHECK(index.error().code == frugal::ErrorCode::kBadModel);
     CHECK(index.error().message.size() < 2000);
