@@ -290,7 +290,7 @@ Status ModelFile::LoadBundles(uint32_t layer) {
   FRUGAL_ASSIGN(const std::string types, gguf_.GetString(BundleTypesKey(layer)));
   const bool has_gate = config_.ffn_layout == FfnLayout::kBundle3;
   if (!ParseBundleTypes(types, has_gate, config_.hidden_size, bundle)) {
-    return BadModel("{}: {} is \"{}\", expected {} types of F32, F16, BF16, Q8_0, Q4_0 as in \"F16,F16\" for rows of {}", path_,
+    return BadModel("{}: {} is \"{}\", expected {} types of weights as in \"F16,F16\" for rows of {}", path_,
                     BundleTypesKey(layer), types.substr(0, 40), has_gate ? "three" : "two", config_.hidden_size);
   }
   bundle.up_offset_bytes = has_gate ? *RowBytes(bundle.gate_type, config_.hidden_size) : 0;
@@ -340,7 +340,7 @@ Result<uint32_t> ModelFile::AddMatrix(const std::string& name, uint64_t rows, ui
   const std::vector<uint64_t> shape = {rows, columns};
   // A row of quantised blocks that are not whole is no row of the GGUF reader either.
   if (info->shape != shape || !IsWeightType(info->dtype)) {
-    return BadModel("{}: {}: expected F32, F16, BF16, Q8_0 or Q4_0 {}, found {} {}", path_, name, ShapeText(shape), DTypeName(info->dtype),
+    return BadModel("{}: {}: expected a float or quantised type of {}, found {} {}", path_, name, ShapeText(shape), DTypeName(info->dtype),
                     ShapeText(info->shape));
   }
   matrices_.push_back({name, info->dtype, rows, columns, info->extent, *RowBytes(info->dtype, columns), FirstHash(*info)});

@@ -32,7 +32,7 @@ Result<std::vector<BundlePart>> ReadBundleParts(const GgufReader& gguf, uint32_t
     offset_bytes += size_bytes;
   }
   if (parts.size() == names.size() && at == text.size() + 1) return parts;
-  return BadModel("{}: key '{}': expected {} types, of F32, F16, BF16, Q8_0 and Q4_0, as in \"F16,F16\" for rows of {}", gguf.name(),
+  return BadModel("{}: key '{}': expected {} types of weights as in \"F16,F16\" for rows of {}", gguf.name(),
                   BundleTypesKey(layer), names.size(), config.hidden_size);
 }
 

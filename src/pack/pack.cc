@@ -37,7 +37,7 @@ Status CheckOptions(const PackOptions& options) {
                      kSectorBytes, kPackedAlignmentBytes);
   }
   for (const std::optional<DType>& type : {options.type, options.down_type}) {
-    if (!type || IsWeightType(*type)) continue;
+    if (!type || IsWritableWeightType(*type)) continue;
     return MakeError(ErrorCode::kUsage, "type of the weights: {}, expected F32, F16, BF16, Q8_0 or Q4_0", DTypeName(*type));
   }
   return {};
