@@ -28,7 +28,7 @@ namespace {
 constexpr size_t kColumns = 4096;  // hidden_size of OPT-6.7B
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kReadTileBytes = size_t{1} << 20;
-constexpr size_t kTileProducts = 512 * 1024;  // as OptForward cuts its tiles
+constexpr size_t kTileProducts = 512 * 1024;  // as Forward cuts its tiles
 
 // Anonymous memory in huge pages where the kernel gives them, as small pages would measure the TLB.
 std::byte* AllocateHuge(size_t size_bytes) {
@@ -68,7 +68,7 @@ class Bench {
 
   void AddAll() {
     Add("plain read", [this] { return Read(); });
-    for (DType dtype : {DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0}) {
+    for (DType dtype : {DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ4_K, DType::kQ6_K}) {
       const std::string type(DTypeName(dtype));
       Add("matrix-vector " + type, [this, dtype] { return MatrixVector(dtype, Contiguous(dtype), NumRows(dtype)); });
       Add("gathered rows " + type, [this, dtype] { return MatrixVector(dtype, Bundles(dtype), NumActive(dtype)); });

@@ -2,32 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "tests/support.h"
 
 namespace frugal::testing {
 namespace {
-
-double MaxDifference(std::span<const float> a, std::span<const float> b) {
-  EXPECT_EQ(a.size(), b.size());
-  double most = 0;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-    const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
-    if (!(difference <= most)) most = difference;  // a NaN stays
-  }
-  return most;
-}
-
-double RelativeRms(std::span<const float> got, std::span<const float> expected) {
-  EXPECT_EQ(got.size(), expected.size());
-  double error = 0, square = 0;
-  for (size_t i = 0; i < std::min(got.size(), expected.size()); ++i) {
-    error += std::pow(static_cast<double>(got[i]) - static_cast<double>(expected[i]), 2);
-    square += std::pow(static_cast<double>(expected[i]), 2);
-  }
-  return std::sqrt(error / square);
-}
 
 class GoldenTest : public ::testing::TestWithParam<std::string> {
  protected:
@@ -52,21 +31,6 @@ class GoldenTest : public ::testing::TestWithParam<std::string> {
     }
     EXPECT_LE(worst, golden.tolerance) << golden.name;
     RecordProperty("worst_difference", std::to_string(worst));
-  }
-
-  static double CheckGreedy(Engine& engine, const GoldenSequence& sequence) {
-    auto session = engine.NewSession().value();
-    EXPECT_TRUE(engine.Prefill(*session, sequence.input_ids));
-    std::vector<int32_t> greedy;
-    double worst = 0;
-    const size_t vocab_size = engine.config().vocab_size;
-    for (size_t i = 0; i < sequence.greedy.size(); ++i) {
-      worst = std::max(worst, MaxDifference(engine.logits(0), std::span(sequence.greedy_logits).subspan(i * vocab_size, vocab_size)));
-      greedy.push_back(ArgMax(engine.logits(0)));
-      EXPECT_TRUE(engine.Step(*session, std::span(greedy).last(1), 1));
-    }
-    EXPECT_EQ(greedy, sequence.greedy);
-    return worst;
   }
 };
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
@@ -20,11 +21,14 @@
 namespace frugal::testing {
 namespace fs = std::filesystem;
 
-std::vector<std::string> FindGoldenDirectories() {
+std::string GoldenRoot() {
   const char* given = std::getenv("FRUGAL_GOLDENS");
-  const fs::path root = given != nullptr ? fs::path(given) : fs::path(FRUGAL_SOURCE_DIR) / "tests/data/models";
+  return given != nullptr ? std::string(given) : std::string(FRUGAL_SOURCE_DIR) + "/tests/data/models";
+}
+
+std::vector<std::string> FindGoldenDirectories() {
   std::vector<std::string> directories;
-  for (const fs::directory_entry& entry : fs::directory_iterator(root)) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(GoldenRoot())) {
     if (!fs::exists(entry.path() / "golden.safetensors")) continue;
     const Result<nlohmann::json> config = ReadJsonFile((entry.path() / "config.json").string());
     const std::string model_type = config ? config->value("model_type", "") : "";
@@ -65,23 +69,31 @@ std::vector<int32_t> ReadIds(const SafetensorsDirectory& source, const std::stri
 
 }  // namespace
 
-GoldenModel ReadGolden(const std::string& directory) {
-  GoldenModel golden;
-  golden.directory = directory;
-  golden.name = fs::path(directory).filename().string();
-  golden.tolerance = ReadJsonFile(directory + "/golden.json").value()["logit_tolerance_abs"].get<double>();
-  const auto source = SafetensorsDirectory::OpenFile(directory + "/golden.safetensors").value();
+std::vector<GoldenSequence> ReadSequences(const std::string& path) {
+  const auto source = SafetensorsDirectory::OpenFile(path).value();
+  std::vector<GoldenSequence> sequences;
   for (int i = 0; source->Find("input_ids." + std::to_string(i)) != nullptr; ++i) {
     const std::string suffix = "." + std::to_string(i);
     GoldenSequence sequence;
     sequence.input_ids = ReadIds(*source, "input_ids" + suffix);
     sequence.logits = ReadTensor<float>(*source, "logits" + suffix);
-    sequence.greedy = ReadIds(*source, "greedy" + suffix);
-    sequence.greedy_logits = ReadTensor<float>(*source, "greedy_logits" + suffix);
-    golden.vocab_size = static_cast<uint32_t>(sequence.logits.size() / sequence.input_ids.size());
-    golden.sequences.push_back(std::move(sequence));
+    if (source->Find("greedy" + suffix) != nullptr) {
+      sequence.greedy = ReadIds(*source, "greedy" + suffix);
+      sequence.greedy_logits = ReadTensor<float>(*source, "greedy_logits" + suffix);
+    }
+    sequences.push_back(std::move(sequence));
   }
-  CHECK(!golden.sequences.empty());
+  CHECK(!sequences.empty());
+  return sequences;
+}
+
+GoldenModel ReadGolden(const std::string& directory) {
+  GoldenModel golden;
+  golden.directory = directory;
+  golden.name = fs::path(directory).filename().string();
+  golden.tolerance = ReadJsonFile(directory + "/golden.json").value()["logit_tolerance_abs"].get<double>();
+  golden.sequences = ReadSequences(directory + "/golden.safetensors");
+  golden.vocab_size = static_cast<uint32_t>(golden.sequences[0].logits.size() / golden.sequences[0].input_ids.size());
   return golden;
 }
 
@@ -89,7 +101,7 @@ std::string PackModel(const std::string& source, const TemporaryDirectory& direc
                       std::optional<DType> type) {
   PackOptions options;
   options.type = type;
-  options.source_dir = source;
+  options.source_path = source;
   options.output_path = directory.File(name);
   const auto report = Pack(options, [](double, std::string_view) {});
   if (!report) ADD_FAILURE() << report.error().message;
@@ -98,11 +110,11 @@ std::string PackModel(const std::string& source, const TemporaryDirectory& direc
 
 std::string PackModelShuffled(const std::string& source, const TemporaryDirectory& directory) {
   PackOptions options;
-  options.source_dir = source;
+  options.source_path = source;
   options.output_path = directory.File("shuffled.gguf");
   const std::string config_path = source + "/config.json";
   const auto json = ReadJsonFile(config_path);
-  const auto config = json ? ParseOptConfig(*json, config_path) : Result<ModelConfig>(json.error());
+  const auto config = json ? ParseHuggingFaceConfig(*json, config_path) : Result<ModelConfig>(json.error());
   if (!config) {
     ADD_FAILURE() << config.error().message;
     return "";
@@ -143,6 +155,41 @@ std::unique_ptr<Engine> OpenOrFail(const EngineOptions& options) {
     return nullptr;
   }
   return std::move(engine).value();
+}
+
+double MaxDifference(std::span<const float> a, std::span<const float> b) {
+  EXPECT_EQ(a.size(), b.size());
+  double most = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
+    if (!(difference <= most)) most = difference;  // a NaN stays
+  }
+  return most;
+}
+
+double RelativeRms(std::span<const float> got, std::span<const float> expected) {
+  EXPECT_EQ(got.size(), expected.size());
+  double error = 0, square = 0;
+  for (size_t i = 0; i < std::min(got.size(), expected.size()); ++i) {
+    error += std::pow(static_cast<double>(got[i]) - static_cast<double>(expected[i]), 2);
+    square += std::pow(static_cast<double>(expected[i]), 2);
+  }
+  return std::sqrt(error / square);
+}
+
+double CheckGreedy(Engine& engine, const GoldenSequence& sequence) {
+  auto session = engine.NewSession().value();
+  EXPECT_TRUE(engine.Prefill(*session, sequence.input_ids));
+  std::vector<int32_t> greedy;
+  double worst = 0;
+  const size_t vocab_size = engine.config().vocab_size;
+  for (size_t i = 0; i < sequence.greedy.size(); ++i) {
+    worst = std::max(worst, MaxDifference(engine.logits(0), std::span(sequence.greedy_logits).subspan(i * vocab_size, vocab_size)));
+    greedy.push_back(ArgMax(engine.logits(0)));
+    EXPECT_TRUE(engine.Step(*session, std::span(greedy).last(1), 1));
+  }
+  EXPECT_EQ(greedy, sequence.greedy);
+  return worst;
 }
 
 std::vector<float> AllLogits(Engine& engine, std::span<const int32_t> ids, uint32_t batch) {

@@ -35,9 +35,13 @@ struct GoldenModel {
   std::vector<GoldenSequence> sequences;
 };
 
+// FRUGAL_GOLDENS, else tests/data/models.
+std::string GoldenRoot();
 // Directories with a golden.safetensors and safetensors weights below FRUGAL_GOLDENS (default tests/data/models). Those of another
 // architecture than OPT or of another file format are listed on stdout as skipped.
 std::vector<std::string> FindGoldenDirectories();
+// The sequences of a golden.safetensors; those without a greedy continuation have none.
+std::vector<GoldenSequence> ReadSequences(const std::string& path);
 GoldenModel ReadGolden(const std::string& directory);
 
 // Packs into `directory`; the test fails when it cannot. Returns the packed file.
@@ -53,6 +57,12 @@ std::string TaleDirectory();
 
 EngineOptions TestOptions(const std::string& packed);
 std::unique_ptr<Engine> OpenOrFail(const EngineOptions& options);
+
+// A NaN is the largest difference.
+double MaxDifference(std::span<const float> a, std::span<const float> b);
+double RelativeRms(std::span<const float> got, std::span<const float> expected);
+// Continues the sequence greedily; the ids must be the golden's. Returns the largest difference of the logits.
+double CheckGreedy(Engine& engine, const GoldenSequence& sequence);
 
 // Runs the ids through a new session in steps of `batch` rows and returns the logits of every position. // [ids, vocab_size]
 std::vector<float> AllLogits(Engine& engine, std::span<const int32_t> ids, uint32_t batch);

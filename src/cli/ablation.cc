@@ -191,7 +191,7 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
   const uint64_t recording_bytes = ram_bytes == 0 ? kMostRecordingBytes : std::min(kMostRecordingBytes, ram_bytes / 64);
   ReadRecording recording(recording_bytes / sizeof(ReadRecord));
   if (ram_bytes > 0) {
-    FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path));
+    FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path, options.activation));
     const uint64_t use_bytes = uint64_t{model.config().num_layers} * model.config().ffn_size * 2 * sizeof(float);
     options.ram_bytes = LeftOfBudget(ram_bytes, recording_bytes + use_bytes);
   }

@@ -79,6 +79,8 @@ void AddEngineFlags(CLI::App& sub, EngineFlags& flags) {
                  "type of attention and output matrices in memory: keep (the file's), q8_0 (lossy, frees room)")
       ->capture_default_str();
   sub.add_option("--mode", flags.mode, "resident, naive, hybrid, flash")->capture_default_str();
+  sub.add_option("--activation", flags.activation,
+                 "relu, relu2, fatrelu:THRESHOLD, drelu: what the model was trained with, where its GGUF cannot say it");
   sub.add_option("--predictor-file", flags.predictor_path,
                  "predictors (default: NAME.predict.gguf beside the model)");
   sub.add_flag("--no-predictor", flags.no_predictor, "use all neurons");
@@ -120,6 +122,13 @@ Result<EngineOptions> ResolveEngineFlags(const EngineFlags& flags) {
   FRUGAL_ASSIGN(options.resident_type, ParseChoice("--resident", flags.resident, kResidentTypes));
   FRUGAL_ASSIGN(options.io, ParseIoBackend(flags.io));
   FRUGAL_ASSIGN(options.verify, ParseChoice("--verify", flags.verify, kVerifyModes));
+  if (!flags.activation.empty()) {
+    options.activation = ParseActivation(flags.activation);
+    if (!options.activation || !options.activation->is_sparse()) {
+      return MakeError(ErrorCode::kUsage, "--activation: {} is unknown: expected relu, relu2, fatrelu:THRESHOLD (0 or more) or drelu",
+                       flags.activation);
+    }
+  }
   FRUGAL_TRY(ResolveSwitches(flags, options));
   FRUGAL_ASSIGN(options.max_gap_bytes, ResolveReadGap(flags));
   if (flags.batch > 0) options.max_batch = flags.batch;

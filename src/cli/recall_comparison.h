@@ -10,7 +10,7 @@
 
 #include "src/base/unique_fd.h"
 #include "src/cli/evaluation.h"
-#include "src/model/opt_forward.h"
+#include "src/model/forward.h"
 
 namespace frugal {
 

@@ -13,7 +13,8 @@ constexpr uint32_t kMostTracedRows = 32;
 
 Status TraceFile::ReserveMemory(EngineOptions& options) {
   if (options.ram_bytes == 0) return {};
-  FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path));
+  FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path, options.activation));
+  FRUGAL_TRY(model.RequireBundles());
   const TraceHeader header = {0, model.config().num_layers, model.config().ffn_size};
   options.max_batch = std::max(std::min(options.max_batch, kMostTracedRows), options.logit_rows);
   const uint64_t needed_bytes = AccessTraceWriter::MemoryBytes(header, options.max_batch);

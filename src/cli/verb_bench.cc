@@ -168,7 +168,8 @@ Result<std::vector<AblationRow>> WantedRows(const BenchFlags& flags, const Engin
   }
   std::vector<AblationRow> rows = AblationRows(options);
   if (!flags.layout_path.empty()) {
-    FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path));
+    FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path, options.activation));
+    FRUGAL_TRY(model.RequireBundles());
     FRUGAL_ASSIGN(const ModelFile layout, ModelFile::Open(flags.layout_path));
     FRUGAL_TRY(CheckSameShape(model, layout));
     rows.push_back(LayoutRow(options, flags.layout_path));
@@ -199,7 +200,8 @@ Result<EngineOptions> ResolveBenchFlags(const BenchFlags& flags) {
         ErrorCode::kUsage,
         "bench switches mode, predictor, window, bundling and overlap itself: leave those flags out"};
   }
-  FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path));
+  FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path, options.activation));
+  FRUGAL_TRY(model.RequireBundles());
   const uint32_t most = model.config().max_context;
   if ((!flags.text_path.empty() || !flags.tokens_path.empty()) && options.context == 0) {
     // No more context than is used: the rest of the budget is for weights.

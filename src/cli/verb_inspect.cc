@@ -20,10 +20,16 @@ std::string PackedText(const PackedSummary& packed) {
       "packed {} model: {} layers, hidden {}, FFN {}, {} heads of {}, vocabulary {}, context {}\n",
       packed.architecture, config.num_layers, config.hidden_size, config.ffn_size, config.num_heads,
       config.head_dim, config.vocab_size, config.max_context);
-  text += fmt::format(
-      "bundles of {} B, {} B of them weights (up {}, down {}); the FFN is {}, {:.1f}% of the weights\n",
-      packed.stride_bytes, packed.bundle_bytes, DTypeName(packed.up_type), DTypeName(packed.down_type),
-      FormatSize(packed.ffn_bytes), 100 * packed.ffn_share);
+  text += fmt::format("activation {}, FFN laid out as {}\n", ActivationName(config.activation), FfnLayoutName(config.ffn_layout));
+  if (!packed.parts.empty()) {
+    std::string types;
+    for (const BundlePart& part : packed.parts) {
+      types += fmt::format("{}{} {}", types.empty() ? "" : ", ", part.name, DTypeName(part.dtype));
+    }
+    text += fmt::format("bundles of {} B, {} B of them weights ({})\n", packed.stride_bytes, packed.bundle_bytes, types);
+  }
+  text += fmt::format("the FFN is {}, {:.1f}% of the weights\n", FormatSize(packed.ffn_bytes), 100 * packed.ffn_share);
+  if (packed.largest_difference) text += fmt::format("largest weight difference from the source: {:.6g}\n", *packed.largest_difference);
   text += packed.has_tokenizer ? fmt::format("tokenizer of {} tokens\n", packed.num_tokens)
                                : std::string("no tokenizer\n");
   return text + fmt::format("content hash {:016x}\n", packed.content_hash);
@@ -36,6 +42,9 @@ std::string InspectionText(const Inspection& inspection) {
                   static_cast<double>(inspection.num_parameters) / 1e6, inspection.alignment_bytes,
                   inspection.data_offset_bytes);
   if (inspection.packed) text += PackedText(*inspection.packed);
+  if (inspection.config) {
+    text += fmt::format("not packed; activation {}\n", ActivationName(inspection.config->activation));
+  }
   text += fmt::format("\n{} keys\n", inspection.keys.size());
   for (const InspectedKey& key : inspection.keys) {
     // dump() escapes what a terminal would obey.

@@ -1,4 +1,4 @@
-// frugal pack SOURCE -o model.gguf: a Hugging Face checkpoint becomes a packed model, or a packed model one
+// frugal pack SOURCE -o model.gguf: a Hugging Face checkpoint or a GGUF file becomes a packed model, or a packed model one
 // with its neurons in another order.
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -14,8 +14,10 @@
 #include "src/cli/text_pieces.h"
 #include "src/cli/verbs.h"
 #include "src/engine/vocabulary_load.h"
+#include "src/format/hugging_face.h"
 #include "src/format/json_file.h"
 #include "src/format/neuron_order.h"
+#include "src/format/packed_format.h"
 #include "src/pack/pack.h"
 #include "src/pack/reorder.h"
 #include "src/train/calibration.h"
@@ -29,7 +31,9 @@ constexpr uint32_t kSequenceTokens = 1024;
 struct PackFlags {
   std::string source_path;
   std::string output_path;
-  std::string type = "keep";
+  std::string type = "keep", down_type = "keep";
+  std::string layout, activation;  // empty: pack's choice, the source's
+  bool is_packed = false;          // the source
   bool force = false;
   std::string ram = "1G";
   uint32_t align_bytes = 512;
@@ -48,6 +52,8 @@ constexpr Choice<std::optional<DType>> kTypes[] = {
     {"keep", std::nullopt}, {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16},
     {"q8_0", DType::kQ8_0},  {"q4_0", DType::kQ4_0}};
 
+constexpr Choice<FfnLayout> kLayouts[] = {{"bundle3", FfnLayout::kBundle3}, {"gate+bundle2", FfnLayout::kGateAndBundle2}};
+
 struct Outcome {
   PackReport pack;
   std::optional<CalibrationReport> calibration;
@@ -62,6 +68,8 @@ nlohmann::ordered_json ReportJson(const std::string& path, const Outcome& outcom
                                  {"parameters", report.num_parameters},
                                  {"tensors", report.num_tensors},
                                  {"bundle_stride_bytes", report.stride_bytes},
+                                 {"ffn_layout", FfnLayoutName(report.layout)},
+                                 {"activation", ActivationName(report.activation)},
                                  {"up_type", DTypeName(report.up_type)},
                                  {"down_type", DTypeName(report.down_type)},
                                  {"largest_weight_difference", report.largest_difference},
@@ -87,8 +95,13 @@ std::string ReportText(const std::string& path, const Outcome& outcome) {
       fmt::format("{}: {}, {:.1f} M parameters of {} tensors, {}\n", path, FormatSize(report.file_bytes),
                   static_cast<double>(report.num_parameters) / 1e6, report.num_tensors,
                   report.has_tokenizer ? "with its tokenizer" : "without a tokenizer (run it with --ids)");
-  text += fmt::format("bundles of {} B (up {}, down {}), content hash {:016x}\n", report.stride_bytes,
-                      DTypeName(report.up_type), DTypeName(report.down_type), report.content_hash);
+  text += fmt::format("activation {}, FFN laid out as {}, content hash {:016x}\n", ActivationName(report.activation),
+                      FfnLayoutName(report.layout), report.content_hash);
+  if (report.layout != FfnLayout::kMatrices) {
+    text += fmt::format("bundles of {} B ({}up {}, down {})\n", report.stride_bytes,
+                        report.gate_type ? fmt::format("gate {}, ", DTypeName(*report.gate_type)) : "", DTypeName(report.up_type),
+                        DTypeName(report.down_type));
+  }
   if (!outcome.predictor_path.empty()) text += fmt::format("{}: its predictors\n", outcome.predictor_path);
   if (const auto& calibration = outcome.calibration) {
     text += fmt::format(
@@ -144,16 +157,18 @@ Status CheckFlags(const PackFlags& flags) {
   }
   FRUGAL_TRY(CheckOverwrite(flags.output_path, flags.force));
   if (!flags.order_output_path.empty()) FRUGAL_TRY(CheckOverwrite(flags.order_output_path, flags.force));
-  if (IsDirectory(flags.source_path) || !Exists(flags.source_path)) return {};
+  if (!flags.is_packed) return {};
   if (num_orders == 0) {
     return MakeError(
         ErrorCode::kUsage,
         "{}: is a packed model already; --order, --calibrate or --calibrate-ids give it another order",
         flags.source_path);
   }
-  if (flags.type != "keep" || flags.align_option->count() > 0) {
+  if (flags.type != "keep" || flags.down_type != "keep" || flags.align_option->count() > 0 || !flags.layout.empty() ||
+      !flags.activation.empty()) {
     return MakeError(ErrorCode::kUsage,
-                     "{}: is a packed model, whose weights are not converted: leave --type and --align out",
+                     "{}: is a packed model, whose weights are not converted: leave --type, --down-type, --layout, --activation and "
+                     "--align out",
                      flags.source_path);
   }
   std::error_code ignored;
@@ -165,21 +180,37 @@ Status CheckFlags(const PackFlags& flags) {
 
 Result<ModelConfig> ReadSourceConfig(const std::string& path) {
   if (IsDirectory(path)) {
-    const std::string config_path = path + "/config.json";
+    FRUGAL_ASSIGN(const CheckpointDirectory directory, ResolveCheckpointDirectory(path));
+    const std::string config_path = directory.path + "/config.json";
     FRUGAL_ASSIGN(const nlohmann::json config, ReadJsonFile(config_path));
-    return ParseOptConfig(config, config_path);
+    return ParseHuggingFaceConfig(config, config_path);
   }
   FRUGAL_ASSIGN(std::unique_ptr<ByteSource> source, OpenFileSource(path));
   FRUGAL_ASSIGN(const GgufReader gguf, GgufReader::Open(std::move(source)));
   return ReadGgufConfig(gguf);
 }
 
+// Nothing for an empty flag.
+Result<std::optional<Activation>> ParseActivationFlag(const std::string& text) {
+  std::optional<Activation> activation;
+  if (text.empty()) return activation;
+  activation = ParseActivation(text);
+  if (activation) return activation;
+  return MakeError(ErrorCode::kUsage,
+                   "--activation: \"{}\", expected relu, relu2, fatrelu:THRESHOLD, drelu, silu, gelu or gelu_tanh", text);
+}
+
 Result<PackReport> PackCheckpoint(const PackFlags& flags, const std::string& output_path, Overwrite overwrite,
                                   NeuronOrders orders) {
   PackOptions options;
-  options.source_dir = flags.source_path;
+  options.source_path = flags.source_path;
   options.output_path = output_path;
   FRUGAL_ASSIGN(options.type, ParseChoice("--type", flags.type, kTypes));
+  FRUGAL_ASSIGN(options.down_type, ParseChoice("--down-type", flags.down_type, kTypes));
+  if (!flags.layout.empty()) {
+    FRUGAL_ASSIGN(options.layout, ParseChoice("--layout", flags.layout, kLayouts));
+  }
+  FRUGAL_ASSIGN(options.activation, ParseActivationFlag(flags.activation));
   options.overwrite = overwrite;
   options.align_bytes = flags.align_bytes;
   FRUGAL_ASSIGN(options.ram_bytes, ParseSizeFlag("--ram", flags.ram));
@@ -277,7 +308,7 @@ Status CalibrateCheckpoint(const PackFlags& flags, Outcome* outcome) {
 }
 
 Status MakeOutput(const PackFlags& flags, Outcome* outcome) {
-  const bool is_checkpoint = IsDirectory(flags.source_path) || !Exists(flags.source_path);
+  const bool is_checkpoint = !flags.is_packed;
   std::string predictor_path;
   if (!is_checkpoint && Exists(DefaultPredictorPath(flags.source_path))) {
     predictor_path = DefaultPredictorPath(flags.source_path);
@@ -303,7 +334,17 @@ Status MakeOutput(const PackFlags& flags, Outcome* outcome) {
   return {};
 }
 
-Status PackModel(const PackFlags& flags) {
+// A file of ours. What cannot be opened is not: whoever opens it says why.
+bool IsPackedModel(const std::string& path) {
+  if (!Exists(path) || IsDirectory(path)) return false;
+  Result<std::unique_ptr<ByteSource>> source = OpenFileSource(path);
+  if (!source) return false;
+  const Result<GgufReader> gguf = GgufReader::Open(*std::move(source));
+  return gguf && gguf->Find(kPackedVersionKey) != nullptr;
+}
+
+Status PackModel(PackFlags& flags) {
+  flags.is_packed = IsPackedModel(flags.source_path);
   FRUGAL_TRY(CheckFlags(flags));
   // Whoever works notices the flag and takes its temporary file away.
   InstallInterruptHandler();
@@ -319,15 +360,25 @@ Status PackModel(const PackFlags& flags) {
 
 void AddPackVerb(CLI::App& app, Exit& exit) {
   CLI::App& sub = *app.add_subcommand(
-      "pack", "Turns a Hugging Face checkpoint into a packed model, or orders a packed model's neurons");
+      "pack", "Turns a Hugging Face checkpoint or a GGUF file into a packed model, or orders a packed model's neurons");
   const auto flags = std::make_shared<PackFlags>();
   sub.add_option("source,--source", flags->source_path,
-                 "directory with config.json, safetensors and tokenizer; or a packed model, to order it anew "
-                 "with its predictors")
+                 "directory with config.json, weights (safetensors or PyTorch) and tokenizer, or one of the Hugging Face cache; a "
+                 "GGUF file; or a packed model, to order it anew with its predictors")
       ->required();
   sub.add_option("-o,--output", flags->output_path, "the packed model to write (.gguf)")->required();
   sub.add_option("--type", flags->type, "of matrices and bundles: keep (the source's), f32, f16, bf16, q8_0, q4_0 (lossy)")
       ->capture_default_str();
+  sub.add_option("--down-type", flags->down_type,
+                 "of the down projection in bundles, instead of --type: keep, f32, f16, bf16, q8_0, q4_0; needed where the source has it "
+                 "in quantised blocks")
+      ->capture_default_str();
+  sub.add_option("--layout", flags->layout,
+                 "of gated FFNs with a sparse activation: gate+bundle2 (the gate chooses exactly; the default) or bundle3 (for a "
+                 "predictor or sketch)");
+  sub.add_option("--activation", flags->activation,
+                 "what the FFN computes, where the source does not say it: relu, relu2, fatrelu:THRESHOLD, drelu, silu, gelu, "
+                 "gelu_tanh");
   sub.add_flag("--force", flags->force, "overwrite an existing file");
   sub.add_option("--ram", flags->ram, "memory budget of the whole process")->capture_default_str();
   flags->align_option =

@@ -60,7 +60,7 @@ Result<std::vector<PlanAlternative>> ListAlternatives(const OpenedHeader& header
     FRUGAL_TRY(add("--no-early", asked.resident_type.has_value(), options));
   }
   options = asked;
-  if (IsFloat(header.model->matrices()[ModelFile::QId(0)].dtype)) {
+  if (IsFloat(header.model->matrices()[header.model->layer(0).q].dtype)) {
     options.resident_type = asked.resident_type ? std::nullopt : std::optional(DType::kQ8_0);
     FRUGAL_TRY(add(asked.resident_type ? "--resident keep" : "--resident q8_0", options.resident_type.has_value(), options));
   }

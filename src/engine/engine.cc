@@ -15,11 +15,16 @@ std::string DefaultPredictorPath(const std::string& model_path) {
   return stem + ".predict.gguf";
 }
 
+// An exact gate, or no bundles: there is nothing to predict.
+static bool UsesPredictors(const ModelFile& model) {
+  return model.has_bundles() && model.config().ffn_layout != FfnLayout::kGateAndBundle2;
+}
+
 Result<OpenedHeader> OpenHeader(const EngineOptions& options) {
   OpenedHeader header;
-  FRUGAL_ASSIGN(ModelFile model, ModelFile::Open(options.model_path));
+  FRUGAL_ASSIGN(ModelFile model, ModelFile::Open(options.model_path, options.activation));
   header.model = std::make_unique<ModelFile>(std::move(model));
-  const bool wants_predictor = options.mode == RunMode::kFlash && options.predictor;
+  const bool wants_predictor = options.mode == RunMode::kFlash && options.predictor && UsesPredictors(*header.model);
   const std::string path = options.predictor_path.empty() ? DefaultPredictorPath(options.model_path) : options.predictor_path;
   struct stat status;
   if (wants_predictor && (!options.predictor_path.empty() || stat(path.c_str(), &status) == 0)) {
@@ -54,7 +59,7 @@ Result<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options) {
   }
   FRUGAL_TRY(engine->OpenSelectors());
   const EnginePlan& plan = engine->plan_;
-  engine->forward_ = std::make_unique<OptForward>(*engine->weights_, *engine->selector_, engine->early_.get(), *engine->pool_,
+  engine->forward_ = std::make_unique<Forward>(*engine->weights_, *engine->selector_, engine->early_.get(), *engine->pool_,
                                                   plan.max_rows, plan.max_logit_rows, plan.context);
   engine->rows_.reserve(plan.max_rows);
   engine->ResetRecall();
@@ -70,7 +75,7 @@ Status Engine::OpenSelectors() {
   selector_ = std::make_unique<LowRankPredictor>(config.hidden_size, config.ffn_size, plan_.max_rows, pool_->num_threads(),
                                                  predictors_->factors(PredictorKind::kOnTime));
   if (plan_.use_early) {
-    early_ = std::make_unique<LowRankPredictor>(config.hidden_size, config.ffn_size, OptForward::kEarlyRows, pool_->num_threads(),
+    early_ = std::make_unique<LowRankPredictor>(config.hidden_size, config.ffn_size, Forward::kEarlyRows, pool_->num_threads(),
                                                 predictors_->factors(PredictorKind::kEarly));
   }
   return PinPopular();
@@ -170,17 +175,20 @@ EngineStatistics Engine::statistics() const {
 }
 
 std::string Engine::Describe() const {
-  std::string selector = "all neurons";
+  const bool by_gates = config().ffn_layout == FfnLayout::kGateAndBundle2;
+  std::string selector = by_gates ? "neurons whose gate is not zero" : "all neurons";
   if (plan_.use_predictor) selector = plan_.use_early ? "predictor, early prediction" : "predictor";
-  if (options_.mode == RunMode::kFlash && !plan_.use_predictor) {
+  if (options_.mode == RunMode::kFlash && !plan_.use_predictor && UsesPredictors(*model_)) {
     selector += options_.predictor ? " (no predictor file: run `frugal train`)" : " (--no-predictor)";
   }
   std::string io = fmt::format("{}, {}", weights_->backend_name(), weights_->file().direct() ? "O_DIRECT" : "buffered");
   for (const std::string* note : {&weights_->file().direct_note(), &weights_->reader_note()}) {
     if (!note->empty()) io += fmt::format(" ({})", *note);
   }
-  std::string layout = fmt::format("bundles of {} B", model_->bundles()[0].stride_bytes);
-  if (!options_.bundling) layout += " read in halves";
+  std::string layout = model_->is_packed() ? "FFN in matrices" : "ordinary GGUF, weights not verified (no hashes)";
+  if (model_->has_bundles()) layout = fmt::format("bundles of {} B", model_->bundles()[0].stride_bytes);
+  if (model_->has_bundles() && !options_.bundling) layout += " read in halves";
+  if (options_.activation) layout += fmt::format(", activation {}", ActivationName(*options_.activation));
   if (options_.resident_type) layout += fmt::format(", attention and output as {} in RAM (lossy)", DTypeName(*options_.resident_type));
   return fmt::format("{} mode, {}, {}, {}, {} threads", RunModeName(options_.mode), selector, layout, io, plan_.num_threads);
 }

@@ -12,7 +12,7 @@
 #include "src/engine/plan.h"
 #include "src/engine/recall_sampler.h"
 #include "src/engine/sampler.h"
-#include "src/model/opt_forward.h"
+#include "src/model/forward.h"
 #include "src/text/tokenizer.h"
 
 namespace frugal {
@@ -92,7 +92,7 @@ class Engine {
   std::unique_ptr<Weights> weights_;
   std::optional<PredictorFile> predictors_;
   std::unique_ptr<Selector> selector_, early_;
-  std::unique_ptr<OptForward> forward_;
+  std::unique_ptr<Forward> forward_;
   std::optional<RecallSampler> recall_;
   AccessTraceWriter* trace_ = nullptr;
   std::vector<BatchRow> rows_;  // [max_rows]

@@ -100,6 +100,7 @@ void AddEmbeddingRow(const MatrixInfo& matrix, const PlacedTensor& placed, Expec
 
 // Up rows of the bundles that are used, down rows of those that are active.
 double TouchedBundleBytes(const ModelFile& model, const Expectation& expectation) {
+  if (!model.has_bundles()) return 0;
   const BundleInfo& bundle = model.bundles()[0];
   return expectation.bundles_used * static_cast<double>(bundle.down_offset_bytes) +
          expectation.bundles_active * static_cast<double>(bundle.stride_bytes - bundle.down_offset_bytes);
@@ -211,7 +212,7 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
   const MatrixIds& ids = model.ids();
   expectation.streamed_bytes = static_cast<double>(plan.streamed_bytes_per_token);
   for (const uint32_t id : {ids.token_embedding, ids.position_embedding}) {
-    AddEmbeddingRow(model.matrices()[id], plan.tensors[id], expectation);
+    if (id != kNoMatrix) AddEmbeddingRow(model.matrices()[id], plan.tensors[id], expectation);
   }
   expectation.bundles_used = static_cast<double>(model.config().num_layers) * model.config().ffn_size;
   expectation.bundles_active = expectation.bundles_used;

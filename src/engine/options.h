@@ -10,6 +10,7 @@
 #include "src/cache/bundle_cache.h"
 #include "src/io/extent_reader.h"
 #include "src/io/file.h"
+#include "src/model/config.h"
 #include "src/tensor/dtype.h"
 
 namespace frugal {
@@ -25,6 +26,8 @@ const char* RunModeName(RunMode mode);
 
 struct EngineOptions {
   std::string model_path;
+  // Replaces what the file says: a GGUF has no key for a ReLU where its architecture's activation is another.
+  std::optional<Activation> activation;
   std::string predictor_path;  // empty: NAME.predict.gguf beside the model, when it exists
   RunMode mode = RunMode::kFlash;
   uint64_t ram_bytes = 0;      // budget of the whole process; 0: none (tests)

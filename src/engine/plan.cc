@@ -6,7 +6,7 @@
 
 #include "src/base/bytes.h"
 #include "src/model/kv_cache.h"
-#include "src/model/opt_forward.h"
+#include "src/model/forward.h"
 #include "src/select/low_rank_predictor.h"
 
 namespace frugal {
@@ -37,7 +37,9 @@ class Planner {
   Result<EnginePlan> Make();
 
  private:
-  bool flash() const { return options_.mode == RunMode::kFlash; }
+  // An ordinary GGUF has no bundles to read on demand: flash mode keeps what fits and streams the rest, as hybrid does.
+  bool flash() const { return options_.mode == RunMode::kFlash && model_.has_bundles(); }
+  bool keeps_what_fits() const { return options_.mode == RunMode::kHybrid || (options_.mode == RunMode::kFlash && !flash()); }
   bool use_predictor() const { return flash() && options_.predictor && predictor_ != nullptr; }
   uint32_t num_bundles() const { return config_.num_layers * config_.ffn_size; }
   Choice Smallest(uint32_t context) const;
@@ -83,12 +85,12 @@ void Planner::AddLedger(const Choice& choice, const BlockLayout& layout, EngineP
   if (plan.use_predictor) {
     uint64_t bytes = predictor_->on_time_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, choice.max_rows, options_.num_threads);
     if (plan.use_early) {
-      bytes += predictor_->early_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, OptForward::kEarlyRows, options_.num_threads);
+      bytes += predictor_->early_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, Forward::kEarlyRows, options_.num_threads);
     }
     ledger.Add("predictors", bytes, plan.use_early ? "on-time and early" : "on-time");
   }
   ledger.Add("KV cache", KvCache::SizeBytes(config_, config_.num_layers, choice.context, options_.kv_type),
-             fmt::format("{} tokens, {}", choice.context, DTypeName(options_.kv_type)));
+             fmt::format("{} tokens, {} heads of {}, {}", choice.context, config_.num_kv_heads, config_.head_dim, DTypeName(options_.kv_type)));
   if (flash()) {
     BundleSpace space;
     space.num_layers = config_.num_layers;
@@ -108,8 +110,8 @@ void Planner::AddLedger(const Choice& choice, const BlockLayout& layout, EngineP
   ledger.Add("I/O buffers", buffers + Weights::ReaderBytes(plan.weights_options) + Weights::ScratchBytes(model_) +
                  Weights::ConversionBytes(model_, plan.weights),
              fmt::format("queue depth {}", choice.queue_depth));
-  ledger.Add("activations", OptForward::MemoryBytes(config_, options_.num_threads, choice.max_rows, plan.max_logit_rows,
-                                                    choice.context, OptForward::InputsOf(model_, plan.weights)),
+  ledger.Add("activations", Forward::MemoryBytes(config_, options_.num_threads, choice.max_rows, plan.max_logit_rows,
+                                                    choice.context, Forward::InputsOf(model_, plan.weights)),
              fmt::format("batches of {}", choice.max_rows));
   ledger.Add("tokenizer", tokenizer_bytes_);
   // 8 bytes a page, and the upper levels.
@@ -144,7 +146,7 @@ void Planner::PlaceTensors(const BlockLayout& layout, EnginePlan& plan) const {
     const std::string place = in_blocks[id] != 0 ? where(matrix_resident[id], size) + type_in_memory(id) : "rows on demand";
     plan.tensors.push_back({matrix.name, place, size, matrix_resident[id]});
   }
-  for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
+  for (uint32_t layer = 0; layer < model_.bundles().size(); ++layer) {
     const BundleInfo& bundle = model_.bundles()[layer];
     plan.tensors.push_back({bundle.name, flash() ? "bundles on demand" : where(bundle_resident[layer], bundle.extent.size_bytes),
                             bundle.extent.size_bytes, bundle_resident[layer]});
@@ -244,11 +246,11 @@ void Planner::Grow(Choice& choice) const {
   for (uint32_t rows : {4u, 16u, 32u, 64u, 128u, 512u}) {
     const uint32_t wanted = std::min(rows, options_.max_batch);
     // Flash and hybrid would rather have slots and resident weights; naive has nothing else to spend a budget on.
-    const uint32_t most = flash() ? 4 : options_.mode == RunMode::kHybrid ? 32 : 512;
+    const uint32_t most = flash() ? 4 : keeps_what_fits() ? 32 : 512;
     if (wanted <= choice.max_rows || rows > most) continue;
     TryUpgrade(choice, [&](Choice& better) { better.max_rows = wanted; });
   }
-  if (options_.mode == RunMode::kNaive || options_.mode == RunMode::kHybrid) {
+  if (!flash()) {
     for (uint64_t block_bytes : {256 * kKiB, kMiB, 4 * kMiB}) {
       // A stream buffer larger than a sixteenth of the model would be memory that hybrid could hold weights in.
       if (block_bytes * 16 > model_.streamable_bytes()) break;
@@ -256,7 +258,7 @@ void Planner::Grow(Choice& choice) const {
     }
     TryUpgrade(choice, [](Choice& better) { better.num_stream_buffers = 4; });
   }
-  if (options_.mode == RunMode::kHybrid) GrowResident(choice);
+  if (keeps_what_fits()) GrowResident(choice);
   if (!flash()) return;
   TryUpgrade(choice, [](Choice& better) { better.queue_depth = 64; });
   GrowResident(choice);
@@ -313,7 +315,7 @@ Result<EnginePlan> Planner::Make() {
   if (options_.resident_type && options_.resident_type != DType::kQ8_0) {
     return MakeError(ErrorCode::kUsage, "--resident: {} is not supported: expected q8_0", DTypeName(*options_.resident_type));
   }
-  if (options_.resident_type && !flash() && options_.mode != RunMode::kResident) {
+  if (options_.resident_type && options_.mode != RunMode::kFlash && options_.mode != RunMode::kResident) {
     return MakeError(ErrorCode::kUsage, "--resident: {} mode streams matrices as they are: expected --mode flash or resident",
                      RunModeName(options_.mode));
   }
@@ -330,14 +332,14 @@ Result<EnginePlan> Planner::Make() {
   if (!Fits(choice)) return Refusal(context);
   const uint64_t smallest = Build(Smallest(context)).peak_bytes();
   const bool streams = options_.mode == RunMode::kNaive || options_.mode == RunMode::kHybrid;
-  if (streams || (flash() && options_.ram_bytes != 0)) Grow(choice);
+  if (streams || (options_.mode == RunMode::kFlash && options_.ram_bytes != 0)) Grow(choice);
   if (options_.ram_bytes == 0 || options_.mode == RunMode::kResident) {
     TryUpgrade(choice, [&](Choice& better) {
       better.queue_depth = 64;
       if (!options_.exact_batch) better.max_rows = options_.max_batch;
     });
     if (options_.ram_bytes == 0) {
-      if (flash()) GrowResident(choice);
+      if (options_.mode == RunMode::kFlash) GrowResident(choice);
       if (flash() && !options_.slots_share && !options_.num_slots) choice.num_slots = num_bundles();
       if (flash() && !options_.num_slots) choice.num_scan_buffers = 2;
       choice.early = use_predictor() && options_.early && options_.overlap && predictor_->early_bytes > 0;

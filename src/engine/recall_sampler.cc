@@ -2,6 +2,7 @@
 
 #include "src/base/bytes.h"
 #include "src/kernels/quantised_kernels.h"
+#include "src/model/activation.h"
 
 namespace frugal {
 
@@ -15,17 +16,22 @@ Result<RecallSampler> RecallSampler::Create(Weights& weights, uint32_t every, ui
   return sampler;
 }
 
+// A gated neuron is active where its gate is. Either's row is the bundle's first.
 bool RecallSampler::IsActive(uint32_t layer, uint32_t position, const std::byte* bundle, const float* x) const {
   const BundleInfo& info = weights_->model().bundles()[layer];
+  const ModelConfig& config = weights_->model().config();
   float product = 0;
   const RowSet row{bundle, static_cast<size_t>(info.stride_bytes), nullptr};
-  const uint32_t hidden_size = weights_->model().config().hidden_size;
-  if (IsQuantised(info.up_type)) {
-    DotRowsQuantised(info.up_type, row, 0, 1, hidden_size, {input_q_.data(), input_scales_.data()}, 1, &product, 1);
+  const DType type = config.gated ? info.gate_type : info.up_type;
+  if (IsQuantised(type)) {
+    DotRowsQuantised(type, row, 0, 1, config.hidden_size, {input_q_.data(), input_scales_.data()}, 1, &product, 1);
   } else {
-    DotRows(info.up_type, row, 0, 1, hidden_size, x, 0, 1, &product, 1);
+    DotRows(type, row, 0, 1, config.hidden_size, x, 0, 1, &product, 1);
   }
-  return product + weights_->vector(layer, LayerVector::kUpBias)[position] > 0.0f;
+  const std::span<const float> bias = weights_->vector(layer, config.gated ? LayerVector::kGateBias : LayerVector::kUpBias);
+  if (!bias.empty()) product += bias[position];
+  Activate(config.activation, &product, 1);
+  return product != 0.0f;
 }
 
 Status RecallSampler::Observe(const LayerObservation& observation) {
@@ -34,18 +40,19 @@ Status RecallSampler::Observe(const LayerObservation& observation) {
   const uint32_t ffn_size = weights_->model().config().ffn_size;
   const auto chosen = [&](uint32_t position) { return (observation.active[position / 64] >> (position % 64)) & 1; };
   for (size_t i = 0; i < observation.positions.size(); ++i) {
-    if (observation.activations[i] > 0.0f) found_active_ += 1;
+    if (observation.activations[i] != 0.0f) found_active_ += 1;
   }
-  if (IsQuantised(weights_->model().bundles()[observation.layer].up_type)) {
+  const BundleInfo& bundle = weights_->model().bundles()[observation.layer];
+  if (IsQuantised(bundle.up_type) || IsQuantised(bundle.gate_type)) {
     QuantiseInput(observation.ffn_input, input_q_.size(), input_q_.data(), input_scales_.data());
   }
   uint32_t num_absent = 0;
   for (uint32_t position = 0; position < ffn_size; ++position) {
     if (chosen(position)) continue;
-    const std::byte* bundle = weights_->PeekBundle(observation.layer, position);
-    if (bundle == nullptr) {
+    const std::byte* bytes = weights_->PeekBundle(observation.layer, position);
+    if (bytes == nullptr) {
       ++num_absent;
-    } else if (IsActive(observation.layer, position, bundle, observation.ffn_input)) {
+    } else if (IsActive(observation.layer, position, bytes, observation.ffn_input)) {
       missed_active_ += 1;
     }
   }

@@ -6,7 +6,7 @@
 
 #include "src/base/aligned_buffer.h"
 #include "src/base/random.h"
-#include "src/model/opt_forward.h"
+#include "src/model/forward.h"
 
 namespace frugal {
 

@@ -22,18 +22,22 @@ constexpr uint32_t kHashChunkBytes = 16 * 1024;
 
 constexpr const char* kPackedVersionKey = "frugal.version";
 constexpr const char* kBundleStrideKey = "frugal.bundle_stride_bytes";
-constexpr const char* kBundleLayoutKey = "frugal.bundle_layout";  // "up+down"
+constexpr const char* kBundleLayoutKey = "frugal.ffn_layout";  // "up+down", ...; absent in older files, which are "up+down"
+constexpr const char* kActivationKey = "frugal.activation";
+constexpr const char* kLayerWindowsKey = "frugal.layer_windows";
+// F32 [1]: largest |written - source| of a weight, where weights were converted.
+constexpr const char* kLargestDifferenceName = "frugal.largest_difference";
 constexpr const char* kHashChunkKey = "frugal.hash_chunk_bytes";
 // I64 [sum over the tensors before it that are no bundles: chunks of the tensor], in file order.
 constexpr const char* kTensorHashesName = "frugal.tensor_hashes";
-// I64 [num_layers + 2]: XXH3 of each layer's blk.N.ffn_bundle.xxh3, of frugal.tensor_hashes, of the header's
+// I64 [layers with bundles + 2]: XXH3 of each layer's blk.N.ffn_bundle.xxh3, of frugal.tensor_hashes, of the header's
 // bytes [0, data offset). The last tensor; the XXH3 of its bytes is the model's content hash.
 constexpr const char* kHashOfHashesName = "frugal.hash_of_hashes";
 
 std::string BundleTensorName(uint32_t layer);  // blk.N.ffn_bundle.weight, I8 [ffn_size, stride_bytes]
 std::string BundleHashesName(uint32_t layer);  // blk.N.ffn_bundle.xxh3, I64 [ffn_size]
 std::string BundleOrderName(uint32_t layer);   // blk.N.ffn_order, I32 [ffn_size]
-std::string BundleTypesKey(uint32_t layer);    // frugal.blk.N.bundle_types, "F16,F16": up, down
+std::string BundleTypesKey(uint32_t layer);    // frugal.blk.N.bundle_types, "F16,F16": (gate,) up, down
 std::string LayerTensorName(uint32_t layer, const char* part);  // blk.N.PART
 
 // Stride of a bundle of that many bytes: a multiple of `align_bytes` when that is 4096; else of 512, or of

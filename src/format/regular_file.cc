@@ -23,6 +23,7 @@ const char* KindOf(mode_t mode) {
 Result<RegularFile> OpenRegularFile(const std::string& path) {
   struct stat status = {};
   if (stat(path.c_str(), &status) != 0) {
+    if (errno == ELOOP) return BadModel("{}: is a symbolic link that leads in a circle, expected a regular file", path);
     return MakeError(ErrorCode::kIo, "{}: cannot be opened: {}", path, std::strerror(errno));
   }
   if (!S_ISREG(status.st_mode))

@@ -20,8 +20,8 @@ struct RegularFile {
   uint64_t size_bytes = 0;
 };
 
-// kBadModel for what is not a regular file, kIo for what cannot be opened (absent, no permission, symlink
-// loop).
+// kBadModel for what is not a regular file, links that lead in a circle included; kIo for what cannot be opened (absent,
+// no permission).
 Result<RegularFile> OpenRegularFile(const std::string& path);
 
 // As pread(2); the tests put in calls that are interrupted or short.

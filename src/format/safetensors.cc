@@ -1,16 +1,12 @@
 #include "src/format/safetensors.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "src/base/bytes.h"
 #include "src/format/safetensors_header.h"
-#include "src/format/safetensors_index.h"
 #include "src/format/untrusted_text.h"
 
 namespace frugal {
@@ -82,50 +78,9 @@ Status CheckCoverage(const ByteSource& source, uint64_t data_offset_bytes, std::
   return {};
 }
 
-bool IsDirectory(const std::string& path) {
-  struct stat status = {};
-  return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
-}
-
-bool Exists(const std::string& path) {
-  struct stat status = {};
-  return lstat(path.c_str(), &status) == 0;  // a dangling link exists too; opening it tells what is wrong
-}
-
 Result<std::vector<TensorInfo>> ReadHeaderOfFile(const std::string& path) {
   FRUGAL_ASSIGN(const std::unique_ptr<ByteSource> source, OpenFileSource(path));
   return ReadSafetensorsHeader(*source);
-}
-
-// The tensors of one shard must be exactly those that the index places there.
-Status CheckShard(const std::string& path, uint32_t file_index, const std::vector<TensorInfo>& tensors,
-                  const SafetensorsIndex& index) {
-  uint64_t num_listed = 0;
-  for (const SafetensorsIndex::Entry& entry : index.entries) {
-    if (entry.file_index == file_index) ++num_listed;
-  }
-  for (const TensorInfo& tensor : tensors) {
-    const SafetensorsIndex::Entry* entry = index.Find(tensor.name);
-    if (entry == nullptr) {
-      return BadModel(
-          "{}: tensor '{}' is not in the weight_map of {}: the shard belongs to another model or version",
-          path, Printable(tensor.name), index.path);
-    }
-    if (entry->file_index != file_index) {
-      return BadModel("{}: tensor '{}' is here, but {} places it in '{}'", path, Printable(tensor.name),
-                      index.path, index.files[entry->file_index]);
-    }
-  }
-  if (num_listed == tensors.size()) return {};
-  // Names are unique on both sides, so that one of the listed is missing.
-  const std::vector<uint32_t> order = OrderByName(tensors, NameOf);
-  for (const SafetensorsIndex::Entry& entry : index.entries) {
-    if (entry.file_index == file_index && FindByName(tensors, order, entry.tensor, NameOf) == nullptr) {
-      return BadModel("{}: tensor '{}' is absent, but {} places it here", path, Printable(entry.tensor),
-                      index.path);
-    }
-  }
-  return {};
 }
 
 }  // namespace
@@ -143,45 +98,13 @@ Result<std::vector<TensorInfo>> ReadSafetensorsHeader(ByteSource& source) {
 }
 
 Result<std::unique_ptr<SafetensorsDirectory>> SafetensorsDirectory::OpenFile(const std::string& path) {
-  auto made = std::unique_ptr<SafetensorsDirectory>(new SafetensorsDirectory());
-  FRUGAL_ASSIGN(made->tensors_, ReadHeaderOfFile(path));
-  made->file_paths_.push_back(path);
-  made->order_ = OrderByName(made->tensors_, NameOf);
-  return made;
+  FRUGAL_ASSIGN(ShardSet set, ReadOneFile(path, ReadHeaderOfFile));
+  return std::unique_ptr<SafetensorsDirectory>(new SafetensorsDirectory(std::move(set)));
 }
 
 Result<std::unique_ptr<SafetensorsDirectory>> SafetensorsDirectory::Open(const std::string& directory) {
-  const std::string single_path = directory + "/model.safetensors";
-  const std::string index_path = directory + "/model.safetensors.index.json";
-  if (!Exists(directory))
-    return MakeError(ErrorCode::kIo, "{}: cannot be opened: {}", directory, std::strerror(ENOENT));
-  if (!IsDirectory(directory)) {
-    return BadModel("{}: expected a directory that holds model.safetensors or model.safetensors.index.json",
-                    directory);
-  }
-  // transformers takes the single file first too, so that both programs run the same weights.
-  if (Exists(single_path)) return OpenFile(single_path);
-  if (!Exists(index_path)) {
-    return BadModel("{}: holds neither model.safetensors nor model.safetensors.index.json", directory);
-  }
-  FRUGAL_ASSIGN(const SafetensorsIndex index, ReadSafetensorsIndex(index_path));
-  auto made = std::unique_ptr<SafetensorsDirectory>(new SafetensorsDirectory());
-  for (uint32_t i = 0; i < index.files.size(); ++i) {
-    const std::string path = directory + "/" + index.files[i];
-    FRUGAL_ASSIGN(std::vector<TensorInfo> shard, ReadHeaderOfFile(path));
-    FRUGAL_TRY(CheckShard(path, i, shard, index));
-    for (TensorInfo& tensor : shard) {
-      tensor.file_index = i;
-      made->tensors_.push_back(std::move(tensor));
-    }
-    made->file_paths_.push_back(path);
-  }
-  made->order_ = OrderByName(made->tensors_, NameOf);
-  return made;
-}
-
-const TensorInfo* SafetensorsDirectory::Find(std::string_view name) const {
-  return FindByName(tensors_, order_, name, NameOf);
+  FRUGAL_ASSIGN(ShardSet set, ReadShards(directory, kSafetensorsFileName, ReadHeaderOfFile));
+  return std::unique_ptr<SafetensorsDirectory>(new SafetensorsDirectory(std::move(set)));
 }
 
 }  // namespace frugal

@@ -5,12 +5,11 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "src/base/result.h"
 #include "src/format/byte_source.h"
-#include "src/format/tensor_source.h"
+#include "src/format/shard_set.h"
 
 namespace frugal {
 
@@ -24,23 +23,18 @@ constexpr uint64_t kMaxSafetensorsHeaderBytes = 100'000'000;  // the format's ow
 // tensor (kBadModel).
 Result<std::vector<TensorInfo>> ReadSafetensorsHeader(ByteSource& source);
 
+constexpr const char* kSafetensorsFileName = "model.safetensors";
+
 // A Hugging Face directory: model.safetensors, or model.safetensors.index.json and its shards.
-class SafetensorsDirectory : public TensorSource {
+class SafetensorsDirectory : public StoredTensors {
  public:
-  // Shards are checked against the index: missing file, tensor absent from its shard, tensor in two shards,
-  // names that leave the directory ("../"): kBadModel.
+  // Errors as ReadShards.
   static Result<std::unique_ptr<SafetensorsDirectory>> Open(const std::string& directory);
   // One file by itself.
   static Result<std::unique_ptr<SafetensorsDirectory>> OpenFile(const std::string& path);
 
-  const std::vector<std::string>& file_paths() const override { return file_paths_; }
-  const std::vector<TensorInfo>& tensors() const override { return tensors_; }
-  const TensorInfo* Find(std::string_view name) const override;
-
  private:
-  std::vector<std::string> file_paths_;
-  std::vector<TensorInfo> tensors_;
-  std::vector<uint32_t> order_;  // indices of tensors_ by name // [num_tensors]
+  using StoredTensors::StoredTensors;
 };
 
 }  // namespace frugal

@@ -11,6 +11,8 @@
 #include <limits>
 
 #include "src/base/check.h"
+#include "src/kernels/block_formats.h"
+#include "src/kernels/block_rows.h"
 #include "src/kernels/kernels.h"
 #include "src/kernels/scalar.h"
 #include "src/kernels/simd-inl.h"
@@ -19,37 +21,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace frugal::HWY_NAMESPACE {
 #if !FRUGAL_SCALAR_TARGET
-
-// function(tag, i) for whole vectors, then for the rest one element at a time.
-template <class Function>
-HWY_INLINE void ForEach(size_t size, const Function& function) {
-  size_t i = 0;
-  for (; i + kWidth <= size; i += kWidth) function(FloatTag(), i);
-  for (; i < size; ++i) function(OneTag(), i);
-}
-
-// The sum of value(tag, i) in 32 lanes; a lane without an element in the last group adds -0, which changes no
-// sum.
-template <class Value>
-HWY_INLINE float SumOf(size_t size, const Value& value) {
-  const FloatTag d;
-  FloatVector parts[kParts];
-  FRUGAL_UNROLL
-  for (size_t p = 0; p < kParts; ++p) parts[p] = hn::Zero(d);
-  size_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) {
-    FRUGAL_UNROLL
-    for (size_t p = 0; p < kParts; ++p) parts[p] = hn::Add(parts[p], value(d, i + p * kWidth));
-  }
-  if (i < size) {
-    alignas(64) float rest[kLanes];
-    for (float& lane : rest) lane = -0.0f;
-    for (size_t lane = 0; i < size; ++i, ++lane) rest[lane] = hn::GetLane(value(OneTag(), i));
-    FRUGAL_UNROLL
-    for (size_t p = 0; p < kParts; ++p) parts[p] = hn::Add(parts[p], hn::Load(d, rest + p * kWidth));
-  }
-  return SumLanes(parts);
-}
 
 float MaxOf(const float* x, size_t size) {
   const FloatTag d;
@@ -214,7 +185,8 @@ void Scale(float* x, float scale, size_t size) { HWY_DYNAMIC_DISPATCH(Scale)(x, 
 void Exp(float* x, size_t size) { HWY_DYNAMIC_DISPATCH(Exp)(x, size); }
 void Sigmoid(float* x, size_t size) { HWY_DYNAMIC_DISPATCH(Sigmoid)(x, size); }
 void ConvertToFloat(DType dtype, const std::byte* from, size_t size, float* to) {
-  CHECK(!IsQuantised(dtype) || size % scalar::kLanes == 0);
+  CHECK(!IsQuantised(dtype) || size % TraitsOf(dtype).block_elements == 0);
+  if (HasBlockFormat(dtype)) return BlocksToFloat(dtype, from, size, to);
   HWY_DYNAMIC_DISPATCH(ConvertToFloat)(dtype, from, size, to);
 }
 void ConvertFromFloat(DType dtype, const float* from, size_t size, std::byte* to) {

@@ -1,4 +1,4 @@
-// The specification of the kernels: the same functions as kernels.h and training_kernels.h, written plainly.
+// The specification of the kernels: the same functions as kernels.h, layer_kernels.h and training_kernels.h, written plainly.
 // The SIMD kernels give the same bits (NaN for NaN, whatever its payload); a processor without fused
 // multiply-add runs these.
 #pragma once
@@ -38,5 +38,15 @@ void MatMulTransposedF32(const float* a, const float* b, float* c, size_t m, siz
 void MatMulNN(const float* a, const float* b, float* c, size_t m, size_t n, size_t k);
 void Exp(float* x, size_t size);
 void Sigmoid(float* x, size_t size);
+
+void RmsNorm(const float* x, const float* weight, float epsilon, size_t size, float* y);
+void RotateHalves(float* x, const float* cosines, const float* sines, size_t num_pairs);
+void RotateNeighbours(float* x, const float* cosines, const float* sines, size_t num_pairs);
+void ThresholdRelu(float* x, float threshold, size_t size);
+void SquaredRelu(float* x, size_t size);
+void Silu(float* x, size_t size);
+void Gelu(float* x, size_t size);
+void GeluTanh(float* x, size_t size);
+void Multiply(float* x, const float* y, size_t size);
 
 }  // namespace frugal::scalar

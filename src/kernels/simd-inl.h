@@ -1,5 +1,5 @@
 // Pieces of the SIMD kernels, compiled once for each instruction set: loads of rows as float, the 32 lanes
-// and their sum, and e^x. The guard is Highway's: the file is included once for each target.
+// and their sum, loops over elements, and e^x. The guard is Highway's: the file is included once for each target.
 #if defined(FRUGAL_KERNELS_SIMD_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef FRUGAL_KERNELS_SIMD_INL_H
 #undef FRUGAL_KERNELS_SIMD_INL_H
@@ -161,6 +161,37 @@ HWY_INLINE float SumLanes(FloatVector (&parts)[kParts]) {
   const auto v4 = SumToFour(parts);
   const auto v2 = hn::Add(v4, hn::Shuffle1032(v4));
   return hn::GetLane(hn::Add(v2, hn::Shuffle2301(v2)));
+}
+
+// function(tag, i) for whole vectors, then for the rest one element at a time.
+template <class Function>
+HWY_INLINE void ForEach(size_t size, const Function& function) {
+  size_t i = 0;
+  for (; i + kWidth <= size; i += kWidth) function(FloatTag(), i);
+  for (; i < size; ++i) function(OneTag(), i);
+}
+
+// The sum of value(tag, i) in 32 lanes; a lane without an element in the last group adds -0, which changes no
+// sum.
+template <class Value>
+HWY_INLINE float SumOf(size_t size, const Value& value) {
+  const FloatTag d;
+  FloatVector parts[kParts];
+  FRUGAL_UNROLL
+  for (size_t p = 0; p < kParts; ++p) parts[p] = hn::Zero(d);
+  size_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) {
+    FRUGAL_UNROLL
+    for (size_t p = 0; p < kParts; ++p) parts[p] = hn::Add(parts[p], value(d, i + p * kWidth));
+  }
+  if (i < size) {
+    alignas(64) float rest[kLanes];
+    for (float& lane : rest) lane = -0.0f;
+    for (size_t lane = 0; i < size; ++i, ++lane) rest[lane] = hn::GetLane(value(OneTag(), i));
+    FRUGAL_UNROLL
+    for (size_t p = 0; p < kParts; ++p) parts[p] = hn::Add(parts[p], hn::Load(d, rest + p * kWidth));
+  }
+  return SumLanes(parts);
 }
 
 // scalar::Exp in vectors: the same operations in the same order.

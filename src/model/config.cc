@@ -1,42 +1,43 @@
 #include "src/model/config.h"
 
-#include <nlohmann/json.hpp>
+#include <fmt/format.h>
 
-#include "src/format/gguf_reader.h"
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <numbers>
+
+#include "src/base/check.h"
 
 namespace frugal {
 namespace {
 
-using Json = nlohmann::json;
+template <typename T>
+struct Name {
+  T value;
+  const char* text;
+};
 
-Result<uint32_t> JsonUint(const Json& json, const char* key, const std::string& name) {
-  const auto found = json.find(key);
-  if (found == json.end()) return BadModel("{}: key \"{}\" is missing", name, key);
-  if (!found->is_number_integer() || found->get<int64_t>() < 0 || found->get<int64_t>() > INT32_MAX) {
-    return BadModel("{}: key \"{}\": expected a number from 0 to 2^31-1, found {}", name, key, found->dump().substr(0, 40));
+constexpr Name<ActivationKind> kActivations[] = {
+    {ActivationKind::kRelu, "relu"},  {ActivationKind::kRelu2, "relu2"}, {ActivationKind::kFatRelu, "fatrelu"},
+    {ActivationKind::kDRelu, "drelu"}, {ActivationKind::kSilu, "silu"},   {ActivationKind::kGelu, "gelu"},
+    {ActivationKind::kGeluTanh, "gelu_tanh"},
+};
+
+constexpr Name<FfnLayout> kLayouts[] = {
+    {FfnLayout::kMatrices, "matrices"},
+    {FfnLayout::kUpDown, "up+down"},
+    {FfnLayout::kBundle3, "bundle3"},
+    {FfnLayout::kGateAndBundle2, "gate+bundle2"},
+};
+
+template <typename T, size_t n>
+const char* NameOf(const Name<T> (&names)[n], T value) {
+  for (const Name<T>& name : names) {
+    if (name.value == value) return name.text;
   }
-  return static_cast<uint32_t>(found->get<int64_t>());
-}
-
-Result<bool> JsonBool(const Json& json, const char* key, bool otherwise, const std::string& name) {
-  const auto found = json.find(key);
-  if (found == json.end() || found->is_null()) return otherwise;
-  if (!found->is_boolean()) return BadModel("{}: key \"{}\": expected true or false", name, key);
-  return found->get<bool>();
-}
-
-Result<std::string> JsonString(const Json& json, const char* key, const char* otherwise, const std::string& name) {
-  const auto found = json.find(key);
-  if (found == json.end() || found->is_null()) return std::string(otherwise);
-  if (!found->is_string()) return BadModel("{}: key \"{}\": expected a string", name, key);
-  return found->get<std::string>();
-}
-
-Result<int32_t> JsonId(const Json& json, const char* key, const std::string& name) {
-  const auto found = json.find(key);
-  if (found == json.end() || found->is_null()) return -1;
-  FRUGAL_ASSIGN(const uint32_t id, JsonUint(json, key, name));
-  return static_cast<int32_t>(id);
+  CHECK(false);
+  return "";
 }
 
 Status CheckRange(const std::string& name, const char* what, uint64_t value, uint64_t low, uint64_t high) {
@@ -44,97 +45,184 @@ Status CheckRange(const std::string& name, const char* what, uint64_t value, uin
   return BadModel("{}: {} is {}, expected {}..{}", name, what, value, low, high);
 }
 
-}  // namespace
+// Finite, above `low` and at most `high`.
+Status CheckFloat(const std::string& name, const char* what, float value, float low, float high) {
+  if (value > low && value <= high) return {};
+  return BadModel("{}: {} is {}, expected more than {} and at most {}", name, what, value, low, high);
+}
 
-Status ValidateConfig(const ModelConfig& config, const std::string& name) {
-  FRUGAL_TRY(CheckRange(name, "num_layers", config.num_layers, 1, 1024));
-  FRUGAL_TRY(CheckRange(name, "hidden_size", config.hidden_size, 1, 1 << 17));
-  FRUGAL_TRY(CheckRange(name, "embedding_size", config.embedding_size, 1, 1 << 17));
-  FRUGAL_TRY(CheckRange(name, "ffn_size", config.ffn_size, 1, 1 << 20));
-  FRUGAL_TRY(CheckRange(name, "num_heads", config.num_heads, 1, 1 << 12));
-  FRUGAL_TRY(CheckRange(name, "vocab_size", config.vocab_size, 1, 1 << 22));
-  FRUGAL_TRY(CheckRange(name, "max_context", config.max_context, 1, 1 << 24));
-  if (config.hidden_size % config.num_heads != 0) {
-    return BadModel("{}: hidden_size {} is no multiple of num_heads {}", name, config.hidden_size, config.num_heads);
+Status ValidateRope(const Rope& rope, const ModelConfig& config, const std::string& name) {
+  if (rope.dims > config.head_dim || rope.dims % 2 != 0) {
+    return BadModel("{}: rope dimensions are {}, expected an even number up to head_dim {}", name, rope.dims, config.head_dim);
   }
-  if (!(config.layer_norm_epsilon > 0.0f && config.layer_norm_epsilon < 1.0f)) {
-    return BadModel("{}: layer_norm_epsilon is {}, expected a number between 0 and 1", name, config.layer_norm_epsilon);
+  if (rope.dims == 0) return {};
+  FRUGAL_TRY(CheckFloat(name, "rope_theta", rope.theta, 0.0f, 1e12f));
+  const RopeScaling& scaling = rope.scaling;
+  if (scaling.kind == RopeScaling::Kind::kNone) return {};
+  FRUGAL_TRY(CheckFloat(name, "rope scaling factor", scaling.factor, 0.0f, 1e6f));
+  if (scaling.kind == RopeScaling::Kind::kLinear) return {};
+  FRUGAL_TRY(CheckRange(name, "rope scaling's original context", scaling.original_context, 1, ConfigLimits::kContext));
+  if (scaling.kind == RopeScaling::Kind::kYarn) {
+    FRUGAL_TRY(CheckFloat(name, "rope scaling's beta_fast", scaling.beta_fast, 0.0f, 1e6f));
+    FRUGAL_TRY(CheckFloat(name, "rope scaling's beta_slow", scaling.beta_slow, 0.0f, 1e6f));
+    return CheckFloat(name, "rope scaling's attention factor", scaling.amplitude, 0.0f, 1e3f);
+  }
+  FRUGAL_TRY(CheckFloat(name, "rope scaling's low_freq_factor", scaling.low_frequency, 0.0f, 1e6f));
+  if (!(scaling.high_frequency > scaling.low_frequency && scaling.high_frequency <= 1e6f)) {
+    return BadModel("{}: rope scaling's high_freq_factor is {}, expected more than low_freq_factor {}", name, scaling.high_frequency,
+                    scaling.low_frequency);
   }
   return {};
 }
 
-Result<ModelConfig> ParseOptConfig(const Json& json, const std::string& name) {
-  if (!json.is_object()) return BadModel("{}: expected a JSON object", name);
-  FRUGAL_ASSIGN(const std::string model_type, JsonString(json, "model_type", "", name));
-  if (model_type != "opt") {
-    return BadModel("{}: model_type \"{}\" is not supported, expected \"opt\"", name, model_type);
+Status ValidateAttention(const ModelConfig& config, const std::string& name) {
+  FRUGAL_TRY(CheckRange(name, "num_heads", config.num_heads, 1, ConfigLimits::kHeads));
+  FRUGAL_TRY(CheckRange(name, "num_kv_heads", config.num_kv_heads, 1, config.num_heads));
+  FRUGAL_TRY(CheckRange(name, "head_dim", config.head_dim, 1, ConfigLimits::kHeadDim));
+  if (config.num_heads % config.num_kv_heads != 0) {
+    return BadModel("{}: num_heads {} is no multiple of num_kv_heads {}", name, config.num_heads, config.num_kv_heads);
   }
-  FRUGAL_ASSIGN(const std::string activation, JsonString(json, "activation_function", "relu", name));
-  if (activation != "relu") {
-    return BadModel("{}: activation_function \"{}\" is not supported, expected \"relu\"", name, activation);
+  FRUGAL_TRY(CheckRange(name, "num_heads * head_dim", uint64_t{config.num_heads} * config.head_dim, 1, ConfigLimits::kHidden));
+  FRUGAL_TRY(ValidateRope(config.rope, config, name));
+  if (config.has_local_rope) FRUGAL_TRY(ValidateRope(config.local_rope, config, name));
+  if (!config.layer_windows.empty() && config.layer_windows.size() != config.num_layers) {
+    return BadModel("{}: sliding windows of {} layers, expected {}", name, config.layer_windows.size(), config.num_layers);
   }
-  for (const char* key : {"enable_bias", "layer_norm_elementwise_affine"}) {
-    FRUGAL_ASSIGN(const bool enabled, JsonBool(json, key, true, name));
-    if (!enabled) return BadModel("{}: {} = false is not supported", name, key);
-  }
-  ModelConfig config;
-  FRUGAL_ASSIGN(config.num_layers, JsonUint(json, "num_hidden_layers", name));
-  FRUGAL_ASSIGN(config.hidden_size, JsonUint(json, "hidden_size", name));
-  FRUGAL_ASSIGN(config.ffn_size, JsonUint(json, "ffn_dim", name));
-  FRUGAL_ASSIGN(config.num_heads, JsonUint(json, "num_attention_heads", name));
-  FRUGAL_ASSIGN(config.vocab_size, JsonUint(json, "vocab_size", name));
-  FRUGAL_ASSIGN(config.max_context, JsonUint(json, "max_position_embeddings", name));
-  config.embedding_size = config.hidden_size;
-  if (json.contains("word_embed_proj_dim") && !json["word_embed_proj_dim"].is_null()) {
-    FRUGAL_ASSIGN(config.embedding_size, JsonUint(json, "word_embed_proj_dim", name));
-  }
-  FRUGAL_ASSIGN(const bool pre_norm, JsonBool(json, "do_layer_norm_before", true, name));
-  FRUGAL_ASSIGN(const bool no_final_norm, JsonBool(json, "_remove_final_layer_norm", false, name));
-  FRUGAL_ASSIGN(const bool tied, JsonBool(json, "tie_word_embeddings", true, name));
-  config.norm_placement = pre_norm ? NormPlacement::kPre : NormPlacement::kPost;
-  // As transformers' OPTDecoder: post-norm models have no final norm.
-  config.has_final_norm = pre_norm && !no_final_norm;
-  config.has_output_matrix = !tied;
-  FRUGAL_ASSIGN(config.bos_id, JsonId(json, "bos_token_id", name));
-  FRUGAL_ASSIGN(config.eos_id, JsonId(json, "eos_token_id", name));
-  FRUGAL_TRY(ValidateConfig(config, name));
-  config.head_dim = config.hidden_size / config.num_heads;
-  return config;
+  for (const uint32_t window : config.layer_windows) FRUGAL_TRY(CheckRange(name, "sliding window", window, 0, ConfigLimits::kContext));
+  return CheckFloat(name, "attention scale", config.attention_scale, 0.0f, 1e3f);
 }
 
-Result<ModelConfig> ReadGgufConfig(const GgufReader& gguf) {
-  const std::string& name = gguf.name();
-  FRUGAL_ASSIGN(const std::string architecture, gguf.GetString("general.architecture"));
-  if (architecture != "opt") return BadModel("{}: architecture \"{}\" is not supported, expected \"opt\"", name, architecture);
-  const auto uint32 = [&gguf, &name](const char* key) -> Result<uint32_t> {
-    FRUGAL_ASSIGN(const uint64_t value, gguf.GetUint(key));
-    if (value > UINT32_MAX) return BadModel("{}: {} is {}, expected at most 2^32-1", name, key, value);
-    return static_cast<uint32_t>(value);
+Status ValidateFfn(const ModelConfig& config, const std::string& name) {
+  FRUGAL_TRY(CheckRange(name, "ffn_size", config.ffn_size, 1, ConfigLimits::kFfn));
+  const Activation& activation = config.activation;
+  if (activation.kind == ActivationKind::kDRelu && !config.gated) {
+    return BadModel("{}: activation drelu asks for a gate, which this model has not", name);
+  }
+  if (activation.kind == ActivationKind::kFatRelu && !(activation.threshold >= 0.0f && activation.threshold <= 1e6f)) {
+    return BadModel("{}: the threshold of activation fatrelu is {}, expected 0..1e6", name, activation.threshold);
+  }
+  const bool asks_for_gate = config.ffn_layout == FfnLayout::kBundle3 || config.ffn_layout == FfnLayout::kGateAndBundle2;
+  if (config.ffn_layout != FfnLayout::kMatrices && asks_for_gate != config.gated) {
+    return BadModel("{}: bundle layout \"{}\" does not fit a model {} gate", name, FfnLayoutName(config.ffn_layout),
+                    config.gated ? "with a" : "without");
+  }
+  return {};
+}
+
+}  // namespace
+
+const char* ArchitectureName(Architecture architecture) {
+  constexpr Name<Architecture> kNames[] = {
+      {Architecture::kOpt, "opt"},         {Architecture::kFalcon, "falcon"}, {Architecture::kPersimmon, "persimmon"},
+      {Architecture::kPhi2, "phi2"},       {Architecture::kLlama, "llama"},   {Architecture::kNemotron, "nemotron"},
+      {Architecture::kArcee, "arcee"},     {Architecture::kQwen2, "qwen2"},   {Architecture::kQwen3, "qwen3"},
+      {Architecture::kGemma3, "gemma3"},
   };
-  ModelConfig config;
-  FRUGAL_ASSIGN(config.num_layers, uint32("opt.block_count"));
-  FRUGAL_ASSIGN(config.hidden_size, uint32("opt.embedding_length"));
-  FRUGAL_ASSIGN(config.ffn_size, uint32("opt.feed_forward_length"));
-  FRUGAL_ASSIGN(config.num_heads, uint32("opt.attention.head_count"));
-  FRUGAL_ASSIGN(config.vocab_size, uint32("opt.vocab_size"));
-  FRUGAL_ASSIGN(config.max_context, uint32("opt.context_length"));
-  FRUGAL_ASSIGN(config.embedding_size, uint32("opt.word_embedding_length"));
-  FRUGAL_ASSIGN(const double epsilon, gguf.GetFloat("opt.attention.layer_norm_epsilon"));
-  FRUGAL_ASSIGN(const bool pre_norm, gguf.GetBool("opt.pre_norm"));
-  FRUGAL_ASSIGN(config.has_final_norm, gguf.GetBool("opt.final_norm"));
-  config.layer_norm_epsilon = static_cast<float>(epsilon);
-  config.norm_placement = pre_norm ? NormPlacement::kPre : NormPlacement::kPost;
-  config.has_output_matrix = gguf.FindTensor("output.weight") != nullptr;
-  const auto id = [&gguf](const char* key) -> Result<int32_t> {
-    if (gguf.Find(key) == nullptr) return -1;
-    FRUGAL_ASSIGN(const uint64_t value, gguf.GetUint(key));
-    return value > INT32_MAX ? -1 : static_cast<int32_t>(value);
+  return NameOf(kNames, architecture);
+}
+
+std::string ActivationName(const Activation& activation) {
+  const char* const name = NameOf(kActivations, activation.kind);
+  return activation.kind == ActivationKind::kFatRelu ? fmt::format("{}:{}", name, activation.threshold) : name;
+}
+
+std::optional<Activation> ParseActivation(std::string_view text) {
+  const size_t colon = std::min(text.find(':'), text.size());
+  for (const Name<ActivationKind>& name : kActivations) {
+    if (text.substr(0, colon) != name.text) continue;
+    Activation activation{name.value, 0.0f};
+    const bool has_threshold = colon < text.size();
+    if (has_threshold != (name.value == ActivationKind::kFatRelu)) return std::nullopt;
+    if (!has_threshold) return activation;
+    const char* const end = text.data() + text.size();
+    const auto [last, error] = std::from_chars(text.data() + colon + 1, end, activation.threshold);
+    if (error != std::errc() || last != end || !(activation.threshold >= 0.0f && activation.threshold <= 1e6f)) return std::nullopt;
+    return activation;
+  }
+  return std::nullopt;
+}
+
+const char* RopePairsName(RopePairs pairs) { return pairs == RopePairs::kHalves ? "halves" : "neighbours"; }
+
+const char* FfnLayoutName(FfnLayout layout) { return NameOf(kLayouts, layout); }
+
+std::optional<FfnLayout> ParseFfnLayout(std::string_view text) {
+  for (const Name<FfnLayout>& name : kLayouts) {
+    if (text == name.text) return name.value;
+  }
+  return std::nullopt;
+}
+
+std::vector<float> Llama3Divisors(const Rope& rope) {
+  // transformers, _compute_llama3_parameters: long wavelengths are stretched, short ones kept, those between mixed.
+  const RopeScaling& scaling = rope.scaling;
+  const double context = scaling.original_context;
+  std::vector<float> divisors(rope.dims / 2, 1.0f);
+  for (uint32_t i = 0; i < divisors.size(); ++i) {
+    const double frequency = std::pow(static_cast<double>(rope.theta), -2.0 * i / rope.dims);
+    const double wavelength = 2.0 * std::numbers::pi / frequency;
+    if (wavelength < context / scaling.high_frequency) continue;
+    double divisor = scaling.factor;
+    if (wavelength <= context / scaling.low_frequency) {
+      const double smooth = (context / wavelength - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency);
+      divisor = 1.0 / ((1.0 - smooth) / scaling.factor + smooth);
+    }
+    divisors[i] = static_cast<float>(divisor);
+  }
+  return divisors;
+}
+
+// Peng et al., arXiv 2309.00071, section 3.2: pairs that turn often in the original context keep their frequency, those that turn less
+// than once are stretched, with a ramp between. Bounds in whole pairs, as transformers and the paper's code have them.
+static void ScaleByYarn(const Rope& rope, std::vector<double>& frequencies) {
+  const RopeScaling& scaling = rope.scaling;
+  const auto pair_that_turns = [&](double times) {
+    return rope.dims * std::log(scaling.original_context / (times * 2.0 * std::numbers::pi)) / (2.0 * std::log(static_cast<double>(rope.theta)));
   };
-  FRUGAL_ASSIGN(config.bos_id, id("tokenizer.ggml.bos_token_id"));
-  FRUGAL_ASSIGN(config.eos_id, id("tokenizer.ggml.eos_token_id"));
-  FRUGAL_TRY(ValidateConfig(config, name));
-  config.head_dim = config.hidden_size / config.num_heads;
-  return config;
+  const double low = std::max(std::floor(pair_that_turns(scaling.beta_fast)), 0.0);
+  const double high = std::min(std::ceil(pair_that_turns(scaling.beta_slow)), rope.dims - 1.0);
+  for (size_t i = 0; i < frequencies.size(); ++i) {
+    const double ramp = std::clamp((static_cast<double>(i) - low) / std::max(high - low, 0.001), 0.0, 1.0);
+    frequencies[i] *= ramp / scaling.factor + (1.0 - ramp);
+  }
+}
+
+std::vector<float> RopeFrequencies(const Rope& rope) {
+  std::vector<double> frequencies(rope.dims / 2);
+  for (uint32_t i = 0; i < frequencies.size(); ++i) frequencies[i] = std::pow(static_cast<double>(rope.theta), -2.0 * i / rope.dims);
+  switch (rope.scaling.kind) {
+    case RopeScaling::Kind::kNone:
+      break;
+    case RopeScaling::Kind::kLinear:
+      for (double& frequency : frequencies) frequency /= rope.scaling.factor;
+      break;
+    case RopeScaling::Kind::kLlama3: {
+      const std::vector<float> divisors = Llama3Divisors(rope);
+      for (size_t i = 0; i < frequencies.size(); ++i) frequencies[i] /= divisors[i];
+      break;
+    }
+    case RopeScaling::Kind::kYarn:
+      ScaleByYarn(rope, frequencies);
+      break;
+  }
+  std::vector<float> rounded(frequencies.size());
+  std::transform(frequencies.begin(), frequencies.end(), rounded.begin(), [](double value) { return static_cast<float>(value); });
+  return rounded;
+}
+
+Status ValidateConfig(const ModelConfig& config, const std::string& name) {
+  FRUGAL_TRY(CheckRange(name, "num_layers", config.num_layers, 1, ConfigLimits::kLayers));
+  FRUGAL_TRY(CheckRange(name, "hidden_size", config.hidden_size, 1, ConfigLimits::kHidden));
+  FRUGAL_TRY(CheckRange(name, "embedding_size", config.embedding_size, 1, ConfigLimits::kHidden));
+  FRUGAL_TRY(CheckRange(name, "vocab_size", config.vocab_size, 1, ConfigLimits::kVocab));
+  FRUGAL_TRY(CheckRange(name, "max_context", config.max_context, 1, ConfigLimits::kContext));
+  FRUGAL_TRY(ValidateAttention(config, name));
+  FRUGAL_TRY(ValidateFfn(config, name));
+  FRUGAL_TRY(CheckFloat(name, "embedding scale", config.embedding_scale, 0.0f, 1e6f));
+  if (!(config.norm_epsilon > 0.0f && config.norm_epsilon < 1.0f)) {
+    return BadModel("{}: norm epsilon is {}, expected a number between 0 and 1", name, config.norm_epsilon);
+  }
+  return {};
 }
 
 }  // namespace frugal

@@ -1,9 +1,11 @@
-// A packed model file, opened: its config and where every tensor lies, all validated against the config. No weight is read.
-// docs/packed-model.md draws the file. Immutable.
+// A model file, opened: its config and where every tensor lies, all validated against the config. No weight is read. Immutable.
+// Packed by frugal (docs/packed-model.md draws it), or an ordinary GGUF, which runs in place: its FFN are matrices, nothing in it is
+// aligned to sectors, and it has no hashes, so that its weights cannot be verified.
 #pragma once
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,7 +15,7 @@
 
 namespace frugal {
 
-// A matrix in RAM or streamed: [rows, columns], row-major.
+// A matrix in RAM or streamed: [rows, columns], row-major. Query, key and value of one tensor (attn_qkv) are three matrices.
 struct MatrixInfo {
   std::string name;
   DType dtype = DType::kF16;
@@ -21,6 +23,7 @@ struct MatrixInfo {
   Extent extent;
   uint64_t row_bytes = 0;
   uint64_t first_hash = 0;  // index in frugal.tensor_hashes
+  bool of_attention = false;
 };
 
 // Norms, biases: converted to float and kept in RAM in every mode.
@@ -32,50 +35,82 @@ struct VectorInfo {
   uint64_t first_hash = 0;
 };
 
-enum class LayerVector { kAttnNormWeight, kAttnNormBias, kQBias, kKBias, kVBias, kOBias, kFfnNormWeight, kFfnNormBias, kUpBias, kDownBias };
-constexpr size_t kNumLayerVectors = 10;
+// Those that a model lacks have size 0.
+enum class LayerVector {
+  kAttnNormWeight,
+  kAttnNormBias,
+  kQBias,
+  kKBias,
+  kVBias,
+  kOBias,
+  kQNormWeight,
+  kQNormBias,
+  kKNormWeight,
+  kKNormBias,
+  kPostAttnNormWeight,
+  kFfnNormWeight,
+  kFfnNormBias,
+  kGateBias,
+  kUpBias,
+  kDownBias,
+  kPostFfnNormWeight,
+};
+constexpr size_t kNumLayerVectors = 17;
+enum class GlobalVector { kFinalNormWeight, kFinalNormBias, kOutputBias, kRopeDivisors };
+constexpr size_t kNumGlobalVectors = 4;
 
-// The bundles of one layer: ffn_size rows of stride_bytes; up at 0, down at down_offset_bytes.
+// The bundles of one layer: ffn_size rows of stride_bytes; the gate's row (bundle3 alone) at 0, up's and down's behind it.
 struct BundleInfo {
   std::string name;
   Extent extent;
-  DType up_type = DType::kF16, down_type = DType::kF16;
+  DType gate_type = DType::kF16, up_type = DType::kF16, down_type = DType::kF16;
   uint64_t stride_bytes = 0;
-  uint64_t down_offset_bytes = 0;  // = bytes of the up row
+  uint64_t up_offset_bytes = 0;    // = bytes of the gate's row; 0 without one
+  uint64_t down_offset_bytes = 0;  // = bytes of the rows that the input is multiplied with
   Extent hashes;                   // I64 [ffn_size]
 };
 
-// Matrices are numbered: 4 a layer (q, k, v, o), then the global ones.
-struct MatrixIds {
-  uint32_t token_embedding = 0, position_embedding = 0, output = 0;  // output == token_embedding when tied
-  uint32_t project_in = 0, project_out = 0;                          // kNoMatrix when absent
-};
 constexpr uint32_t kNoMatrix = ~0u;
+
+// Indexes in ModelFile::matrices(); kNoMatrix where a model has none.
+struct LayerMatrices {
+  uint32_t q = kNoMatrix, k = kNoMatrix, v = kNoMatrix, o = kNoMatrix;
+  uint32_t gate = kNoMatrix, up = kNoMatrix, down = kNoMatrix;  // of an FFN without bundles; gate with FfnLayout::kGateAndBundle2 too
+  // In the order of the forward pass.
+  std::array<uint32_t, 7> in_order() const { return {q, k, v, o, gate, up, down}; }
+};
+struct MatrixIds {
+  uint32_t token_embedding = kNoMatrix, position_embedding = kNoMatrix;
+  uint32_t output = kNoMatrix;  // == token_embedding when tied
+  uint32_t project_in = kNoMatrix, project_out = kNoMatrix;
+};
 
 class ModelFile {
  public:
   // kBadModel names the tensor or key that is missing, of a wrong shape or type; kIo when the file cannot be read.
-  static Result<ModelFile> Open(const std::string& path);
-  static Result<ModelFile> FromReader(GgufReader reader, std::string path);
+  // `activation` replaces what the file says.
+  static Result<ModelFile> Open(const std::string& path, std::optional<Activation> activation = std::nullopt);
+  static Result<ModelFile> FromReader(GgufReader reader, std::string path, std::optional<Activation> activation = std::nullopt);
 
   const std::string& path() const { return path_; }
   const ModelConfig& config() const { return config_; }
   const GgufReader& gguf() const { return gguf_; }
   const std::vector<MatrixInfo>& matrices() const { return matrices_; }
   const MatrixIds& ids() const { return ids_; }
-  static uint32_t QId(uint32_t layer) { return layer * 4; }
-  static uint32_t KId(uint32_t layer) { return layer * 4 + 1; }
-  static uint32_t VId(uint32_t layer) { return layer * 4 + 2; }
-  static uint32_t OId(uint32_t layer) { return layer * 4 + 3; }
+  const LayerMatrices& layer(uint32_t layer) const { return layers_[layer]; }
   const VectorInfo& vector(uint32_t layer, LayerVector which) const {
     return layer_vectors_[layer][static_cast<size_t>(which)];
   }
-  // The final norm's weight and bias; empty names when the model has none.
-  const std::array<VectorInfo, 2>& final_norm() const { return final_norm_; }
-  const std::vector<BundleInfo>& bundles() const { return bundles_; }  // [num_layers]
+  const VectorInfo& vector(GlobalVector which) const { return global_vectors_[static_cast<size_t>(which)]; }
+  // Written by frugal: its weights have hashes and lie aligned.
+  bool is_packed() const { return is_packed_; }
+  bool has_bundles() const { return !bundles_.empty(); }
+  // kBadModel that names `frugal pack`, for what needs bundles.
+  Status RequireBundles() const;
+  const std::vector<BundleInfo>& bundles() const { return bundles_; }  // [num_layers], or none
   const Extent& tensor_hashes() const { return tensor_hashes_; }
   const Extent& hash_of_hashes() const { return hash_of_hashes_; }
-  // By which a predictor file names its model: XXH3 of frugal.hash_of_hashes, read from the file.
+  // By which a predictor file names its model: XXH3 of frugal.hash_of_hashes, read from the file. kBadModel when it is not packed.
   Result<uint64_t> ReadContentHash() const;
 
   uint64_t num_hashes() const { return tensor_hashes_.size_bytes / 8; }
@@ -83,26 +118,38 @@ class ModelFile {
   uint64_t streamable_bytes() const;
   uint64_t ffn_bytes() const;
   uint64_t vector_floats() const;
+  uint64_t longest_vector() const;
   // Whether any matrix or up row is quantised: its inputs are quantised too.
   bool has_quantised_rows() const;
 
  private:
   explicit ModelFile(GgufReader gguf) : gguf_(std::move(gguf)) {}
-  Status Load();
-  Status LoadLayer(uint32_t layer);
+  Status Load(std::optional<Activation> activation);
+  Status CheckPackedKeys() const;
+  Status LoadAttention(uint32_t layer);
+  Status LoadFfnMatrices(uint32_t layer);
+  Status LoadLayerVectors(uint32_t layer);
+  Status LoadGlobals();
+  Status LoadHashes();
   Status LoadBundles(uint32_t layer);
   Result<const TensorInfo*> Require(const std::string& name) const;
   Result<uint32_t> AddMatrix(const std::string& name, uint64_t rows, uint64_t columns);
+  // Rows [first, first + rows) of a tensor.
+  uint32_t AddMatrixRows(const TensorInfo& info, const char* part, uint64_t first, uint64_t rows);
   Result<VectorInfo> MakeVector(const std::string& name, uint64_t size) const;
+  // Elements [first, first + size) of a tensor of `all` elements.
+  Result<VectorInfo> MakeVectorPart(const std::string& name, uint64_t all, uint64_t first, uint64_t size) const;
   uint64_t FirstHash(const TensorInfo& info) const;
 
   GgufReader gguf_;
   std::string path_;
+  bool is_packed_ = false;
   ModelConfig config_;
   std::vector<MatrixInfo> matrices_;
+  std::vector<LayerMatrices> layers_;
   MatrixIds ids_;
   std::vector<std::array<VectorInfo, kNumLayerVectors>> layer_vectors_;
-  std::array<VectorInfo, 2> final_norm_;
+  std::array<VectorInfo, kNumGlobalVectors> global_vectors_;
   std::vector<BundleInfo> bundles_;
   Extent tensor_hashes_;
   Extent hash_of_hashes_;

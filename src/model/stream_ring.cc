@@ -1,5 +1,7 @@
 #include "src/model/stream_ring.h"
 
+#include <algorithm>
+
 #include "src/base/bytes.h"
 
 namespace frugal {
@@ -44,7 +46,10 @@ bool StreamRing::TrySubmit(uint64_t sequence) {
   const StreamGroup& wanted = group(sequence);
   CHECK(wanted.extent.size_bytes <= buffer_bytes_);
   const uint32_t buffer = static_cast<uint32_t>(sequence % num_buffers_);
-  const iovec destination = {memory_.data() + buffer * buffer_bytes_, wanted.extent.size_bytes};
+  // A group ends at a multiple of 4096, an ordinary GGUF anywhere; the reader takes an end that the device's alignment asks for.
+  const uint64_t file_end = RoundUp(file_->size_bytes(), file_->alignment_bytes());
+  const uint64_t size_bytes = std::min(wanted.extent.end_bytes(), file_end) - wanted.extent.offset_bytes;
+  const iovec destination = {memory_.data() + buffer * buffer_bytes_, size_bytes};
   WholeRead read;
   read.file = file_;
   read.offset_bytes = wanted.extent.offset_bytes;

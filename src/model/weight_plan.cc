@@ -24,7 +24,7 @@ struct Piece {  // a tensor to be cut
 
 Piece MatrixPiece(const ModelFile& model, const WeightPlan& plan, uint32_t id) {
   const MatrixInfo& matrix = model.matrices()[id];
-  return {id, 0, matrix.rows, matrix.row_bytes, matrix.extent, matrix.first_hash, kHashChunkBytes,
+  return {id, 0, matrix.rows, matrix.row_bytes, matrix.extent, matrix.first_hash, model.is_packed() ? kHashChunkBytes : 1,
           *RowBytes(MemoryType(model, plan, id), matrix.columns)};
 }
 
@@ -50,20 +50,27 @@ void Cut(const Piece& piece, uint64_t block_bytes, std::vector<WeightBlock>& blo
   }
 }
 
+// How far behind a multiple of 4096 in the file a block begins; it lies so in memory too, unless its type is another there. 0 in packed files.
+uint64_t LeadBytes(const WeightBlock& block) {
+  return block.memory_bytes == block.extent.size_bytes ? block.extent.offset_bytes % kReadAlignment : 0;
+}
+
+uint64_t ResidentBytes(const WeightBlock& block) { return RoundUp(LeadBytes(block) + block.memory_bytes, kReadAlignment); }
+
 // Spreads `budget_bytes` of resident blocks evenly, so that there is always something to compute while reads fly.
 void ChooseResident(uint64_t budget_bytes, BlockLayout& layout) {
   uint64_t total = 0;
-  for (const WeightBlock& block : layout.blocks) total += RoundUp(block.memory_bytes, kReadAlignment);
+  for (const WeightBlock& block : layout.blocks) total += ResidentBytes(block);
   const double share = total == 0 ? 0.0 : std::min(1.0, static_cast<double>(budget_bytes) / static_cast<double>(total));
   double credit = 0.0;
   for (WeightBlock& block : layout.blocks) {
-    const uint64_t size = RoundUp(block.memory_bytes, kReadAlignment);
+    const uint64_t size = ResidentBytes(block);
     credit += share * static_cast<double>(size);
     const bool fits = size <= budget_bytes - layout.resident_bytes;
     if (!fits || (share < 1.0 && credit < static_cast<double>(size))) continue;
     credit -= static_cast<double>(size);
     block.resident = true;
-    block.memory_offset = layout.resident_bytes;
+    block.memory_offset = layout.resident_bytes + LeadBytes(block);
     layout.resident_bytes += size;
   }
 }
@@ -72,14 +79,16 @@ void MakeGroups(uint64_t block_bytes, BlockLayout& layout) {
   for (uint32_t i = 0; i < layout.blocks.size(); ++i) {
     WeightBlock& block = layout.blocks[i];
     if (block.resident) continue;
+    const uint64_t begin = RoundDown(block.extent.offset_bytes, kReadAlignment);
     const uint64_t end = RoundUp(block.extent.end_bytes(), kReadAlignment);
     const bool joins = [&] {
       if (layout.groups.empty()) return false;
       const StreamGroup& last = layout.groups.back();
-      return last.first_block + last.num_blocks == i && last.extent.end_bytes() == block.extent.offset_bytes &&
+      const bool follows = last.first_block + last.num_blocks == i && layout.blocks[i - 1].extent.end_bytes() <= block.extent.offset_bytes;
+      return follows && last.extent.end_bytes() >= begin &&
              end - last.extent.offset_bytes <= block_bytes;
     }();
-    if (!joins) layout.groups.push_back({{block.extent.offset_bytes, 0}, i, 0});
+    if (!joins) layout.groups.push_back({{begin, 0}, i, 0});
     StreamGroup& group = layout.groups.back();
     block.group = static_cast<uint32_t>(layout.groups.size() - 1);
     block.memory_offset = block.extent.offset_bytes - group.extent.offset_bytes;
@@ -94,7 +103,7 @@ void MakeGroups(uint64_t block_bytes, BlockLayout& layout) {
 
 DType MemoryType(const ModelFile& model, const WeightPlan& plan, uint32_t matrix) {
   const MatrixInfo& info = model.matrices()[matrix];
-  const bool converts = matrix < model.config().num_layers * 4 || matrix == model.ids().output;
+  const bool converts = info.of_attention || matrix == model.ids().output;
   if (!plan.resident_type || !converts || !IsFloat(info.dtype) || !RowBytes(*plan.resident_type, info.columns)) return info.dtype;
   return *plan.resident_type;
 }
@@ -115,14 +124,16 @@ BlockLayout LayOutBlocks(const ModelFile& model, const WeightPlan& plan) {
     // Only rows of it are used; it is worth RAM only when everything fits.
     if (plan.resident_bytes == ~uint64_t{0}) pieces.push_back(MatrixPiece(model, plan, ids.token_embedding));
   }
-  if (!one_layer && plan.resident_bytes == ~uint64_t{0}) pieces.push_back(MatrixPiece(model, plan, ids.position_embedding));
+  if (!one_layer && plan.resident_bytes == ~uint64_t{0} && ids.position_embedding != kNoMatrix) {
+    pieces.push_back(MatrixPiece(model, plan, ids.position_embedding));
+  }
   if (!one_layer && ids.project_in != kNoMatrix) pieces.push_back(MatrixPiece(model, plan, ids.project_in));
   for (uint32_t layer = 0; layer < num_layers; ++layer) {
     if (one_layer && static_cast<int32_t>(layer) != plan.only_layer) continue;
-    for (uint32_t id : {ModelFile::QId(layer), ModelFile::KId(layer), ModelFile::VId(layer), ModelFile::OId(layer)}) {
-      pieces.push_back(MatrixPiece(model, plan, id));
+    for (const uint32_t id : model.layer(layer).in_order()) {
+      if (id != kNoMatrix) pieces.push_back(MatrixPiece(model, plan, id));
     }
-    if (plan.ffn == FfnPlacement::kBlocks) pieces.push_back(BundlePiece(model, layer));
+    if (plan.ffn == FfnPlacement::kBlocks && model.has_bundles()) pieces.push_back(BundlePiece(model, layer));
   }
   if (!one_layer && ids.project_out != kNoMatrix) pieces.push_back(MatrixPiece(model, plan, ids.project_out));
   if (!one_layer) pieces.push_back(MatrixPiece(model, plan, ids.output));

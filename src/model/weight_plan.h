@@ -40,7 +40,7 @@ struct WeightBlock {
   Extent extent;                // in the file
   bool resident = false;
   uint64_t memory_bytes = 0;    // resident: its size there; differs from the extent's where MemoryType differs from the file's
-  uint64_t memory_offset = 0;   // resident: in the resident buffer; streamed: in its read's buffer
+  uint64_t memory_offset = 0;   // of its first byte; resident: in the resident buffer; streamed: in its read's buffer
   uint32_t group = 0;           // streamed: the read it comes with
   uint64_t first_hash = 0;      // of its first chunk (matrices)
 };
@@ -64,7 +64,8 @@ DType MemoryType(const ModelFile& model, const WeightPlan& plan, uint32_t matrix
 // Whether any product of the plan takes quantised inputs.
 bool UsesQuantisedInputs(const ModelFile& model, const WeightPlan& plan);
 
-// The blocks that a plan gives. A block's bytes begin at a chunk of its tensor's hashes and at a multiple of 4096 in the file.
+// The blocks that a plan gives. In a packed file a block's bytes begin at a chunk of its tensor's hashes and at a multiple of 4096; in an
+// ordinary GGUF anywhere, and what is read for it begins and ends at multiples of 4096.
 BlockLayout LayOutBlocks(const ModelFile& model, const WeightPlan& plan);
 // The groups in which one layer's bundles are read past the cache.
 BlockLayout LayOutScan(const ModelFile& model, uint32_t layer, uint64_t block_bytes);

@@ -20,8 +20,8 @@ std::span<const float> Weights::vector(uint32_t layer, LayerVector which) const 
   return {vectors_.data() + vector_at_[layer][static_cast<size_t>(which)], model_.vector(layer, which).size};
 }
 
-std::span<const float> Weights::final_norm(size_t which) const {
-  return {vectors_.data() + final_norm_at_[which], model_.config().hidden_size};
+std::span<const float> Weights::vector(GlobalVector which) const {
+  return {vectors_.data() + global_vector_at_[static_cast<size_t>(which)], model_.vector(which).size};
 }
 
 void Weights::Dispatch(std::span<const WholeCompletion> completions) {
@@ -127,6 +127,14 @@ Status Weights::ReadRow(uint32_t matrix, uint64_t row, std::span<float> out) {
                    out.data());
     return {};
   }
+  if (!model_.is_packed()) {
+    const uint64_t offset = info.extent.offset_bytes + row * info.row_bytes;
+    const uint64_t begin = RoundDown(offset, 4096);
+    const uint64_t end = std::min(RoundUp(offset + info.row_bytes, 4096), file_.size_bytes());
+    FRUGAL_TRY(Direct(begin, row_scratch_.bytes().first(end - begin), fmt::format("{}: row {}", info.name, row)));
+    ConvertToFloat(info.dtype, row_scratch_.data() + (offset - begin), info.columns, out.data());
+    return {};
+  }
   // Whole hash chunks are read, so that the row can be verified.
   const uint64_t begin = RoundDown(row * info.row_bytes, kHashChunkBytes);
   const uint64_t end = std::min(RoundUp((row + 1) * info.row_bytes, kHashChunkBytes), info.extent.size_bytes);
@@ -139,6 +147,8 @@ Status Weights::ReadRow(uint32_t matrix, uint64_t row, std::span<float> out) {
   ConvertToFloat(info.dtype, bytes.data() + (row * info.row_bytes - begin), info.columns, out.data());
   return {};
 }
+
+uint64_t Weights::ReadBytes(uint64_t size_bytes) const { return model_.is_packed() ? RoundUp(size_bytes, 4096) : size_bytes; }
 
 // Reads into memory and waits; other reads go on meanwhile.
 Status Weights::Direct(uint64_t offset_bytes, std::span<std::byte> destination, const std::string& what) {

@@ -1,8 +1,8 @@
 // The seam of design.md section 4: the forward pass asks for weights here and does not know where they live. Owns the file, the reader,
 // the resident buffer, the streams and the bundle cache. Engine thread only; between tiles it is polled.
 //
-// Order of use: the blocks of a streamed plan must be asked for in the order of the forward pass (layer by layer q, k, v, o, bundles;
-// then project_out, output). One pass = one step, whatever its batch.
+// Order of use: the blocks of a streamed plan must be asked for in the order of the forward pass (layer by layer q, k, v, o, then gate, up
+// and down or the bundles; then project_out, output). One pass = one step, whatever its batch.
 #pragma once
 
 #include <array>
@@ -53,7 +53,8 @@ struct WeightsOptions {
 
 class Weights {
  public:
-  // Reads what is resident, the vectors and the hashes; verifies all of it (unless VerifyMode::kOff). `model` outlives this.
+  // Reads what is resident, the vectors and the hashes; verifies all of it (unless VerifyMode::kOff, or the file has no hashes). `model`
+  // outlives this.
   static Result<std::unique_ptr<Weights>> Open(const ModelFile& model, const WeightPlan& plan, const WeightsOptions& options);
   ~Weights();
 
@@ -66,8 +67,9 @@ class Weights {
   static uint64_t ConversionBytes(const ModelFile& model, const WeightPlan& plan);
 
   // --- what the forward pass asks for ---
+  // Empty where the model has none.
   std::span<const float> vector(uint32_t layer, LayerVector which) const;
-  std::span<const float> final_norm(size_t which) const;  // 0 weight, 1 bias
+  std::span<const float> vector(GlobalVector which) const;
   // One row of a matrix as floats. // out [columns]
   Status ReadRow(uint32_t matrix, uint64_t row, std::span<float> out);
   // The type of the rows that ForEachRowBlock gives.
@@ -149,6 +151,8 @@ class Weights {
   Result<BundleWave> NextScanWave();
   Result<BundleWave> NextCacheWave();
   BundleWave MakeBlockWave(const WeightBlock& block, const std::byte* data);
+  // What is read for `size_bytes` of a tensor: up to the next multiple of 4096, where the file is packed.
+  uint64_t ReadBytes(uint64_t size_bytes) const;
   Status Direct(uint64_t offset_bytes, std::span<std::byte> destination, const std::string& what);
   Error StreamError(const ReadFailure& failure) const;
 
@@ -164,7 +168,7 @@ class Weights {
   AlignedBuffer resident_;
   std::vector<float> vectors_;
   std::vector<std::array<size_t, kNumLayerVectors>> vector_at_;
-  std::array<size_t, 2> final_norm_at_{};
+  std::array<size_t, kNumGlobalVectors> global_vector_at_{};
   std::vector<uint64_t> tensor_hashes_;
   std::vector<uint64_t> bundle_hashes_;   // [num_layers * ffn_size]
   std::vector<uint8_t> block_verified_;   // [blocks]

@@ -17,6 +17,14 @@ namespace {
 uint32_t ReaderCapacity(uint32_t queue_depth) { return queue_depth * 2; }
 
 constexpr uint64_t kConversionBytes = 256 * kKiB;
+// WholeReader::ReadNow's for what is not aligned.
+constexpr uint64_t kBounceBytes = kMiB;
+
+WeightPlan PlanFor(const ModelFile& model, const WeightPlan& plan) {
+  WeightPlan possible = plan;
+  if (!model.is_packed()) possible.verify = VerifyMode::kOff;
+  return possible;
+}
 
 uint64_t MaxRowScratchBytes(const ModelFile& model) {
   uint64_t most = 0;
@@ -28,17 +36,18 @@ uint64_t MaxRowScratchBytes(const ModelFile& model) {
 }  // namespace
 
 Weights::Weights(const ModelFile& model, const WeightPlan& plan, File file)
-    : model_(model), plan_(plan), file_(std::move(file)) {}
+    : model_(model), plan_(PlanFor(model, plan)), file_(std::move(file)) {}
 
 uint64_t Weights::VectorBytes(const ModelFile& model) { return model.vector_floats() * sizeof(float); }
 
 uint64_t Weights::HashTableBytes(const ModelFile& model, const WeightPlan& plan) {
-  if (plan.verify == VerifyMode::kOff) return 0;
-  return (model.num_hashes() + uint64_t{model.config().num_layers} * model.config().ffn_size) * sizeof(uint64_t);
+  if (plan.verify == VerifyMode::kOff || !model.is_packed()) return 0;
+  return (model.num_hashes() + model.bundles().size() * uint64_t{model.config().ffn_size}) * sizeof(uint64_t);
 }
 
 uint64_t Weights::ScratchBytes(const ModelFile& model) {
-  return uint64_t{model.config().ffn_size} * (4 * sizeof(uint32_t) + 1) + MaxRowScratchBytes(model);
+  return uint64_t{model.config().ffn_size} * (4 * sizeof(uint32_t) + 1) + MaxRowScratchBytes(model) +
+         (model.is_packed() ? 0 : kBounceBytes);
 }
 
 uint64_t Weights::ReaderBytes(const WeightsOptions& options) {
@@ -94,7 +103,8 @@ Status Weights::Load(const WeightsOptions& options) {
 }
 
 Status Weights::LoadHashes() {
-  const uint32_t num_layers = model_.config().num_layers;
+  if (!model_.is_packed()) return {};
+  const uint32_t num_layers = static_cast<uint32_t>(model_.bundles().size());
   const uint64_t ffn_size = model_.config().ffn_size;
   const auto read = [this](const Extent& extent, std::span<uint64_t> out, const std::string& what) -> Status {
     FRUGAL_ASSIGN(AlignedBuffer buffer, AlignedBuffer::Allocate(RoundUp(extent.size_bytes, 4096)));
@@ -102,7 +112,7 @@ Status Weights::LoadHashes() {
     std::memcpy(out.data(), buffer.data(), extent.size_bytes);
     return {};
   };
-  std::vector<uint64_t> hash_of_hashes(num_layers + 2);
+  std::vector<uint64_t> hash_of_hashes(model_.hash_of_hashes().size_bytes / 8);
   FRUGAL_TRY(read(model_.hash_of_hashes(), hash_of_hashes, kHashOfHashesName));
   content_hash_ = HashBytes(std::as_bytes(std::span<const uint64_t>(hash_of_hashes)));
   if (plan_.verify == VerifyMode::kOff) return {};
@@ -136,11 +146,11 @@ Status Weights::VerifyHeader(uint64_t expected) {
   }
   if (XXH3_64bits_digest(state.get()) == expected) return {};
   return BadModel("{}: {}: row {}: the header (bytes 0 to {}) does not match its hash: the file is damaged", file_.path(),
-                  kHashOfHashesName, model_.config().num_layers + 1, size);
+                  kHashOfHashesName, model_.bundles().size() + 1, size);
 }
 
 Status Weights::LoadVector(const VectorInfo& info, std::span<float> out, AlignedBuffer& scratch) {
-  const std::span<std::byte> bytes = scratch.bytes().first(RoundUp(info.extent.size_bytes, 4096));
+  const std::span<std::byte> bytes = scratch.bytes().first(ReadBytes(info.extent.size_bytes));
   FRUGAL_TRY(Direct(info.extent.offset_bytes, bytes, info.name));
   if (plan_.verify != VerifyMode::kOff) {
     FRUGAL_TRY(VerifyChunks(info.name, TraitsOf(info.dtype).block_bytes, 0, info.first_hash, bytes.first(info.extent.size_bytes),
@@ -152,11 +162,11 @@ Status Weights::LoadVector(const VectorInfo& info, std::span<float> out, Aligned
 
 Status Weights::LoadVectors() {
   vectors_.resize(model_.vector_floats());
-  const uint64_t largest = std::max(model_.config().ffn_size, model_.config().hidden_size);
-  FRUGAL_ASSIGN(AlignedBuffer scratch, AlignedBuffer::Allocate(RoundUp(largest * sizeof(float), 4096)));
+  FRUGAL_ASSIGN(AlignedBuffer scratch, AlignedBuffer::Allocate(RoundUp(model_.longest_vector() * sizeof(float), 4096)));
   size_t at = 0;
   const auto load = [&](const VectorInfo& info, size_t* where) -> Status {
     *where = at;
+    if (info.size == 0) return {};
     FRUGAL_TRY(LoadVector(info, std::span<float>(vectors_).subspan(at, info.size), scratch));
     at += info.size;
     return {};
@@ -167,9 +177,7 @@ Status Weights::LoadVectors() {
       FRUGAL_TRY(load(model_.vector(layer, static_cast<LayerVector>(i)), &vector_at_[layer][i]));
     }
   }
-  for (size_t i = 0; i < 2; ++i) {
-    if (model_.final_norm()[i].size > 0) FRUGAL_TRY(load(model_.final_norm()[i], &final_norm_at_[i]));
-  }
+  for (size_t i = 0; i < kNumGlobalVectors; ++i) FRUGAL_TRY(load(model_.vector(static_cast<GlobalVector>(i)), &global_vector_at_[i]));
   return {};
 }
 
@@ -202,7 +210,7 @@ Status Weights::LoadConverted(const WeightBlock& block, AlignedBuffer& staging) 
     part.first_row = block.first_row + row;
     part.first_hash = block.first_hash + row * matrix.row_bytes / kHashChunkBytes;
     part.extent = {block.extent.offset_bytes + row * matrix.row_bytes, part.num_rows * matrix.row_bytes};
-    FRUGAL_TRY(Direct(part.extent.offset_bytes, bytes.first(RoundUp(part.extent.size_bytes, 4096)), matrix.name));
+    FRUGAL_TRY(Direct(part.extent.offset_bytes, bytes.first(ReadBytes(part.extent.size_bytes)), matrix.name));
     if (plan_.verify != VerifyMode::kOff) FRUGAL_TRY(VerifyBlock(part, bytes.data()));
     for (uint64_t i = 0; i < part.num_rows; ++i) {
       ConvertToFloat(matrix.dtype, bytes.data() + i * matrix.row_bytes, matrix.columns, floats.data());
@@ -226,7 +234,7 @@ Status Weights::LoadResident() {
     }
     const std::string& name = block.matrix != kNoMatrix ? model_.matrices()[block.matrix].name : model_.bundles()[block.layer].name;
     const std::span<std::byte> bytes =
-        resident_.bytes().subspan(block.memory_offset, RoundUp(block.extent.size_bytes, 4096));
+        resident_.bytes().subspan(block.memory_offset, ReadBytes(block.extent.size_bytes));
     FRUGAL_TRY(Direct(block.extent.offset_bytes, bytes, name));
     if (plan_.verify != VerifyMode::kOff) FRUGAL_TRY(VerifyBlock(block, bytes.data()));
   }
@@ -306,11 +314,12 @@ Status Weights::VerifyBlock(const WeightBlock& block, const std::byte* bytes) {
 
 Error Weights::StreamError(const ReadFailure& failure) const {
   const auto describe = [&](const std::string& name, const Extent& extent, uint64_t row_bytes) {
-    return MakeError(ErrorCode::kIo, "{}: {}: row {}: {}", file_.path(), name, (failure.offset_bytes - extent.offset_bytes) / row_bytes,
+    const uint64_t offset = std::max(failure.offset_bytes, extent.offset_bytes);  // a read may begin before its tensor
+    return MakeError(ErrorCode::kIo, "{}: {}: row {}: {}", file_.path(), name, (offset - extent.offset_bytes) / row_bytes,
                      DescribeFailure(failure));
   };
   const auto holds = [&](const Extent& extent) {
-    return failure.offset_bytes >= extent.offset_bytes && failure.offset_bytes < RoundUp(extent.end_bytes(), 4096);
+    return failure.offset_bytes >= RoundDown(extent.offset_bytes, 4096) && failure.offset_bytes < RoundUp(extent.end_bytes(), 4096);
   };
   for (const MatrixInfo& matrix : model_.matrices()) {
     if (holds(matrix.extent)) return describe(matrix.name, matrix.extent, matrix.row_bytes);

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 
+#include "src/base/bytes.h"
 #include "src/base/check.h"
 #include "src/pack/elements.h"
 
@@ -39,58 +40,66 @@ Result<std::span<const std::byte>> BundlePanel::Build(const PlannedTensor& layer
   begin_ = *lowest;
   end_ = uint64_t{*highest} + 1;
   // Rows fill the same bytes every time; what is behind them in a bundle stays zero from the allocation.
-  FRUGAL_TRY(AddUpRows(*layer.source, on_piece));
+  if (layer.gate != nullptr) FRUGAL_TRY(AddRows(*layer.gate, *plan_.gate_type, 0, on_piece));
+  FRUGAL_TRY(AddRows(*layer.source, plan_.up_type, plan_.up_offset_bytes, on_piece));
   FRUGAL_TRY(AddDownColumns(*layer.down, on_piece));
-  if (IsQuantised(plan_.down_type)) FRUGAL_TRY(QuantiseDownRows(*layer.down, count));
+  if (plan_.wide_down_bytes > 0) FRUGAL_TRY(ConvertDownRows(*layer.down, count));
   return std::span<const std::byte>(panel_.data(), count * plan_.stride_bytes);
 }
 
-Status BundlePanel::AddUpRows(const TensorInfo& up, OnPiece on_piece) {
-  const uint64_t columns = up.columns();
-  const uint64_t row_bytes = *RowBytes(plan_.up_type, columns);
-  const uint64_t rows_at_once = std::max<uint64_t>(1, reader_.CapacityElements(up, plan_.up_type) / columns);
+Status BundlePanel::AddRows(const TensorInfo& source, DType dtype, uint64_t offset_bytes, OnPiece on_piece) {
+  const uint64_t columns = source.columns();
+  const uint64_t row_bytes = *RowBytes(dtype, columns);
+  const uint64_t rows_at_once = std::max<uint64_t>(1, reader_.CapacityElements(source, dtype) / columns);
   for (uint64_t row = begin_; row < end_; row += rows_at_once) {
     const uint64_t num_rows = std::min(rows_at_once, end_ - row);
     FRUGAL_ASSIGN(const std::span<const std::byte> rows,
-                  reader_.Read(up, row * columns, num_rows * columns, plan_.up_type));
+                  reader_.Read(source, row * columns, num_rows * columns, dtype));
     for (uint64_t i = 0; i < num_rows; ++i) {
       const uint32_t slot = slot_of_[row + i];
       if (slot == kElsewhere) continue;
-      std::memcpy(panel_.data() + slot * plan_.stride_bytes, rows.data() + i * row_bytes, row_bytes);
+      std::memcpy(panel_.data() + slot * plan_.stride_bytes + offset_bytes, rows.data() + i * row_bytes, row_bytes);
     }
-    FRUGAL_TRY(on_piece(num_rows * columns * TraitsOf(up.dtype).block_bytes));
+    FRUGAL_TRY(on_piece(num_rows * *RowBytes(source.dtype, columns)));
   }
   return {};
 }
 
 BundlePanel::DownRows BundlePanel::WhereDownRowsGrow(DType source_type) {
-  if (IsQuantised(plan_.down_type)) return {source_type, wide_.data(), plan_.wide_down_bytes};
+  if (plan_.wide_down_bytes > 0) {
+    return {IsQuantised(source_type) ? DType::kF32 : source_type, wide_.data(), plan_.wide_down_bytes};
+  }
   return {plan_.down_type, panel_.data() + plan_.down_offset_bytes, plan_.stride_bytes};
 }
 
 Status BundlePanel::AddDownColumns(const TensorInfo& down, OnPiece on_piece) {
-  const uint64_t width = end_ - begin_;
+  // Blocks of the source are read whole.
+  const uint64_t block = TraitsOf(down.dtype).block_elements;
+  const uint64_t begin = RoundDown(begin_, block), end = RoundUp(end_, block);
+  const uint64_t width = end - begin;
   const DownRows where = WhereDownRowsGrow(down.dtype);
   const uint64_t rows_at_once = std::max<uint64_t>(1, reader_.CapacityElements(down, where.dtype) / width);
   for (uint64_t row = 0; row < down.rows(); row += rows_at_once) {
     const uint64_t num_rows = std::min(rows_at_once, down.rows() - row);
     FRUGAL_ASSIGN(const std::span<const std::byte> rows,
-                  reader_.ReadColumns(down, row, num_rows, begin_, end_, where.dtype));
+                  reader_.ReadColumns(down, row, num_rows, begin, end, where.dtype));
+    const Piece piece = {rows.data(), row, num_rows, begin, end};
     if (TraitsOf(where.dtype).block_bytes == sizeof(uint16_t)) {
-      Scatter<uint16_t>(where, rows.data(), row, num_rows);
+      Scatter<uint16_t>(where, piece);
     } else {
-      Scatter<uint32_t>(where, rows.data(), row, num_rows);
+      Scatter<uint32_t>(where, piece);
     }
-    FRUGAL_TRY(on_piece(num_rows * width * TraitsOf(down.dtype).block_bytes));
+    FRUGAL_TRY(on_piece(num_rows * *RowBytes(down.dtype, width)));
   }
   return {};
 }
 
 // A down row is quantised along hidden_size, so all of it has to be there.
-Status BundlePanel::QuantiseDownRows(const TensorInfo& down, uint64_t count) {
+Status BundlePanel::ConvertDownRows(const TensorInfo& down, uint64_t count) {
+  const DType wide_type = WhereDownRowsGrow(down.dtype).dtype;
   for (uint64_t i = 0; i < count; ++i) {
     std::byte* const to = panel_.data() + i * plan_.stride_bytes + plan_.down_offset_bytes;
-    const auto bad = ConvertElements(down.dtype, wide_.data() + i * plan_.wide_down_bytes, plan_.down_type, to,
+    const auto bad = ConvertElements(wide_type, wide_.data() + i * plan_.wide_down_bytes, plan_.down_type, to,
                                      down.rows(), &largest_difference_);
     if (!bad) continue;
     const auto slot = std::find(slot_of_.begin(), slot_of_.end(), static_cast<uint32_t>(i));
@@ -101,27 +110,27 @@ Status BundlePanel::QuantiseDownRows(const TensorInfo& down, uint64_t count) {
   return {};
 }
 
-// Columns [begin_, end_) of `num_rows` rows of fc2 go into the panel's down rows, where row r is element r.
+// The piece goes into the panel's down rows, where down's row r is element r.
 template <typename T>
-void BundlePanel::Scatter(const DownRows& down, const std::byte* rows, uint64_t first_row, uint64_t num_rows) {
+void BundlePanel::Scatter(const DownRows& down, const Piece& piece) {
   constexpr uint64_t kTileColumns = kTileRowBytes / sizeof(T);
-  const uint64_t num_columns = end_ - begin_;
+  const uint64_t num_columns = piece.end - piece.begin;
   std::array<std::array<T, kTileColumns>, kTileRows> tile;
   std::array<T, kTileRows> column;
   for (uint64_t tile_column = 0; tile_column < num_columns; tile_column += kTileColumns) {
     const uint64_t width = std::min(kTileColumns, num_columns - tile_column);
-    for (uint64_t tile_row = 0; tile_row < num_rows; tile_row += kTileRows) {
-      const uint64_t height = std::min(kTileRows, num_rows - tile_row);
+    for (uint64_t tile_row = 0; tile_row < piece.num_rows; tile_row += kTileRows) {
+      const uint64_t height = std::min(kTileRows, piece.num_rows - tile_row);
       for (uint64_t r = 0; r < height; ++r) {
-        std::memcpy(tile[r].data(), rows + ((tile_row + r) * num_columns + tile_column) * sizeof(T),
+        std::memcpy(tile[r].data(), piece.bytes + ((tile_row + r) * num_columns + tile_column) * sizeof(T),
                     width * sizeof(T));
       }
       for (uint64_t c = 0; c < width; ++c) {
-        const uint32_t slot = slot_of_[begin_ + tile_column + c];
+        const uint32_t slot = slot_of_[piece.begin + tile_column + c];
         if (slot == kElsewhere) continue;
         for (uint64_t r = 0; r < height; ++r) column[r] = tile[r][c];
         std::byte* const row = down.base + slot * down.stride_bytes;
-        std::memcpy(row + (first_row + tile_row) * sizeof(T), column.data(), height * sizeof(T));
+        std::memcpy(row + (piece.first_row + tile_row) * sizeof(T), column.data(), height * sizeof(T));
       }
     }
   }

@@ -99,6 +99,9 @@ class Checker {
   Status CheckPlain(const TensorInfo& tensor, HashCursor* hashes);
   Status CheckBundles(const TensorInfo& tensor, uint32_t layer);
   Status CheckPadding(const Extent& padding);
+  uint32_t num_bundle_layers() const {
+    return config_ && config_->ffn_layout != FfnLayout::kMatrices ? config_->num_layers : 0;
+  }
   Result<uint64_t> HashExtent(const Extent& extent, std::string_view what);
   void FindNonFiniteRows(const TensorInfo& tensor, std::span<const std::byte> bytes, uint64_t first_byte);
   Result<std::span<const std::byte>> ReadPiece(uint64_t offset_bytes, uint64_t size_bytes);
@@ -199,7 +202,7 @@ Status Checker::CheckTables() {
       num_chunks += NumHashChunks(tensor.extent.size_bytes);
     }
   }
-  const uint32_t num_layers = config_ ? config_->num_layers : 0;
+  const uint32_t num_layers = num_bundle_layers();
   for (uint32_t layer = 0; layer < num_layers; ++layer) {
     FRUGAL_ASSIGN(const TensorInfo* table, RequireTable(BundleHashesName(layer), config_->ffn_size));
     tables.push_back(table);
@@ -247,8 +250,8 @@ Status Checker::CheckTensors() {
       FRUGAL_TRY(CheckBundles(tensor, num_bundles++));
     }
   }
-  if (config_ && num_bundles != config_->num_layers) {
-    return BadModel("{}: the bundles of {} layers, expected {}", path_, num_bundles, config_->num_layers);
+  if (num_bundles != num_bundle_layers()) {
+    return BadModel("{}: the bundles of {} layers, expected {}", path_, num_bundles, num_bundle_layers());
   }
   return CheckPadding({end_bytes, file_.size_bytes - end_bytes});
 }
@@ -306,19 +309,16 @@ Status Checker::CheckPlain(const TensorInfo& tensor, HashCursor* hashes) {
 }
 
 Status Checker::CheckBundles(const TensorInfo& tensor, uint32_t layer) {
-  if (layer >= config_->num_layers) {
-    return BadModel("{}: {}: the model has {} layers", path_, tensor.name, config_->num_layers);
+  if (layer >= num_bundle_layers()) {
+    return BadModel("{}: {}: the model has bundles of {} layers", path_, tensor.name, num_bundle_layers());
   }
-  const uint64_t hidden_size = config_->hidden_size;
   const uint64_t stride_bytes = tensor.columns();
-  FRUGAL_ASSIGN(const BundleTypes types, ReadBundleTypes(*gguf_, layer, hidden_size));
-  const uint64_t up_bytes = *RowBytes(types.up, hidden_size);
-  const uint64_t down_bytes = *RowBytes(types.down, hidden_size);
+  FRUGAL_ASSIGN(const std::vector<BundlePart> parts, ReadBundleParts(*gguf_, layer, *config_));
   if (tensor.name != BundleTensorName(layer) || tensor.dtype != DType::kI8 || tensor.shape.size() != 2 ||
-      tensor.shape[0] != config_->ffn_size || stride_bytes < up_bytes + down_bytes ||
+      tensor.shape[0] != config_->ffn_size || stride_bytes < BundleBytes(parts) ||
       stride_bytes > kPieceBytes) {
     return BadModel("{}: {}: expected {}, I8 [{}, {} or somewhat more]", path_, tensor.name,
-                    BundleTensorName(layer), config_->ffn_size, up_bytes + down_bytes);
+                    BundleTensorName(layer), config_->ffn_size, BundleBytes(parts));
   }
   HashCursor hashes(file_.fd.get(), path_, gguf_->FindTensor(BundleHashesName(layer))->extent);
   const uint64_t rows_at_once = kPieceBytes / stride_bytes;
@@ -334,18 +334,16 @@ Status Checker::CheckBundles(const TensorInfo& tensor, uint32_t layer) {
       if (HashBytes(bundle) != expected) {
         AddProblem(tensor.name, first + i, at, "its bytes do not match their hash");
       }
-      const auto check_part = [&](DType dtype, uint64_t begin, uint64_t size, std::string_view part) {
-        const auto values = bundle.subspan(begin, size);
-        const auto element = FindNonFinite(dtype, values);
-        if (!element) return;
-        const DTypeTraits traits = TraitsOf(dtype);
+      for (const BundlePart& part : parts) {
+        const auto values = bundle.subspan(part.offset_bytes, part.size_bytes);
+        const auto element = FindNonFinite(part.dtype, values);
+        if (!element) continue;
+        const DTypeTraits traits = TraitsOf(part.dtype);
         AddProblem(tensor.name, first + i,
-                   at + begin + *element / traits.block_elements * traits.block_bytes,
-                   fmt::format("element {} of the {} row is {}, expected a finite number", *element, part,
-                               NonFiniteText(dtype, values, *element)));
-      };
-      check_part(types.up, 0, up_bytes, "up");
-      check_part(types.down, up_bytes, down_bytes, "down");
+                   at + part.offset_bytes + *element / traits.block_elements * traits.block_bytes,
+                   fmt::format("element {} of the {} row is {}, expected a finite number", *element, part.name,
+                               NonFiniteText(part.dtype, values, *element)));
+      }
     }
   }
   return {};

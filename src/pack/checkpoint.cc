@@ -10,7 +10,10 @@
 #include <utility>
 
 #include "src/base/bytes.h"
+#include "src/format/gguf_source.h"
+#include "src/format/hugging_face.h"
 #include "src/format/json_file.h"
+#include "src/format/packed_format.h"
 #include "src/format/untrusted_text.h"
 #include "src/pack/elements.h"
 
@@ -26,27 +29,79 @@ int64_t ModifiedNs(const struct stat& status) {
 
 std::string ShapeText(std::span<const uint64_t> shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
-// Tensors that checkpoints bring and no forward pass uses.
-bool IsKnownSuperfluous(std::string_view name) {
-  return name == "lm_head.weight" || name.ends_with("rotary_emb.inv_freq") ||
-         name.find("mlp.predictor.") != std::string_view::npos ||
-         name.ends_with("embed_positions._float_tensor") || name.ends_with("decoder.version");
+// true or false under one of the keys, which mean the same in different architectures.
+Result<std::optional<bool>> FindBool(const nlohmann::json& config, std::initializer_list<const char*> keys, const std::string& path) {
+  for (const char* key : keys) {
+    const auto found = config.find(key);
+    if (found == config.end() || found->is_null()) continue;
+    if (!found->is_boolean()) return BadModel("{}: key \"{}\": expected true or false", path, key);
+    return std::optional<bool>(found->get<bool>());
+  }
+  return std::optional<bool>();
+}
+
+bool IsDirectory(const std::string& path) {
+  struct stat status = {};
+  return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+uint64_t OffsetBytes(DType dtype, uint64_t element) {
+  const DTypeTraits traits = TraitsOf(dtype);
+  return element / traits.block_elements * traits.block_bytes;
 }
 
 }  // namespace
 
-Result<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& directory) {
+Result<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& path, std::optional<Activation> activation) {
   auto checkpoint = std::unique_ptr<Checkpoint>(new Checkpoint());
-  checkpoint->directory_ = directory;
-  const std::string config_path = directory + "/config.json";
-  FRUGAL_ASSIGN(const nlohmann::json config, ReadJsonFile(config_path));
-  FRUGAL_ASSIGN(checkpoint->config_, ParseOptConfig(config, config_path));
-  FRUGAL_ASSIGN(checkpoint->tensors_, SafetensorsDirectory::Open(directory));
+  struct stat status = {};
+  if (stat(path.c_str(), &status) != 0 || IsDirectory(path)) {
+    FRUGAL_TRY(checkpoint->OpenDirectory(path, activation));
+  } else {
+    FRUGAL_TRY(checkpoint->OpenGguf(path, activation));
+  }
   FRUGAL_TRY(checkpoint->OpenFiles());
-  const bool bare = checkpoint->tensors_->Find("model.decoder.embed_tokens.weight") == nullptr &&
-                    checkpoint->tensors_->Find("decoder.embed_tokens.weight") != nullptr;
-  checkpoint->prefix_ = bare ? "decoder." : "model.decoder.";
+  const SourceKind kind = checkpoint->gguf_ != nullptr ? SourceKind::kGguf : SourceKind::kHuggingFace;
+  checkpoint->names_ = FindSourceNames(checkpoint->config_, kind, *checkpoint->tensors_);
+  checkpoint->names_.num_extra_layers = checkpoint->num_extra_layers_;
   return checkpoint;
+}
+
+Status Checkpoint::OpenDirectory(const std::string& path, std::optional<Activation> activation) {
+  FRUGAL_ASSIGN(CheckpointDirectory directory, ResolveCheckpointDirectory(path));
+  path_ = std::move(directory.path);
+  model_name_ = std::move(directory.name);
+  const std::string config_path = path_ + "/config.json";
+  FRUGAL_ASSIGN(const nlohmann::json config, ReadJsonFile(config_path));
+  FRUGAL_ASSIGN(config_, ParseHuggingFaceConfig(config, config_path));
+  if (activation) {
+    config_.activation = *activation;
+    FRUGAL_TRY(ValidateConfig(config_, config_path));
+  }
+  FRUGAL_ASSIGN(attention_has_biases_, FindBool(config, {"attention_bias", "bias"}, config_path));
+  FRUGAL_ASSIGN(ffn_has_biases_, FindBool(config, {"mlp_bias", "bias"}, config_path));
+  const auto extra = config.find("num_nextn_predict_layers");
+  if (extra != config.end() && extra->is_number_unsigned()) {
+    num_extra_layers_ = static_cast<uint32_t>(std::min<uint64_t>(extra->get<uint64_t>(), ConfigLimits::kLayers));
+  }
+  FRUGAL_ASSIGN(tensors_, OpenCheckpointTensors(path_));
+  return {};
+}
+
+Status Checkpoint::OpenGguf(const std::string& path, std::optional<Activation> activation) {
+  path_ = path;
+  FRUGAL_ASSIGN(std::unique_ptr<ByteSource> bytes, OpenFileSource(path));
+  FRUGAL_ASSIGN(GgufReader gguf, GgufReader::Open(std::move(bytes)));
+  if (gguf.Find(kPackedVersionKey) != nullptr) {
+    return MakeError(ErrorCode::kUsage, "{}: is a packed model already", path);
+  }
+  FRUGAL_ASSIGN(config_, ReadGgufConfig(gguf, activation));
+  const Result<std::string> name = gguf.GetString("general.name");
+  model_name_ = name && !name->empty() ? Printable(*name) : "model";
+  auto source = std::make_unique<GgufSource>(std::move(gguf), path);
+  gguf_ = &source->gguf();
+  tensors_ = std::move(source);
+  return {};
 }
 
 Status Checkpoint::OpenFiles() {
@@ -64,24 +119,15 @@ Status Checkpoint::OpenFiles() {
   return {};
 }
 
-Result<const TensorInfo*> Checkpoint::Require(std::string_view name, std::span<const uint64_t> shape) {
-  return RequireFull(prefix_ + std::string(name), shape);
-}
-
-Result<const TensorInfo*> Checkpoint::RequireTop(std::string_view name, std::span<const uint64_t> shape) {
-  return RequireFull(std::string(name), shape);
-}
-
-Result<const TensorInfo*> Checkpoint::RequireFull(const std::string& name, std::span<const uint64_t> shape) {
+Result<const TensorInfo*> Checkpoint::Require(const std::string& name, std::span<const uint64_t> shape) {
   const TensorInfo* tensor = tensors_->Find(name);
-  if (tensor == nullptr) return BadModel("{}: tensor {} is missing", directory_, name);
+  if (tensor == nullptr) return BadModel("{}: tensor {} is missing", path_, name);
   if (!std::equal(tensor->shape.begin(), tensor->shape.end(), shape.begin(), shape.end())) {
-    return BadModel("{}: tensor {} has the shape {}, config.json makes it {}", PathOf(*tensor), name,
-                    ShapeText(tensor->shape), ShapeText(shape));
+    return BadModel("{}: tensor {} has the shape {}, {} makes it {}", PathOf(*tensor), name, ShapeText(tensor->shape),
+                    gguf_ != nullptr ? "its keys" : "config.json", ShapeText(shape));
   }
-  if (!IsFloat(tensor->dtype)) {
-    return BadModel("{}: tensor {} is of type {}, expected F32, F16 or BF16", PathOf(*tensor), name,
-                    DTypeName(tensor->dtype));
+  if (!IsFloat(tensor->dtype) && !(IsQuantised(tensor->dtype) && shape.size() == 2)) {
+    return BadModel("{}: tensor {} is of type {}, expected F32, F16 or BF16", PathOf(*tensor), name, DTypeName(tensor->dtype));
   }
   required_.insert(name);
   return tensor;
@@ -90,7 +136,7 @@ Result<const TensorInfo*> Checkpoint::RequireFull(const std::string& name, std::
 std::vector<std::string> Checkpoint::UnusedTensors() const {
   std::vector<std::string> lines;
   for (const TensorInfo& tensor : tensors_->tensors()) {
-    if (required_.contains(tensor.name) || IsKnownSuperfluous(tensor.name)) continue;
+    if (required_.contains(tensor.name) || IsKnownSuperfluous(tensor.name, config_, names_)) continue;
     lines.push_back(fmt::format("{}: tensor {} {} is not used", PathOf(tensor), Printable(tensor.name),
                                 ShapeText(tensor.shape)));
   }
@@ -98,14 +144,13 @@ std::vector<std::string> Checkpoint::UnusedTensors() const {
 }
 
 std::string Checkpoint::Place(const TensorInfo& tensor, uint64_t element) const {
-  const uint64_t offset_bytes = tensor.extent.offset_bytes + element * TraitsOf(tensor.dtype).block_bytes;
+  const uint64_t offset_bytes = tensor.extent.offset_bytes + OffsetBytes(tensor.dtype, element);
   return fmt::format("{}: {}: row {}, column {} at offset {}", PathOf(tensor), tensor.name,
                      element / tensor.columns(), element % tensor.columns(), offset_bytes);
 }
 
 Status Checkpoint::Read(const TensorInfo& tensor, uint64_t first_element, std::span<std::byte> out) {
-  const uint64_t offset_bytes =
-      tensor.extent.offset_bytes + first_element * TraitsOf(tensor.dtype).block_bytes;
+  const uint64_t offset_bytes = tensor.extent.offset_bytes + OffsetBytes(tensor.dtype, first_element);
   const uint64_t end_bytes = offset_bytes + out.size();
   CHECK(end_bytes <= tensor.extent.end_bytes());
   const int fd = files_[tensor.file_index].file.fd.get();

@@ -1,9 +1,10 @@
-// A Hugging Face OPT checkpoint, opened for packing: its config, its tensors under the names without prefix,
-// and reads that check every number. One thread. What is read leaves the page cache again.
+// A model to be packed: a Hugging Face checkpoint (safetensors or PyTorch) or a GGUF file that is not packed. Its config, its
+// tensors, and reads that check every number. One thread. What is read leaves the page cache again.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -11,31 +12,42 @@
 #include <vector>
 
 #include "src/base/result.h"
+#include "src/format/gguf_reader.h"
 #include "src/format/regular_file.h"
-#include "src/format/safetensors.h"
+#include "src/format/tensor_source.h"
 #include "src/model/config.h"
+#include "src/pack/source_names.h"
 #include "src/tensor/tensor_info.h"
 
 namespace frugal {
 
 class Checkpoint {
  public:
-  // config.json and the headers of the safetensors files; errors as theirs.
-  static Result<std::unique_ptr<Checkpoint>> Open(const std::string& directory);
+  // A directory (hugging_face.h says which) or a GGUF file. `activation` replaces what the source says of itself. Errors as
+  // those of config.json, of the readers of the tensors, and of ResolveCheckpointDirectory.
+  static Result<std::unique_ptr<Checkpoint>> Open(const std::string& path, std::optional<Activation> activation);
 
-  const std::string& directory() const { return directory_; }
+  // For messages: the directory of config.json, or the GGUF file.
+  const std::string& path() const { return path_; }
+  // What people call the model.
+  const std::string& model_name() const { return model_name_; }
+  const GgufReader* gguf() const { return gguf_; }  // nullptr for directories
   const ModelConfig& config() const { return config_; }
+  const SourceNames& names() const { return names_; }
+  // What config.json says of the biases of attention and FFN; absent where it says nothing.
+  std::optional<bool> attention_has_biases() const { return attention_has_biases_; }
+  std::optional<bool> ffn_has_biases() const { return ffn_has_biases_; }
 
-  // The tensor "model.decoder.NAME" (or "decoder.NAME"), of one of the float types. kBadModel when it is
-  // missing or of another shape or type. RequireTop: "lm_head.weight" and the like, which have no prefix.
-  Result<const TensorInfo*> Require(std::string_view name, std::span<const uint64_t> shape);
-  Result<const TensorInfo*> RequireTop(std::string_view name, std::span<const uint64_t> shape);
+  bool Has(const std::string& name) const { return tensors_->Find(name) != nullptr; }
+  // The tensor of that name, of a float type, or of quantised blocks where it is a matrix. kBadModel when it is missing or
+  // of another shape or type.
+  Result<const TensorInfo*> Require(const std::string& name, std::span<const uint64_t> shape);
 
   // A line for each tensor that nobody has required and that is not known to be superfluous.
   std::vector<std::string> UnusedTensors() const;
 
-  // Elements of the tensor, in row-major order; `out` holds a whole number of them. kBadModel names file,
-  // tensor, row, column and offset of the first NaN or infinity; kIo and kBadModel when they cannot be read.
+  // Elements of the tensor, in row-major order; `out` holds a whole number of them, or of quantised blocks. kBadModel names
+  // file, tensor, row, column and offset of the first NaN or infinity; kIo and kBadModel when they cannot be read.
   Status Read(const TensorInfo& tensor, uint64_t first_element, std::span<std::byte> out);
   // The tensor's pages may leave the page cache: it will not be read soon.
   void Forget(const TensorInfo& tensor);
@@ -57,13 +69,17 @@ class Checkpoint {
   };
 
   Checkpoint() = default;
+  Status OpenDirectory(const std::string& path, std::optional<Activation> activation);
+  Status OpenGguf(const std::string& path, std::optional<Activation> activation);
   Status OpenFiles();
-  Result<const TensorInfo*> RequireFull(const std::string& name, std::span<const uint64_t> shape);
 
-  std::string directory_;
-  std::string prefix_;
+  std::string path_, model_name_;
   ModelConfig config_;
-  std::unique_ptr<SafetensorsDirectory> tensors_;
+  SourceNames names_;
+  std::optional<bool> attention_has_biases_, ffn_has_biases_;
+  uint32_t num_extra_layers_ = 0;
+  std::unique_ptr<TensorSource> tensors_;
+  const GgufReader* gguf_ = nullptr;  // of tensors_
   std::vector<SourceFile> files_;
   std::set<std::string, std::less<>> required_;
   uint64_t bytes_read_ = 0;

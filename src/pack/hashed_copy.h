@@ -47,8 +47,6 @@ class HashedCopy {
 
  private:
   explicit HashedCopy(HashedGgufReader& source) : source_(source) {}
-  Status CopyKey(const GgufKeyValue& entry, GgufWriter& keys);
-  Status CopyArray(const GgufKeyValue& entry, GgufWriter& keys);
   Status CopyTensor(const Tensor& tensor, HashedGgufWriter& writer, size_t index, OnPiece on_piece);
   Status MoveRows(const Tensor& tensor, std::span<const uint32_t> rows, HashedGgufWriter& writer,
                   size_t index, OnPiece on_piece);

@@ -12,7 +12,6 @@
 #include "src/format/packed_format.h"
 #include "src/format/tokenizer_keys.h"
 #include "src/format/untrusted_text.h"
-#include "src/pack/bundle_types.h"
 
 namespace frugal {
 namespace {
@@ -75,19 +74,26 @@ Result<InspectedKey> InspectKey(const GgufReader& gguf, const GgufKeyValue& entr
   return key;
 }
 
+bool IsFfnWeight(std::string_view name) {
+  for (const std::string_view end : {".ffn_bundle.weight", ".ffn_gate.weight", ".ffn_up.weight", ".ffn_down.weight"}) {
+    if (name.ends_with(end)) return true;
+  }
+  return false;
+}
+
 Result<PackedSummary> Summarise(const GgufReader& gguf, ByteSource& source) {
   PackedSummary summary;
   FRUGAL_ASSIGN(summary.architecture, gguf.GetString("general.architecture"));
   FRUGAL_ASSIGN(summary.config, ReadGgufConfig(gguf));
-  FRUGAL_ASSIGN(summary.stride_bytes, gguf.GetUint(kBundleStrideKey));
-  FRUGAL_ASSIGN(const BundleTypes types, ReadBundleTypes(gguf, 0, summary.config.hidden_size));
-  summary.up_type = types.up;
-  summary.down_type = types.down;
-  summary.bundle_bytes =
-      *RowBytes(types.up, summary.config.hidden_size) + *RowBytes(types.down, summary.config.hidden_size);
+  const bool has_bundles = summary.config.ffn_layout != FfnLayout::kMatrices;
+  if (has_bundles) {
+    FRUGAL_ASSIGN(summary.stride_bytes, gguf.GetUint(kBundleStrideKey));
+  }
+  FRUGAL_ASSIGN(summary.parts, ReadBundleParts(gguf, 0, summary.config));
+  summary.bundle_bytes = BundleBytes(summary.parts);
   uint64_t weight_bytes = 0;
   for (const TensorInfo& tensor : gguf.tensors()) {
-    if (tensor.name.ends_with(".ffn_bundle.weight")) {
+    if (IsFfnWeight(tensor.name)) {
       summary.ffn_bytes += tensor.extent.size_bytes;
     } else if (IsWeightType(tensor.dtype)) {
       weight_bytes += tensor.extent.size_bytes;
@@ -101,12 +107,20 @@ Result<PackedSummary> Summarise(const GgufReader& gguf, ByteSource& source) {
   if (summary.has_tokenizer) {
     FRUGAL_ASSIGN(summary.num_tokens, gguf.ArrayCount(tokenizer_keys::kTokens));
   }
+  if (const TensorInfo* difference = gguf.FindTensor(kLargestDifferenceName)) {
+    if (difference->dtype != DType::kF32 || difference->shape != std::vector<uint64_t>{1}) {
+      return BadModel("{}: {}: expected F32 [1]", gguf.name(), kLargestDifferenceName);
+    }
+    float value = 0;
+    FRUGAL_TRY(source.Read(difference->extent.offset_bytes, std::as_writable_bytes(std::span(&value, 1))));
+    summary.largest_difference = value;
+  }
   const TensorInfo* hashes = gguf.FindTensor(kHashOfHashesName);
   if (hashes == nullptr) {
     return BadModel("{}: tensor {} is missing", gguf.name(), kHashOfHashesName);
   }
-  // Two for the file and one for each layer, of which ReadGgufConfig allows 1024.
-  const uint64_t expected_bytes = (uint64_t{summary.config.num_layers} + 2) * sizeof(uint64_t);
+  // Two for the file and one for each layer with bundles, of which ReadGgufConfig allows 1024.
+  const uint64_t expected_bytes = (uint64_t{has_bundles ? summary.config.num_layers : 0} + 2) * sizeof(uint64_t);
   if (hashes->extent.size_bytes != expected_bytes) {
     return BadModel("{}: {} has {} bytes, expected {}", gguf.name(), kHashOfHashesName,
                     hashes->extent.size_bytes, expected_bytes);
@@ -128,12 +142,16 @@ nlohmann::ordered_json ToJson(const PackedSummary& packed) {
   json["num_heads"] = config.num_heads;
   json["vocab_size"] = config.vocab_size;
   json["max_context"] = config.max_context;
-  json["up_type"] = DTypeName(packed.up_type);
-  json["down_type"] = DTypeName(packed.down_type);
+  json["num_kv_heads"] = config.num_kv_heads;
+  json["head_dim"] = config.head_dim;
+  json["activation"] = ActivationName(config.activation);
+  json["ffn_layout"] = FfnLayoutName(config.ffn_layout);
+  for (const BundlePart& part : packed.parts) json[fmt::format("{}_type", part.name)] = DTypeName(part.dtype);
   json["stride_bytes"] = packed.stride_bytes;
   json["bundle_bytes"] = packed.bundle_bytes;
   json["ffn_bytes"] = packed.ffn_bytes;
   json["ffn_share"] = packed.ffn_share;
+  if (packed.largest_difference) json["largest_difference"] = *packed.largest_difference;
   json["has_tokenizer"] = packed.has_tokenizer;
   json["num_tokens"] = packed.num_tokens;
   json["content_hash"] = fmt::format("{:016x}", packed.content_hash);
@@ -163,7 +181,9 @@ Result<Inspection> Inspect(const std::string& path) {
   if (gguf.Find(kPackedVersionKey) != nullptr) {
     FRUGAL_ASSIGN(inspection.packed, Summarise(gguf, *data));
     const ModelConfig& config = inspection.packed->config;
-    inspection.num_parameters += uint64_t{2} * config.num_layers * config.ffn_size * config.hidden_size;
+    inspection.num_parameters += inspection.packed->parts.size() * config.num_layers * config.ffn_size * config.hidden_size;
+  } else if (Result<ModelConfig> config = ReadGgufConfig(gguf)) {
+    inspection.config = *std::move(config);
   }
   return inspection;
 }
@@ -177,6 +197,7 @@ nlohmann::ordered_json ToJson(const Inspection& inspection) {
                   {"data_offset_bytes", inspection.data_offset_bytes},
                   {"num_parameters", inspection.num_parameters}};
   if (inspection.packed) json["packed"] = ToJson(*inspection.packed);
+  if (inspection.config) json["activation"] = ActivationName(inspection.config->activation);
   json["keys"] = nlohmann::ordered_json::array();
   for (const InspectedKey& key : inspection.keys) {
     nlohmann::ordered_json item = {{"key", key.key}, {"type", key.type}, {"value", key.value}};

@@ -10,6 +10,7 @@
 
 #include "src/base/result.h"
 #include "src/model/config.h"
+#include "src/pack/bundle_types.h"
 #include "src/tensor/dtype.h"
 #include "src/tensor/tensor_info.h"
 
@@ -29,10 +30,11 @@ struct InspectedKey {
 struct PackedSummary {
   std::string architecture;
   ModelConfig config;
-  DType up_type = DType::kF32, down_type = DType::kF32;
+  std::vector<BundlePart> parts;  // of layer 0's bundles; empty where the FFN is matrices
   uint64_t stride_bytes = 0;
   uint64_t bundle_bytes = 0;  // of a stride that are weights
-  uint64_t ffn_bytes = 0;     // of all bundles
+  uint64_t ffn_bytes = 0;     // of all bundles and matrices of FFNs
+  std::optional<float> largest_difference;  // between a weight and the source's, where weights were converted
   double ffn_share = 0;       // of all weights' bytes
   bool has_tokenizer = false;
   uint64_t num_tokens = 0;    // of the tokenizer
@@ -49,6 +51,7 @@ struct Inspection {
   std::vector<TensorInfo> tensors;      // in file order
   uint64_t num_parameters = 0;          // of float and quantised tensors, and in bundles
   std::optional<PackedSummary> packed;  // of packed models
+  std::optional<ModelConfig> config;    // of other models whose architecture is known
 };
 
 // Errors as GgufReader::Open; also kBadModel when a packed model lacks a key.

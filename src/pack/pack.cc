@@ -4,20 +4,20 @@
 
 #include <algorithm>
 #include <array>
-#include <filesystem>
+#include <cstring>
 #include <memory>
 #include <numeric>
+#include <set>
 #include <span>
-#include <system_error>
 #include <utility>
 
 #include "src/base/clock.h"
 #include "src/format/hashed_gguf_writer.h"
 #include "src/format/packed_format.h"
 #include "src/format/tokenizer_keys.h"
-#include "src/format/untrusted_text.h"
 #include "src/pack/bundle_panel.h"
 #include "src/pack/checkpoint.h"
+#include "src/pack/key_copy.h"
 #include "src/pack/model_keys.h"
 #include "src/pack/pack_plan.h"
 #include "src/pack/staged_reader.h"
@@ -36,30 +36,24 @@ Status CheckOptions(const PackOptions& options) {
     return MakeError(ErrorCode::kUsage, "alignment of bundles: {}, expected {} or {}", options.align_bytes,
                      kSectorBytes, kPackedAlignmentBytes);
   }
-  if (options.type && !IsWeightType(*options.type)) {
-    return MakeError(ErrorCode::kUsage, "type of the weights: {}, expected F32, F16, BF16, Q8_0 or Q4_0",
-                     DTypeName(*options.type));
+  for (const std::optional<DType>& type : {options.type, options.down_type}) {
+    if (!type || IsWritableWeightType(*type)) continue;
+    return MakeError(ErrorCode::kUsage, "type of the weights: {}, expected F32, F16, BF16, Q8_0 or Q4_0", DTypeName(*type));
   }
   return {};
 }
 
-// The name of the directory: what people call the model.
-std::string ModelName(const std::string& source_dir) {
-  std::error_code error;
-  const std::filesystem::path path = std::filesystem::weakly_canonical(source_dir, error);
-  if (error || path.filename().empty()) return "opt";
-  return Printable(path.filename().string());
-}
-
 // Text, lists and keys of a vocabulary, for the memory plan: OPT's 50,265 tokens and their merges took 6.3
 // times the size of vocab.json and merges.txt; the lists of a tokenizer.json are spelled longer.
-uint64_t TokenizerBytes(const std::string& directory) {
+uint64_t TokenizerBytes(const Checkpoint& checkpoint) {
   constexpr uint64_t kFactor = 10;
+  // A GGUF's header is hardly more than its vocabulary.
+  if (checkpoint.gguf() != nullptr) return kFactor * checkpoint.gguf()->data_offset_bytes();
   uint64_t size_bytes = 0;
   for (const char* name : {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "gpt2-vocab.json", "gpt2-merges.txt",
                            "tokenizer_config.json", "added_tokens.json"}) {
     struct stat status = {};
-    if (stat((directory + "/" + name).c_str(), &status) == 0) {
+    if (stat((checkpoint.path() + "/" + name).c_str(), &status) == 0) {
       size_bytes += static_cast<uint64_t>(status.st_size);
     }
   }
@@ -73,14 +67,17 @@ class Packer {
   Result<PackReport> Run() {
     const uint64_t start_ns = NowNs();
     FRUGAL_TRY(CheckOptions(options_));
-    FRUGAL_ASSIGN(checkpoint_, Checkpoint::Open(options_.source_dir));
+    FRUGAL_ASSIGN(checkpoint_, Checkpoint::Open(options_.source_path, options_.activation));
     FRUGAL_TRY(CheckNeuronOrders(options_.neuron_orders, config().num_layers, config().ffn_size));
     if (checkpoint_->HasFile(options_.output_path)) {
       return MakeError(ErrorCode::kUsage, "{}: is a file of the checkpoint itself", options_.output_path);
     }
-    FRUGAL_ASSIGN(plan_, PlanPack(*checkpoint_, options_.type, options_.align_bytes));
+    PackPlanOptions plan_options = {options_.type, options_.down_type, options_.layout.value_or(FfnLayout::kGateAndBundle2),
+                                    options_.align_bytes};
+    FRUGAL_ASSIGN(plan_, PlanPack(*checkpoint_, plan_options));
+    FRUGAL_TRY(CheckFitsLayout());
     FRUGAL_ASSIGN(memory_,
-                  PlanPackMemory(plan_, config(), TokenizerBytes(options_.source_dir),
+                  PlanPackMemory(plan_, config(), TokenizerBytes(*checkpoint_),
                                  options_.neuron_orders.size() * config().ffn_size * sizeof(uint32_t),
                                  options_.ram_bytes));
     FRUGAL_ASSIGN(writer_, HashedGgufWriter::Open(options_.output_path, options_.overwrite));
@@ -99,14 +96,38 @@ class Packer {
  private:
   const ModelConfig& config() const { return checkpoint_->config(); }
 
+  // What was asked for and does not fit the model.
+  Status CheckFitsLayout() const {
+    const bool has_bundles = plan_.layout != FfnLayout::kMatrices;
+    const std::string activation = ActivationName(config().activation);
+    if (options_.layout && plan_.layout != *options_.layout) {
+      return MakeError(ErrorCode::kUsage, "layout {}: the model has activation {} and {}, its layout is {}", FfnLayoutName(*options_.layout),
+                       activation, config().gated ? "a gate" : "no gate", FfnLayoutName(plan_.layout));
+    }
+    if (!has_bundles && options_.down_type) {
+      return MakeError(ErrorCode::kUsage, "type of down: the model has activation {}, which is never zero, and no bundles", activation);
+    }
+    if (!has_bundles && !options_.neuron_orders.empty()) {
+      return MakeError(ErrorCode::kUsage, "orders of neurons: the model has activation {}, which is never zero, and no bundles", activation);
+    }
+    return {};
+  }
+
   void AddKeys() {
-    AddModelKeys(config(), {ModelName(options_.source_dir), plan_.up_type, plan_.down_type, plan_.stride_bytes},
+    DType matrix_type = DType::kF32;
+    for (const PlannedTensor& tensor : plan_.tensors) {
+      if (tensor.name == "blk.0.attn_q.weight") matrix_type = tensor.dtype;
+    }
+    AddModelKeys(config(),
+                 {checkpoint_->model_name(), plan_.layout, plan_.gate_type, plan_.up_type, plan_.down_type, plan_.stride_bytes,
+                  matrix_type},
                  writer_->keys());
   }
 
   // The vocabulary's memory is free again before any weight is read.
   Status AddTokenizer() {
-    Result<Vocabulary> vocabulary = ReadHuggingFaceVocabulary(options_.source_dir);
+    if (checkpoint_->gguf() != nullptr) return CopyTokenizer(*checkpoint_->gguf());
+    Result<Vocabulary> vocabulary = ReadHuggingFaceVocabulary(checkpoint_->path());
     if (!vocabulary) {
       // kFailed is "there is none"; a tokenizer that is there and broken has another code.
       if (vocabulary.error().code != ErrorCode::kFailed) return std::move(vocabulary).error();
@@ -114,13 +135,23 @@ class Packer {
       return AddIdsOfConfig();
     }
     // What the engine would refuse is refused here.
-    FRUGAL_ASSIGN(const Tokenizer tokenizer, Tokenizer::Create(*vocabulary, options_.source_dir));
+    FRUGAL_ASSIGN(const Tokenizer tokenizer, Tokenizer::Create(*vocabulary, checkpoint_->path()));
     if (vocabulary->tokens.size() > config().vocab_size) {
       return BadModel("{}: the tokenizer has {} tokens, but vocab_size in config.json is {}",
-                      options_.source_dir, vocabulary->tokens.size(), config().vocab_size);
+                      checkpoint_->path(), vocabulary->tokens.size(), config().vocab_size);
     }
     AddVocabularyKeys(*vocabulary, writer_->keys());
     report_.has_tokenizer = true;
+    return {};
+  }
+
+  // As it stands there.
+  Status CopyTokenizer(const GgufReader& gguf) {
+    for (const GgufKeyValue& entry : gguf.key_values()) {
+      if (!entry.key.starts_with("tokenizer.")) continue;
+      FRUGAL_TRY(CopyGgufKey(gguf, entry, writer_->keys()));
+    }
+    report_.has_tokenizer = gguf.Find(tokenizer_keys::kTokens) != nullptr;
     return {};
   }
 
@@ -130,7 +161,7 @@ class Packer {
     for (const auto& [key, id] : ids) {
       if (id < 0) continue;
       if (static_cast<uint32_t>(id) >= config().vocab_size) {
-        return BadModel("{}/config.json: {} is {}, but vocab_size is {}", options_.source_dir, key, id,
+        return BadModel("{}/config.json: {} is {}, but vocab_size is {}", checkpoint_->path(), key, id,
                         config().vocab_size);
       }
       writer_->keys().AddUint32(key, static_cast<uint32_t>(id));
@@ -157,8 +188,19 @@ class Packer {
         case Kind::kPlain:
           FRUGAL_TRY(WritePlain(i, tensor, reader));
           break;
-        case Kind::kUpBias:
-          FRUGAL_TRY(WriteUpBias(i, tensor, reader));
+        case Kind::kRows:
+          FRUGAL_TRY(WriteRows(i, tensor, reader, [&tensor](uint64_t row) { return tensor.rows.SourceRow(row); }));
+          break;
+        case Kind::kPositions: {
+          const std::span<const uint32_t> order = Order(tensor.layer);
+          FRUGAL_TRY(WriteRows(i, tensor, reader, [order](uint64_t row) { return order[row]; }));
+          break;
+        }
+        case Kind::kPlusOne:
+          FRUGAL_TRY(WritePlusOne(i, tensor, reader));
+          break;
+        case Kind::kValues:
+          FRUGAL_TRY(writer_->Append(i, std::as_bytes(std::span(tensor.values))));
           break;
         case Kind::kBundles:
           FRUGAL_TRY(WriteBundles(i, tensor, panel));
@@ -167,9 +209,12 @@ class Packer {
           // uint32_t numbers below 2^31 are the same bytes as I32.
           FRUGAL_TRY(writer_->Append(i, std::as_bytes(Order(tensor.layer))));
           break;
+        case Kind::kLargestDifference:
+          report_.largest_difference = std::max(reader.largest_difference(), panel.largest_difference());
+          FRUGAL_TRY(writer_->Append(i, std::as_bytes(std::span(&report_.largest_difference, 1))));
+          break;
       }
     }
-    report_.largest_difference = std::max(reader.largest_difference(), panel.largest_difference());
     return {};
   }
 
@@ -203,30 +248,48 @@ class Packer {
       const uint64_t size = std::min(at_once, count - at);
       FRUGAL_ASSIGN(const std::span<const std::byte> piece, reader.Read(source, at, size, tensor.dtype));
       FRUGAL_TRY(writer_->Append(index, piece));
-      FRUGAL_TRY(Advance(size * TraitsOf(source.dtype).block_bytes));
+      FRUGAL_TRY(Advance(*RowBytes(source.dtype, size)));
     }
     checkpoint_->Forget(source);
     return {};
   }
 
-  // A staging buffer holds a layer's biases: PlanPackMemory sees to that.
-  Status WriteUpBias(size_t index, const PlannedTensor& tensor, StagedReader& reader) {
-    FRUGAL_ASSIGN(const std::span<const std::byte> biases,
-                  reader.Read(*tensor.source, 0, config().ffn_size, tensor.dtype));
-    const uint64_t size_bytes = TraitsOf(tensor.dtype).block_bytes;
-    std::vector<std::byte> ordered;
-    ordered.reserve(biases.size());
-    for (const uint32_t neuron : Order(tensor.layer)) {
-      const auto bias = biases.subspan(neuron * size_bytes, size_bytes);
-      ordered.insert(ordered.end(), bias.begin(), bias.end());
+  // Row i of the tensor (element i of a vector) is the source's row source_row(i). Rows that follow each other there too are
+  // read together.
+  Status WriteRows(size_t index, const PlannedTensor& tensor, StagedReader& reader, FunctionRef<uint64_t(uint64_t)> source_row) {
+    const TensorInfo& source = *tensor.source;
+    const uint64_t row_size = tensor.shape.size() == 2 ? tensor.shape[1] : 1;
+    const uint64_t num_rows = tensor.shape[0];
+    // PlanPackMemory sees to it that a row fits.
+    const uint64_t rows_at_once = reader.CapacityElements(source, tensor.dtype) / row_size;
+    CHECK(rows_at_once > 0);
+    for (uint64_t row = 0; row < num_rows;) {
+      const uint64_t first = source_row(row);
+      uint64_t count = 1;
+      while (count < rows_at_once && row + count < num_rows && source_row(row + count) == first + count) ++count;
+      FRUGAL_ASSIGN(const std::span<const std::byte> piece, reader.Read(source, first * row_size, count * row_size, tensor.dtype));
+      FRUGAL_TRY(writer_->Append(index, piece));
+      FRUGAL_TRY(Advance(*RowBytes(source.dtype, count * row_size)));
+      row += count;
     }
-    FRUGAL_TRY(writer_->Append(index, ordered));
-    return Advance(biases.size());
+    checkpoint_->Forget(source);
+    return {};
+  }
+
+  // The sum is exact but for F32 weights, as it is in every program that adds the 1 when it computes.
+  Status WritePlusOne(size_t index, const PlannedTensor& tensor, StagedReader& reader) {
+    FRUGAL_ASSIGN(const std::span<const std::byte> stored, reader.Read(*tensor.source, 0, tensor.shape[0], DType::kF32));
+    std::vector<float> values(tensor.shape[0]);
+    std::memcpy(values.data(), stored.data(), stored.size());
+    for (float& value : values) value += 1.0f;
+    FRUGAL_TRY(writer_->Append(index, std::as_bytes(std::span(values))));
+    return Advance(tensor.source->extent.size_bytes);
   }
 
   Status WriteBundles(size_t index, const PlannedTensor& tensor, BundlePanel& panel) {
     const uint64_t ffn_size = config().ffn_size;
-    const uint64_t layer_bytes = tensor.source->extent.size_bytes + tensor.down->extent.size_bytes;
+    const uint64_t layer_bytes = tensor.source->extent.size_bytes + tensor.down->extent.size_bytes +
+                                 (tensor.gate != nullptr ? tensor.gate->extent.size_bytes : 0);
     const uint64_t begin_bytes = done_bytes_;
     for (uint64_t first = 0; first < ffn_size; first += memory_.panel_positions) {
       const uint64_t count = std::min(memory_.panel_positions, ffn_size - first);
@@ -239,6 +302,7 @@ class Packer {
       FRUGAL_TRY(writer_->Append(index, bundles));
       checkpoint_->Forget(*tensor.source);
       checkpoint_->Forget(*tensor.down);
+      if (tensor.gate != nullptr) checkpoint_->Forget(*tensor.gate);
     }
     return {};
   }
@@ -247,9 +311,16 @@ class Packer {
     report_.file_bytes = writer_->file_bytes();
     report_.source_bytes_read = checkpoint_->bytes_read();
     report_.num_parameters = plan_.num_parameters;
+    report_.layout = plan_.layout;
+    report_.gate_type = plan_.gate_type;
+    report_.activation = config().activation;
+    std::set<const TensorInfo*> used;  // fused projections once
     for (const PlannedTensor& tensor : plan_.tensors) {
-      report_.num_tensors += (tensor.source != nullptr ? 1 : 0) + (tensor.down != nullptr ? 1 : 0);
+      for (const TensorInfo* source : {tensor.source, tensor.gate, tensor.down}) {
+        if (source != nullptr) used.insert(source);
+      }
     }
+    report_.num_tensors = used.size();
     report_.stride_bytes = plan_.stride_bytes;
     report_.up_type = plan_.up_type;
     report_.down_type = plan_.down_type;

@@ -1,4 +1,4 @@
-// Turns a Hugging Face checkpoint of an OPT model into the packed GGUF that frugal runs (packed_format.h). A
+// Turns a Hugging Face checkpoint or an ordinary GGUF file into the packed GGUF that frugal runs (packed_format.h). A
 // library: it prints nothing. The output appears under its name only when it is complete and synced; on an
 // error, a cancellation or a kill nothing has changed there.
 #pragma once
@@ -16,16 +16,21 @@
 #include "src/base/result.h"
 #include "src/format/neuron_order.h"
 #include "src/format/output_file.h"
+#include "src/model/config.h"
 #include "src/tensor/dtype.h"
 
 namespace frugal {
 
 struct PackOptions {
-  std::string source_dir;
+  std::string source_path;  // a directory, a Hugging Face cache entry, or a GGUF file that is not packed
   std::string output_path;
   // F32, F16, BF16, Q8_0 or Q4_0 for all matrices and bundles; nothing: each tensor its own. Vectors (norms,
   // biases) keep theirs always, position embeddings are not quantised.
   std::optional<DType> type;
+  std::optional<DType> down_type;  // of the down projection in bundles, instead of `type`
+  // Of gated models with a sparse activation: kGateAndBundle2 or kBundle3; nothing: kGateAndBundle2.
+  std::optional<FfnLayout> layout;
+  std::optional<Activation> activation;  // instead of what the source says
   Overwrite overwrite = Overwrite::kNo;
   uint32_t align_bytes = 512;  // of a bundle: 512 or 4096 (BundleStrideBytes)
   uint64_t ram_bytes = kGiB;   // of the whole process
@@ -40,7 +45,10 @@ struct PackReport {
   uint64_t num_parameters = 0;
   uint64_t num_tensors = 0;  // of the source, that were used
   uint64_t stride_bytes = 0;
+  FfnLayout layout = FfnLayout::kUpDown;
+  std::optional<DType> gate_type;  // of the bundles, as the next two; with FfnLayout::kMatrices there are none
   DType up_type = DType::kF32, down_type = DType::kF32;
+  Activation activation;
   float largest_difference = 0;  // |written - source| of the weights that were converted
   uint64_t content_hash = 0;
   bool has_tokenizer = false;

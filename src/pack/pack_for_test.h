@@ -24,7 +24,7 @@ inline std::string TaleDir() { return std::string(FRUGAL_SOURCE_DIR) + "/models/
 
 inline PackOptions MakePackOptions(const std::string& source_dir, const std::string& output_path) {
   PackOptions options;
-  options.source_dir = source_dir;
+  options.source_path = source_dir;
   options.output_path = output_path;
   return options;
 }

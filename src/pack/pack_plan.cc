@@ -13,164 +13,299 @@ namespace {
 
 using Kind = PlannedTensor::Kind;
 
-struct Name {
-  const char* source;  // behind layers.N.
-  const char* packed;  // behind blk.N.
-};
-
-// Vectors [hidden_size] of a layer; fc1.bias is the only one of another size.
-constexpr std::array<Name, 9> kHiddenVectors = {{{"self_attn_layer_norm.weight", "attn_norm.weight"},
-                                                 {"self_attn_layer_norm.bias", "attn_norm.bias"},
-                                                 {"self_attn.q_proj.bias", "attn_q.bias"},
-                                                 {"self_attn.k_proj.bias", "attn_k.bias"},
-                                                 {"self_attn.v_proj.bias", "attn_v.bias"},
-                                                 {"self_attn.out_proj.bias", "attn_output.bias"},
-                                                 {"final_layer_norm.weight", "ffn_norm.weight"},
-                                                 {"final_layer_norm.bias", "ffn_norm.bias"},
-                                                 {"fc2.bias", "ffn_down.bias"}}};
-// Matrices [hidden_size, hidden_size] of a layer.
-constexpr std::array<Name, 4> kAttentionMatrices = {{{"self_attn.q_proj.weight", "attn_q.weight"},
-                                                     {"self_attn.k_proj.weight", "attn_k.weight"},
-                                                     {"self_attn.v_proj.weight", "attn_v.weight"},
-                                                     {"self_attn.out_proj.weight", "attn_output.weight"}}};
-
-std::string LayerSource(uint32_t layer, const char* part) { return fmt::format("layers.{}.{}", layer, part); }
+// Whether a tensor is there.
+enum class Presence { kAlways, kWhereItIs };
 
 class Planner {
  public:
-  Planner(Checkpoint& checkpoint, std::optional<DType> type)
-      : checkpoint_(checkpoint), config_(checkpoint.config()), type_(type) {}
+  Planner(Checkpoint& checkpoint, const PackPlanOptions& options)
+      : checkpoint_(checkpoint), config_(checkpoint.config()), names_(checkpoint.names()), options_(options) {
+    plan_.layout = LayoutOf(config_, options.gated_layout);
+  }
 
   // Vectors come first: an engine reads all of them when it opens. Then what a token needs, in the order in
   // which it needs it, so that a pass over the file is sequential.
-  Result<PackPlan> Run(uint32_t align_bytes) {
+  Result<PackPlan> Run() {
     FRUGAL_TRY(CheckBlocks());
-    FRUGAL_TRY(AddVectors());
-    FRUGAL_TRY(
-        AddMatrix("embed_tokens.weight", "token_embd.weight", config_.vocab_size, config_.embedding_size));
-    FRUGAL_TRY(AddPositions());
+    FRUGAL_TRY(AddTopVectors());
+    for (uint32_t layer = 0; layer < config_.num_layers; ++layer) FRUGAL_TRY(AddLayerVectors(layer));
+    FRUGAL_TRY(AddMatrix(names_.Top(names_.embedding), "token_embd.weight", config_.vocab_size, config_.embedding_size));
+    if (config_.learned_positions) FRUGAL_TRY(AddPositionTable());
     if (config_.has_output_matrix) {
-      const std::array shape = {uint64_t{config_.vocab_size}, uint64_t{config_.embedding_size}};
-      FRUGAL_ASSIGN(const TensorInfo* source, checkpoint_.RequireTop("lm_head.weight", shape));
-      Add(Kind::kPlain, "output.weight", *source, MatrixType(*source));
+      FRUGAL_TRY(AddMatrix(names_.output, "output.weight", config_.vocab_size, config_.embedding_size));
     }
     if (config_.has_projections()) {
-      FRUGAL_TRY(
-          AddMatrix("project_in.weight", "project_in.weight", config_.hidden_size, config_.embedding_size));
+      FRUGAL_TRY(AddMatrix(names_.Top("project_in"), "project_in.weight", config_.hidden_size, config_.embedding_size));
     }
-    for (uint32_t layer = 0; layer < config_.num_layers; ++layer) FRUGAL_TRY(AddLayer(layer, align_bytes));
+    for (uint32_t layer = 0; layer < config_.num_layers; ++layer) FRUGAL_TRY(AddLayerMatrices(layer));
     if (config_.has_projections()) {
-      FRUGAL_TRY(
-          AddMatrix("project_out.weight", "project_out.weight", config_.embedding_size, config_.hidden_size));
+      FRUGAL_TRY(AddMatrix(names_.Top("project_out"), "project_out.weight", config_.embedding_size, config_.hidden_size));
     }
-    for (uint32_t layer = 0; layer < config_.num_layers; ++layer) AddOrder(layer);
+    for (uint32_t layer = 0; has_bundles() && layer < config_.num_layers; ++layer) AddOrder(layer);
+    AddLargestDifference();
     return std::move(plan_);
   }
 
  private:
-  DType MatrixType(const TensorInfo& source) const { return type_.value_or(source.dtype); }
+  static FfnLayout LayoutOf(const ModelConfig& config, FfnLayout gated_layout) {
+    if (!config.activation.is_sparse()) return FfnLayout::kMatrices;
+    return config.gated ? gated_layout : FfnLayout::kUpDown;
+  }
+  bool has_bundles() const { return plan_.layout != FfnLayout::kMatrices; }
+  DType MatrixType(const TensorInfo& source) const { return options_.type.value_or(source.dtype); }
 
-  PlannedTensor& Add(Kind kind, std::string name, const TensorInfo& source, DType dtype) {
+  PlannedTensor& Add(Kind kind, std::string name, const TensorInfo& source, DType dtype, std::vector<uint64_t> shape) {
     PlannedTensor tensor;
     tensor.kind = kind;
     tensor.name = std::move(name);
     tensor.source = &source;
     tensor.dtype = dtype;
-    tensor.shape = source.shape;
-    plan_.num_parameters += source.rows() * source.columns();
-    plan_.source_bytes += source.extent.size_bytes;
-    plan_.num_hashes += NumHashChunks(source.rows() * *RowBytes(dtype, source.columns()));
+    const uint64_t columns = shape.back();
+    const uint64_t rows = shape.size() == 2 ? shape[0] : 1;
+    tensor.shape = std::move(shape);
+    plan_.num_parameters += rows * columns;
+    plan_.source_bytes += rows * *RowBytes(source.dtype, columns);
+    plan_.num_hashes += NumHashChunks(rows * *RowBytes(dtype, columns));
+    if (tensor.shape.size() == 2 || kind == Kind::kPlusOne) plan_.largest_row = std::max(plan_.largest_row, columns);
     plan_.tensors.push_back(std::move(tensor));
     return plan_.tensors.back();
   }
 
-  Status AddVector(Kind kind, const std::string& from, const std::string& to, uint64_t size, uint32_t layer) {
-    FRUGAL_ASSIGN(const TensorInfo* source, checkpoint_.Require(from, std::array{size}));
-    Add(kind, to, *source, source->dtype).layer = layer;
+  // nullptr where it need not be there and is not.
+  Result<const TensorInfo*> FindVector(const std::string& from, uint64_t size, Presence presence) {
+    if (presence == Presence::kWhereItIs && !checkpoint_.Has(from)) return static_cast<const TensorInfo*>(nullptr);
+    return checkpoint_.Require(from, std::array{size});
+  }
+
+  Status AddVector(Kind kind, const std::string& from, const std::string& to, uint64_t size, Presence presence, uint32_t layer = 0) {
+    FRUGAL_ASSIGN(const TensorInfo* source, FindVector(from, size, presence));
+    if (source != nullptr) Add(kind, to, *source, kind == Kind::kPlusOne ? DType::kF32 : source->dtype, {size}).layer = layer;
     return {};
   }
 
-  Status AddVectors() {
+  // Weight, and bias where the norms have one, of what the source calls `from`.
+  Status AddNorm(const std::string& from, const std::string& to, uint64_t size, NormKind norm) {
+    const Kind kind = names_.norms_lack_one ? Kind::kPlusOne : Kind::kPlain;
+    FRUGAL_TRY(AddVector(kind, from + ".weight", to + ".weight", size, Presence::kAlways));
+    if (norm == NormKind::kRms) return {};
+    return AddVector(Kind::kPlain, from + ".bias", to + ".bias", size, Presence::kAlways);
+  }
+
+  Status AddTopVectors() {
     if (config_.has_final_norm) {
-      for (const std::string part : {"weight", "bias"}) {
-        FRUGAL_TRY(AddVector(Kind::kPlain, "final_layer_norm." + part, "output_norm." + part,
-                             config_.hidden_size, 0));
-      }
+      FRUGAL_TRY(AddNorm(names_.Top(names_.final_norm), "output_norm", config_.hidden_size, config_.norm));
     }
-    for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
-      for (const Name& name : kHiddenVectors) {
-        FRUGAL_TRY(AddVector(Kind::kPlain, LayerSource(layer, name.source),
-                             LayerTensorName(layer, name.packed), config_.hidden_size, layer));
-      }
-      FRUGAL_TRY(AddVector(Kind::kUpBias, LayerSource(layer, "fc1.bias"),
-                           LayerTensorName(layer, "ffn_up.bias"), config_.ffn_size, layer));
+    if (config_.has_output_matrix) {
+      const bool is_phi = config_.architecture == Architecture::kPhi2;
+      FRUGAL_TRY(AddVector(Kind::kPlain, std::string(names_.output) + ".bias", "output.bias", config_.vocab_size,
+                           is_phi ? Presence::kAlways : Presence::kWhereItIs));
     }
+    return AddRopeFrequencies();
+  }
+
+  // Llama 3's scaling, which GGUF has no keys for.
+  Status AddRopeFrequencies() {
+    constexpr const char* kName = "rope_freqs.weight";
+    const uint64_t size = config_.rope.dims / 2;
+    if (checkpoint_.gguf() != nullptr) return AddVector(Kind::kPlain, kName, kName, size, Presence::kWhereItIs);
+    if (config_.rope.scaling.kind != RopeScaling::Kind::kLlama3) return {};
+    PlannedTensor tensor;
+    tensor.kind = Kind::kValues;
+    tensor.name = kName;
+    tensor.shape = {size};
+    tensor.values = Llama3Divisors(config_.rope);
+    plan_.num_hashes += NumHashChunks(size * sizeof(float));
+    plan_.tensors.push_back(std::move(tensor));
     return {};
+  }
+
+  Presence BiasPresence(std::optional<bool> declared) const {
+    return names_.linear_has_biases || declared.value_or(false) ? Presence::kAlways : Presence::kWhereItIs;
+  }
+
+  Status AddLayerNorm(uint32_t layer, const char* from, const char* to) {
+    return AddNorm(names_.Layer(layer, from), LayerTensorName(layer, to), config_.hidden_size, config_.norm);
+  }
+
+  Status AddLayerVectors(uint32_t layer) {
+    const LayerNames& from = names_.layer;
+    FRUGAL_TRY(AddLayerNorm(layer, from.attn_norm, "attn_norm"));
+    if (config_.parallel() && config_.has_ffn_norm) FRUGAL_TRY(AddLayerNorm(layer, from.attn_norm_2, "attn_norm_2"));
+    FRUGAL_TRY(AddAttentionBiases(layer));
+    if (config_.head_norm != HeadNorm::kNone) {
+      const NormKind kind = config_.head_norm == HeadNorm::kRms ? NormKind::kRms : NormKind::kLayer;
+      FRUGAL_TRY(AddNorm(names_.Layer(layer, from.q_norm), LayerTensorName(layer, "attn_q_norm"), config_.head_dim, kind));
+      FRUGAL_TRY(AddNorm(names_.Layer(layer, from.k_norm), LayerTensorName(layer, "attn_k_norm"), config_.head_dim, kind));
+    }
+    if (config_.has_post_norms) FRUGAL_TRY(AddLayerNorm(layer, from.post_attention_norm, "post_attention_norm"));
+    if (!config_.parallel()) FRUGAL_TRY(AddLayerNorm(layer, from.ffn_norm, "ffn_norm"));
+    if (config_.has_post_norms) FRUGAL_TRY(AddLayerNorm(layer, from.post_ffw_norm, "post_ffw_norm"));
+    const Presence presence = BiasPresence(checkpoint_.ffn_has_biases());
+    const Kind in_positions = has_bundles() ? Kind::kPositions : Kind::kPlain;
+    const auto add = [&](Kind kind, const char* part, const char* to, uint64_t size) {
+      return AddVector(kind, names_.Layer(layer, part) + ".bias", LayerTensorName(layer, to), size, presence, layer);
+    };
+    FRUGAL_TRY(add(Kind::kPlain, from.down, "ffn_down.bias", config_.hidden_size));
+    FRUGAL_TRY(add(in_positions, from.up, "ffn_up.bias", config_.ffn_size));
+    return config_.gated ? add(in_positions, from.gate, "ffn_gate.bias", config_.ffn_size) : Status();
+  }
+
+  struct ProjectionPart {
+    Projection projection;
+    const char* source;
+    const char* packed;
+    uint64_t rows;
+  };
+  std::array<ProjectionPart, 3> Projections() const {
+    return {{{Projection::kQuery, names_.layer.q, "attn_q", config_.query_size()},
+             {Projection::kKey, names_.layer.k, "attn_k", config_.kv_size()},
+             {Projection::kValue, names_.layer.v, "attn_v", config_.kv_size()}}};
+  }
+  uint64_t fused_rows() const { return uint64_t{config_.query_size()} + 2 * uint64_t{config_.kv_size()}; }
+
+  // A part of the projection that `source` is, or is a part of.
+  void AddPart(const ProjectionPart& part, const std::string& to, const TensorInfo& source, DType dtype, std::vector<uint64_t> shape) {
+    const bool is_turned = names_.turns_halves && part.projection != Projection::kValue;
+    if (names_.fused == FusedQkv::kNone && !is_turned) {
+      Add(Kind::kPlain, to, source, dtype, std::move(shape));
+      return;
+    }
+    Add(Kind::kRows, to, source, dtype, std::move(shape)).rows = MapRows(part.projection, names_.fused, names_.turns_halves, config_);
+  }
+
+  Status AddAttentionBiases(uint32_t layer) {
+    Presence presence = BiasPresence(checkpoint_.attention_has_biases());
+    if (names_.qkv_has_biases) presence = Presence::kAlways;
+    for (const ProjectionPart& part : Projections()) {
+      const bool fused = names_.fused != FusedQkv::kNone;
+      const std::string from = names_.Layer(layer, fused ? names_.layer.qkv : part.source) + ".bias";
+      FRUGAL_ASSIGN(const TensorInfo* source, FindVector(from, fused ? fused_rows() : part.rows, presence));
+      if (source == nullptr) continue;
+      AddPart(part, LayerTensorName(layer, part.packed) + ".bias", *source, source->dtype, {part.rows});
+    }
+    return AddVector(Kind::kPlain, names_.Layer(layer, names_.layer.o) + ".bias", LayerTensorName(layer, "attn_output.bias"),
+                     config_.hidden_size, BiasPresence(checkpoint_.attention_has_biases()));
   }
 
   Status AddMatrix(const std::string& from, const std::string& to, uint64_t rows, uint64_t columns) {
-    FRUGAL_ASSIGN(const TensorInfo* source, checkpoint_.Require(from, std::array{rows, columns}));
-    Add(Kind::kPlain, to, *source, MatrixType(*source));
+    FRUGAL_ASSIGN(const TensorInfo* source, checkpoint_.Require(from + ".weight", std::array{rows, columns}));
+    Add(Kind::kPlain, to, *source, MatrixType(*source), {rows, columns});
     return {};
   }
 
+  Status AddLayerMatrices(uint32_t layer) {
+    for (const ProjectionPart& part : Projections()) {
+      const bool fused = names_.fused != FusedQkv::kNone;
+      const std::string from = names_.Layer(layer, fused ? names_.layer.qkv : part.source) + ".weight";
+      const std::array shape = {fused ? fused_rows() : part.rows, uint64_t{config_.hidden_size}};
+      FRUGAL_ASSIGN(const TensorInfo* source, checkpoint_.Require(from, shape));
+      AddPart(part, LayerTensorName(layer, part.packed) + ".weight", *source, MatrixType(*source), {part.rows, config_.hidden_size});
+    }
+    FRUGAL_TRY(AddMatrix(names_.Layer(layer, names_.layer.o), LayerTensorName(layer, "attn_output.weight"), config_.hidden_size,
+                         config_.query_size()));
+    return has_bundles() ? AddBundles(layer) : AddFfnMatrices(layer);
+  }
+
+  Status AddFfnMatrices(uint32_t layer) {
+    const LayerNames& from = names_.layer;
+    if (config_.gated) {
+      FRUGAL_TRY(AddMatrix(names_.Layer(layer, from.gate), LayerTensorName(layer, "ffn_gate.weight"), config_.ffn_size,
+                           config_.hidden_size));
+    }
+    FRUGAL_TRY(AddMatrix(names_.Layer(layer, from.up), LayerTensorName(layer, "ffn_up.weight"), config_.ffn_size, config_.hidden_size));
+    return AddMatrix(names_.Layer(layer, from.down), LayerTensorName(layer, "ffn_down.weight"), config_.hidden_size, config_.ffn_size);
+  }
+
+  // Rows are quantised in whole blocks.
   Status CheckBlocks() const {
-    if (!type_ || !IsQuantised(*type_)) return {};
+    if (!options_.type || !IsQuantised(*options_.type)) return {};
     for (const auto& [name, size] : {std::pair{"hidden_size", config_.hidden_size},
-                                     std::pair{"word_embed_proj_dim", config_.embedding_size}}) {
+                                     std::pair{"word_embed_proj_dim", config_.embedding_size},
+                                     std::pair{"num_heads * head_dim", config_.query_size()},
+                                     std::pair{"ffn_size", has_bundles() ? 0 : config_.ffn_size}}) {
       if (size % kQuantisedBlock == 0) continue;
       return MakeError(ErrorCode::kUsage,
                        "type of the weights: {} has quantised blocks of {}, but the model's {} is {}, no multiple of it",
-                       DTypeName(*type_), kQuantisedBlock, name, size);
+                       DTypeName(*options_.type), kQuantisedBlock, name, size);
     }
     return {};
   }
 
-  Status AddPositions() {
+  Status AddPositionTable() {
     const std::array shape = {uint64_t{config_.max_context} + config_.position_offset, uint64_t{config_.hidden_size}};
-    FRUGAL_ASSIGN(const TensorInfo* source, checkpoint_.Require("embed_positions.weight", shape));
+    FRUGAL_ASSIGN(const TensorInfo* source, checkpoint_.Require(names_.Top(names_.positions) + ".weight", shape));
     const DType dtype = MatrixType(*source);
-    Add(Kind::kPlain, "position_embd.weight", *source, IsQuantised(dtype) ? source->dtype : dtype);
+    Add(Kind::kPlain, "position_embd.weight", *source, IsQuantised(dtype) ? source->dtype : dtype, source->shape);
     return {};
   }
 
-  Status AddLayer(uint32_t layer, uint32_t align_bytes) {
-    for (const Name& name : kAttentionMatrices) {
-      FRUGAL_TRY(AddMatrix(LayerSource(layer, name.source), LayerTensorName(layer, name.packed),
-                           config_.hidden_size, config_.hidden_size));
+  // The down column of a neuron; blocks of the source lie across the neurons, so that no bundle can keep them.
+  Result<DType> DownType(const TensorInfo& down) const {
+    if (options_.down_type) return *options_.down_type;
+    if (!IsQuantised(down.dtype)) return MatrixType(down);
+    return MakeError(ErrorCode::kUsage,
+                     "{}: tensor {} is {}, whose quantised blocks run across the neurons: it cannot be kept in bundles; choose --down-type "
+                     "f32 (exact), f16 (rounded to half precision) or q8_0, q4_0 (lossy)",
+                     checkpoint_.PathOf(down), down.name, DTypeName(down.dtype));
+  }
+
+  Status AddBundles(uint32_t layer) {
+    const LayerNames& from = names_.layer;
+    const uint64_t hidden_size = config_.hidden_size, ffn_size = config_.ffn_size;
+    const std::array rows = {ffn_size, hidden_size};
+    const TensorInfo* gate = nullptr;
+    if (config_.gated) {
+      FRUGAL_ASSIGN(gate, checkpoint_.Require(names_.Layer(layer, from.gate) + ".weight", rows));
     }
-    const uint64_t hidden_size = config_.hidden_size;
-    const uint64_t ffn_size = config_.ffn_size;
-    FRUGAL_ASSIGN(const TensorInfo* up,
-                  checkpoint_.Require(LayerSource(layer, "fc1.weight"), std::array{ffn_size, hidden_size}));
+    FRUGAL_ASSIGN(const TensorInfo* up, checkpoint_.Require(names_.Layer(layer, from.up) + ".weight", rows));
     FRUGAL_ASSIGN(const TensorInfo* down,
-                  checkpoint_.Require(LayerSource(layer, "fc2.weight"), std::array{hidden_size, ffn_size}));
-    if (layer == 0) {
-      plan_.up_type = MatrixType(*up);
-      plan_.down_type = MatrixType(*down);
-      plan_.down_offset_bytes = *RowBytes(plan_.up_type, hidden_size);
-      if (IsQuantised(plan_.down_type)) plan_.wide_down_bytes = hidden_size * sizeof(float);
-      plan_.stride_bytes =
-          BundleStrideBytes(plan_.down_offset_bytes + *RowBytes(plan_.down_type, hidden_size), align_bytes);
-    } else if (MatrixType(*up) != plan_.up_type || MatrixType(*down) != plan_.down_type) {
-      return BadModel(
-          "{}: {} and fc2.weight are {} and {}, those of layer 0 {} and {}: one type has to be chosen for "
-          "all",
-          checkpoint_.PathOf(*up), up->name, DTypeName(up->dtype), DTypeName(down->dtype),
-          DTypeName(plan_.up_type), DTypeName(plan_.down_type));
+                  checkpoint_.Require(names_.Layer(layer, from.down) + ".weight", std::array{hidden_size, ffn_size}));
+    if (plan_.layout == FfnLayout::kGateAndBundle2) {
+      Add(Kind::kPositions, LayerTensorName(layer, "ffn_gate.weight"), *gate, MatrixType(*gate), gate->shape).layer = layer;
+      gate = nullptr;
     }
+    FRUGAL_TRY(CheckBundleTypes(layer, gate, *up, *down));
     PlannedTensor bundles;
     bundles.kind = Kind::kBundles;
     bundles.name = BundleTensorName(layer);
     bundles.source = up;
+    bundles.gate = gate;
     bundles.down = down;
     bundles.dtype = plan_.up_type;
     bundles.shape = {ffn_size, plan_.stride_bytes};
     bundles.layer = layer;
-    plan_.num_parameters += 2 * hidden_size * ffn_size;
-    plan_.source_bytes += up->extent.size_bytes + down->extent.size_bytes;
+    plan_.num_parameters += (gate != nullptr ? 3 : 2) * hidden_size * ffn_size;
+    plan_.source_bytes += up->extent.size_bytes + down->extent.size_bytes + (gate != nullptr ? gate->extent.size_bytes : 0);
     plan_.num_hashes += ffn_size;
+    plan_.largest_row = std::max({plan_.largest_row, hidden_size, ffn_size});
     plan_.tensors.push_back(std::move(bundles));
+    return {};
+  }
+
+  // Layer 0 decides; the others must be like it, since a file has one stride.
+  Status CheckBundleTypes(uint32_t layer, const TensorInfo* gate, const TensorInfo& up, const TensorInfo& down) {
+    const std::optional<DType> gate_type = gate != nullptr ? std::optional(MatrixType(*gate)) : std::nullopt;
+    FRUGAL_ASSIGN(const DType down_type, DownType(down));
+    if (layer > 0) {
+      if (MatrixType(up) == plan_.up_type && down_type == plan_.down_type && gate_type == plan_.gate_type) return {};
+      return BadModel("{}: {} and {} are {} and {}, those of layer 0 {} and {}: one type has to be chosen for all",
+                      checkpoint_.PathOf(up), up.name, down.name, DTypeName(up.dtype), DTypeName(down.dtype),
+                      DTypeName(plan_.up_type), DTypeName(plan_.down_type));
+    }
+    const uint64_t hidden_size = config_.hidden_size;
+    plan_.gate_type = gate_type;
+    plan_.up_type = MatrixType(up);
+    plan_.down_type = down_type;
+    for (const DType dtype : {gate_type.value_or(plan_.up_type), plan_.up_type, plan_.down_type}) {
+      if (RowBytes(dtype, hidden_size)) continue;
+      return MakeError(ErrorCode::kUsage, "{}: rows of {} are no whole quantised blocks of {}", checkpoint_.PathOf(up), hidden_size,
+                       DTypeName(dtype));
+    }
+    plan_.up_offset_bytes = gate_type ? *RowBytes(*gate_type, hidden_size) : 0;
+    plan_.down_offset_bytes = plan_.up_offset_bytes + *RowBytes(plan_.up_type, hidden_size);
+    if (IsQuantised(plan_.down_type) || IsQuantised(down.dtype)) plan_.wide_down_bytes = hidden_size * sizeof(float);
+    plan_.stride_bytes =
+        BundleStrideBytes(plan_.down_offset_bytes + *RowBytes(plan_.down_type, hidden_size), options_.align_bytes);
     return {};
   }
 
@@ -185,64 +320,26 @@ class Planner {
     plan_.tensors.push_back(std::move(order));
   }
 
+  // Known when all else is written.
+  void AddLargestDifference() {
+    if (!options_.type && !options_.down_type) return;
+    PlannedTensor tensor;
+    tensor.kind = Kind::kLargestDifference;
+    tensor.name = kLargestDifferenceName;
+    tensor.shape = {1};
+    plan_.num_hashes += 1;
+    plan_.tensors.push_back(std::move(tensor));
+  }
+
   Checkpoint& checkpoint_;
   const ModelConfig& config_;
-  const std::optional<DType> type_;
+  const SourceNames& names_;
+  const PackPlanOptions& options_;
   PackPlan plan_;
 };
 
-// Stack, heap of the libraries, tables of the headers, kernel memory: measured 5 MiB with OPT-6.7B's headers.
-constexpr uint64_t kProcessBytes = 12 * kMiB;
-// The transposition writes a bundle in runs of as many elements as rows of fc2 fit a buffer: 512 bytes for
-// OPT-6.7B, whose rows have 32 KiB.
-constexpr uint64_t kMaxStagingBytes = 8 * kMiB;
-constexpr uint64_t kMinStagingBytes = 256 * kKiB;
-// Every panel reads fc2 again, in runs as short as its columns: time grows with their number.
-constexpr uint64_t kMaxPanels = 64;
-
 }  // namespace
 
-Result<PackPlan> PlanPack(Checkpoint& checkpoint, std::optional<DType> type, uint32_t align_bytes) {
-  return Planner(checkpoint, type).Run(align_bytes);
-}
-
-Result<PackMemory> PlanPackMemory(const PackPlan& plan, const ModelConfig& config, uint64_t tokenizer_bytes,
-                                  uint64_t orders_bytes, uint64_t ram_bytes) {
-  const uint64_t ffn_size = config.ffn_size;
-  PackMemory memory;
-  memory.ledger.Add("process", kProcessBytes, "code, stack, headers");
-  memory.ledger.Add("tokenizer", tokenizer_bytes, "while it is read and written");
-  memory.ledger.Add("hashes", HashedGgufWriter::MemoryBytes(plan.num_hashes), "written last");
-  memory.ledger.Add("order", orders_bytes + 3 * ffn_size * sizeof(uint32_t),
-                    "of the layers, where given; of one layer, its inverse, its biases");
-  const uint64_t fixed_bytes = memory.ledger.total_bytes();
-  // A staging buffer holds a row of fc2, and a layer's biases.
-  const uint64_t min_staging_bytes = std::max(kMinStagingBytes, RoundUp(ffn_size * sizeof(float), 4096));
-  const uint64_t min_positions = (ffn_size + kMaxPanels - 1) / kMaxPanels;
-  const uint64_t position_bytes = plan.stride_bytes + plan.wide_down_bytes;
-  const uint64_t smallest_bytes = fixed_bytes + 2 * min_staging_bytes + min_positions * position_bytes;
-  if (smallest_bytes > ram_bytes) {
-    const uint64_t in_mib = (smallest_bytes + kMiB - 1) / kMiB;
-    return MakeError(ErrorCode::kDoesNotFit,
-                     "packing needs at least {} of RAM, but the budget is {}; the smallest that works is "
-                     "--ram {}M",
-                     FormatSize(smallest_bytes), FormatSize(ram_bytes), in_mib);
-  }
-  const uint64_t left_bytes = ram_bytes - fixed_bytes;
-  memory.staging_bytes = std::clamp(RoundDown(left_bytes / 8, 4096), min_staging_bytes,
-                                    std::max(kMaxStagingBytes, min_staging_bytes));
-  // Where an eighth is too much for the smallest panel, the panel goes first.
-  const uint64_t for_staging = (left_bytes - min_positions * position_bytes) / 2;
-  memory.staging_bytes =
-      std::min(memory.staging_bytes, std::max(RoundDown(for_staging, 4096), min_staging_bytes));
-  const uint64_t most_positions =
-      std::min((left_bytes - 2 * memory.staging_bytes) / position_bytes, ffn_size);
-  const uint64_t num_panels = (ffn_size + most_positions - 1) / most_positions;
-  memory.panel_positions = (ffn_size + num_panels - 1) / num_panels;
-  memory.ledger.Add("staging", 2 * memory.staging_bytes, "what is read, and what is converted");
-  memory.ledger.Add("panel", memory.panel_positions * position_bytes,
-                    fmt::format("{} of {} bundles of a layer", memory.panel_positions, ffn_size));
-  return memory;
-}
+Result<PackPlan> PlanPack(Checkpoint& checkpoint, const PackPlanOptions& options) { return Planner(checkpoint, options).Run(); }
 
 }  // namespace frugal

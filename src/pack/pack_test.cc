@@ -123,7 +123,7 @@ TEST_P(PackTest, KeepsEveryByteOfTheWeights) {
   uint64_t num_parameters = 0;
   for (const TensorInfo& tensor : source.tensors()) num_parameters += tensor.rows() * tensor.columns();
   EXPECT_EQ(report->num_parameters, num_parameters);
-  EXPECT_EQ(model->matrices()[ModelFile::QId(0)].dtype, GetParam().dtype);
+  EXPECT_EQ(model->matrices()[model->layer(0).q].dtype, GetParam().dtype);
   // Every other tensor is in the file as it is in the source.
   const std::pair<const char*, std::string> names[] = {
       {"token_embd.weight", "model.decoder.embed_tokens.weight"},
@@ -187,10 +187,10 @@ TEST_P(PackTest, QuantisesMatricesAndBundles) {
     const uint64_t hidden_size = model->config().hidden_size;
     const uint64_t ffn_size = model->config().ffn_size;
     for (uint32_t layer = 0; layer < model->config().num_layers; ++layer) {
-      for (const auto& [id, part] : {std::pair{ModelFile::QId(layer), "self_attn.q_proj.weight"},
-                                     std::pair{ModelFile::KId(layer), "self_attn.k_proj.weight"},
-                                     std::pair{ModelFile::VId(layer), "self_attn.v_proj.weight"},
-                                     std::pair{ModelFile::OId(layer), "self_attn.out_proj.weight"}}) {
+      for (const auto& [id, part] : {std::pair{model->layer(layer).q, "self_attn.q_proj.weight"},
+                                     std::pair{model->layer(layer).k, "self_attn.k_proj.weight"},
+                                     std::pair{model->layer(layer).v, "self_attn.v_proj.weight"},
+                                     std::pair{model->layer(layer).o, "self_attn.out_proj.weight"}}) {
         const TensorInfo& info = source.Find(DecoderName(layer, part));
         const std::string expected = Quantised(dtype, FloatsOf(info, source.Bytes(info)));
         EXPECT_EQ(BytesOf(packed, model->matrices()[id].extent), expected) << layer << " " << part;
@@ -342,7 +342,7 @@ TEST(PackConversionTest, RoundsToTheNearest) {
                     expected(ElementOf(down.dtype, down_bytes, k * down.columns() + i)));
         }
       }
-      const MatrixInfo& query = model->matrices()[ModelFile::QId(2)];
+      const MatrixInfo& query = model->matrices()[model->layer(2).q];
       EXPECT_EQ(query.dtype, dtype);
       const std::string query_bytes = source.Bytes(DecoderName(2, "self_attn.q_proj.weight"));
       for (size_t i = 0; i < query.rows * query.columns; ++i) {
@@ -384,7 +384,7 @@ TEST(PackOptionsTest, RefusesWhatCannotBeMeant) {
   ExpectError(PackQuietly(options), ErrorCode::kUsage, "2 orders of neurons for 3 layers");
   options.neuron_orders.clear();
   const std::string copy = CopyOf(DataDir() + "opt", directory);
-  options.source_dir = copy;
+  options.source_path = copy;
   options.output_path = copy + "/model.safetensors";
   options.overwrite = Overwrite::kYes;
   ExpectError(PackQuietly(options), ErrorCode::kUsage, "is a file of the checkpoint itself");
@@ -401,7 +401,7 @@ TEST(PackOptionsTest, AlignsBundlesAsAskedFor) {
   EXPECT_EQ(report->stride_bytes, 4096u);
   const auto model = ModelFile::Open(options.output_path);
   ASSERT_TRUE(model.has_value()) << model.error().message;
-  ExpectBundles(*model, ReadAllForTest(options.output_path), SourceForTest(options.source_dir), {});
+  ExpectBundles(*model, ReadAllForTest(options.output_path), SourceForTest(options.source_path), {});
 }
 
 TEST(PackKeysTest, AreThoseOfTheModel) {

@@ -30,7 +30,8 @@ constexpr uint64_t kStagingBytes = 4 * kMiB;
 constexpr uint64_t kMaxPanels = 64;
 
 // Tensors whose rows are a layer's neurons.
-constexpr const char* kModelParts[] = {"ffn_bundle.weight", "ffn_up.bias", "ffn_order"};
+constexpr const char* kModelParts[] = {"ffn_bundle.weight", "ffn_order", "ffn_up.bias", "ffn_gate.bias", "ffn_gate.weight"};
+constexpr size_t kNumRequiredParts = 2;  // of these the first; the others where the model has them
 constexpr const char* kPredictorParts[] = {"predictor.up", "predictor.bias", "predictor.popularity",
                                            "early.up", "early.bias"};
 constexpr const char* kOtherPredictorParts[] = {"predictor.down", "early.down"};
@@ -125,13 +126,18 @@ Status Reorderer::OpenModel() {
     return BadModel("{}: {} is {}, this program reads {}", path, kPackedVersionKey, version, kPackedVersion);
   }
   FRUGAL_ASSIGN(config_, ReadGgufConfig(gguf));
+  if (config_.ffn_layout == FfnLayout::kMatrices) {
+    return MakeError(ErrorCode::kUsage, "{}: its activation {} is never zero, so that it has no bundles to order", path,
+                     ActivationName(config_.activation));
+  }
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
-    for (const char* part : kModelParts) {
-      const std::string name = LayerTensorName(layer, part);
+    for (size_t i = 0; i < std::size(kModelParts); ++i) {
+      const std::string name = LayerTensorName(layer, kModelParts[i]);
       const Tensor* tensor = model_->Find(name);
+      if (tensor == nullptr && i >= kNumRequiredParts) continue;
       if (tensor == nullptr) return BadModel("{}: tensor {} is missing", path, name);
-      if (tensor->info->shape[0] != config_.ffn_size ||
-          tensor->info->shape.size() != (tensor->is_bundle ? 2u : 1u)) {
+      const bool is_matrix = tensor->is_bundle || name.ends_with("ffn_gate.weight");
+      if (tensor->info->shape[0] != config_.ffn_size || tensor->info->shape.size() != (is_matrix ? 2u : 1u)) {
         return BadModel("{}: {}: found the shape [{}], expected {} neurons", path, name,
                         fmt::join(tensor->info->shape, ", "), config_.ffn_size);
       }
@@ -278,17 +284,22 @@ void Reorderer::FillReport() {
   if (stat(options_.output_path.c_str(), &status) == 0)
     report_.file_bytes = static_cast<uint64_t>(status.st_size);
   report_.source_bytes_read = model_->bytes_read() + (predictor_ != nullptr ? predictor_->bytes_read() : 0);
+  report_.layout = config_.ffn_layout;
+  report_.activation = config_.activation;
+  const Result<std::vector<BundlePart>> parts = ReadBundleParts(model_->gguf(), 0, config_);
+  const uint64_t num_parts = parts ? parts->size() : 2;
   for (const Tensor& tensor : model_->tensors()) {
     const TensorInfo& info = *tensor.info;
-    if (info.name.ends_with(".ffn_order")) continue;
+    if (info.name.ends_with(".ffn_order") || info.name == kLargestDifferenceName) continue;
     ++report_.num_tensors;
     report_.num_parameters +=
-        tensor.is_bundle ? 2 * info.rows() * config_.hidden_size : info.rows() * info.columns();
+        tensor.is_bundle ? num_parts * info.rows() * config_.hidden_size : info.rows() * info.columns();
   }
   report_.stride_bytes = stride_bytes_;
-  if (const Result<BundleTypes> types = ReadBundleTypes(model_->gguf(), 0, config_.hidden_size)) {
-    report_.up_type = types->up;
-    report_.down_type = types->down;
+  if (parts) {
+    report_.down_type = parts->back().dtype;
+    report_.up_type = (*parts)[parts->size() - 2].dtype;
+    if (parts->size() == 3) report_.gate_type = parts->front().dtype;
   }
   report_.has_tokenizer = model_->gguf().Find(tokenizer_keys::kTokens) != nullptr;
 }

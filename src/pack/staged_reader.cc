@@ -17,16 +17,18 @@ Result<StagedReader> StagedReader::Create(Checkpoint& checkpoint, uint64_t stagi
 }
 
 uint64_t StagedReader::CapacityElements(const TensorInfo& tensor, DType dtype) const {
+  const DTypeTraits from = TraitsOf(tensor.dtype);
   const DTypeTraits to = TraitsOf(dtype);
-  const uint64_t read_elements = raw_.size_bytes() / TraitsOf(tensor.dtype).block_bytes;
+  const uint64_t read_elements = raw_.size_bytes() / from.block_bytes * from.block_elements;
   const uint64_t converted_elements = converted_.size_bytes() / to.block_bytes * to.block_elements;
-  return std::min(RoundDown(read_elements, to.block_elements), converted_elements);
+  // Blocks have sizes of powers of two, so that the larger one is a multiple of the smaller.
+  return RoundDown(std::min(read_elements, converted_elements), std::max(from.block_elements, to.block_elements));
 }
 
 Result<std::span<const std::byte>> StagedReader::Read(const TensorInfo& tensor, uint64_t first_element,
                                                       uint64_t num_elements, DType dtype) {
   CHECK(num_elements <= CapacityElements(tensor, dtype));
-  const uint64_t size_bytes = num_elements * TraitsOf(tensor.dtype).block_bytes;
+  const uint64_t size_bytes = *RowBytes(tensor.dtype, num_elements);
   FRUGAL_TRY(checkpoint_->Read(tensor, first_element, raw_.bytes().first(size_bytes)));
   return Convert(tensor, num_elements, dtype, [first_element](uint64_t i) { return first_element + i; });
 }
@@ -38,7 +40,7 @@ Result<std::span<const std::byte>> StagedReader::ReadColumns(const TensorInfo& t
   const uint64_t width = end - begin;
   if (width == columns) return Read(tensor, first_row * columns, num_rows * columns, dtype);
   CHECK(num_rows * width <= CapacityElements(tensor, dtype));
-  const uint64_t width_bytes = width * TraitsOf(tensor.dtype).block_bytes;
+  const uint64_t width_bytes = *RowBytes(tensor.dtype, width);
   for (uint64_t i = 0; i < num_rows; ++i) {
     FRUGAL_TRY(checkpoint_->Read(tensor, (first_row + i) * columns + begin,
                                  raw_.bytes().subspan(i * width_bytes, width_bytes)));

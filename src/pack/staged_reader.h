@@ -26,7 +26,8 @@ class StagedReader {
   // column of a number that is not finite, or becomes infinite as `dtype`.
   Result<std::span<const std::byte>> Read(const TensorInfo& tensor, uint64_t first_element,
                                           uint64_t num_elements, DType dtype);
-  // Columns [begin, end) of rows [first_row, first_row + num_rows), without gaps. // [num_rows, end - begin]
+  // Columns [begin, end), whole quantised blocks, of rows [first_row, first_row + num_rows), without gaps.
+  // // [num_rows, end - begin]
   Result<std::span<const std::byte>> ReadColumns(const TensorInfo& tensor, uint64_t first_row,
                                                  uint64_t num_rows, uint64_t begin, uint64_t end,
                                                  DType dtype);

@@ -88,7 +88,7 @@ double SyntheticActiveShare(uint32_t layer, uint32_t num_layers) {
 
 Result<std::unique_ptr<SyntheticModel>> SyntheticModel::Create(const SyntheticOptions& options,
                                                                ThreadPool& pool) {
-  if (!IsWeightType(options.type)) {
+  if (!IsWritableWeightType(options.type)) {
     return MakeError(ErrorCode::kUsage, "type {}: expected F32, F16, BF16, Q8_0 or Q4_0", DTypeName(options.type));
   }
   const ModelConfig& config = options.config;
@@ -210,7 +210,7 @@ void SyntheticModel::MakeInputs() {
     float* const x = inputs_.data() + i * hidden;
     TokenEmbedding(static_cast<uint64_t>(tokens_[i]), x);
     Add(x, state.data(), hidden);
-    LayerNorm(x, ones.data(), zeros.data(), config_.layer_norm_epsilon, hidden, x);
+    LayerNorm(x, ones.data(), zeros.data(), config_.norm_epsilon, hidden, x);
   }
 }
 
@@ -239,7 +239,7 @@ Result<SyntheticReport> SyntheticModel::Write(
   done_bytes_ = 0;
   qualities_.clear();
   FRUGAL_ASSIGN(const auto writer, HashedGgufWriter::Open(options_.output_path, options_.overwrite));
-  AddModelKeys(config_, {options_.name, options_.type, options_.type, stride_bytes_}, writer->keys());
+  AddModelKeys(config_, {options_.name, FfnLayout::kUpDown, std::nullopt, options_.type, options_.type, stride_bytes_, options_.type}, writer->keys());
   SyntheticReport report;
   for (const Tensor& tensor : tensors_) {
     switch (tensor.kind) {

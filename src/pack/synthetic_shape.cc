@@ -1,6 +1,7 @@
 #include "src/pack/synthetic_shape.h"
 
 #include <array>
+#include <cmath>
 
 namespace frugal {
 namespace {
@@ -29,7 +30,12 @@ Result<ModelConfig> SyntheticConfig(std::string_view shape, uint32_t num_layers)
     config.embedding_size = known.hidden_size;
     config.ffn_size = 4 * known.hidden_size;
     config.num_heads = known.num_heads;
+    config.num_kv_heads = known.num_heads;
+    config.learned_positions = true;
+    config.position_offset = 2;
+    config.ffn_layout = FfnLayout::kUpDown;
     config.head_dim = known.hidden_size / known.num_heads;
+    config.attention_scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
     config.vocab_size = kVocabSize;
     config.max_context = kMaxContext;
     return config;

@@ -271,6 +271,7 @@ Result<CalibrationReport> Calibrate(const CalibrationOptions& options, Progress 
                      options.cached_share);
   }
   FRUGAL_ASSIGN(ModelFile model, ModelFile::Open(options.model_path));
+  FRUGAL_TRY(model.RequireBundles());
   return Calibrator(options, std::move(model), progress).Run();
 }
 

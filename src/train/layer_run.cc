@@ -50,7 +50,7 @@ Status EmbedText(Weights& weights, const TokenSequences& text, RowStore& hidden)
                    [](const TokenPlace& a, const TokenPlace& b) { return a.token < b.token; });
 
   std::vector<float> positions(longest * size);
-  for (uint32_t i = 0; i < longest; ++i) {
+  for (uint32_t i = 0; config.learned_positions && i < longest; ++i) {
     FRUGAL_TRY(weights.ReadRow(weights.model().ids().position_embedding, i + config.position_offset,
                                std::span(positions).subspan(i * size, size)));
   }
@@ -67,6 +67,7 @@ Status EmbedText(Weights& weights, const TokenSequences& text, RowStore& hidden)
       } else {
         MatMulF32(embedding.data(), project_in.data(), token_part.data(), 1, size, config.embedding_size);
       }
+      if (config.embedding_scale != 1.0f) Scale(token_part.data(), config.embedding_scale, size);
     }
     row = token_part;
     Add(row.data(), positions.data() + place.position * size, size);
@@ -80,7 +81,7 @@ Status RunLayerOverText(Weights& weights, ThreadPool& pool, uint32_t layer, cons
                         const std::atomic<bool>* cancel, FunctionRef<void(double share)> progress) {
   const ModelConfig& config = weights.model().config();
   AllSelector selector(config.ffn_size);
-  OptForward forward(weights, selector, nullptr, pool, kRunRows, 0, max_sequence);
+  Forward forward(weights, selector, nullptr, pool, kRunRows, 0, max_sequence);
   FRUGAL_ASSIGN(KvCache kv, KvCache::Create(config, 1, max_sequence, DType::kF16));
   uint64_t first_row = 0;
   const auto observe = [&](const LayerObservation& seen) { return (*observer)(seen, first_row); };

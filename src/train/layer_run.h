@@ -8,7 +8,7 @@
 #include "src/base/function_ref.h"
 #include "src/base/thread_pool.h"
 #include "src/model/model_file.h"
-#include "src/model/opt_forward.h"
+#include "src/model/forward.h"
 #include "src/model/weights.h"
 #include "src/train/row_store.h"
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "src/model/config.h"
-#include "src/model/opt_forward.h"
+#include "src/model/forward.h"
 #include "src/train/samples.h"
 
 namespace frugal {

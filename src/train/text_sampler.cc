@@ -4,7 +4,7 @@
 
 #include "src/base/random.h"
 #include "src/kernels/kernels.h"
-#include "src/model/opt_forward.h"
+#include "src/model/forward.h"
 #include "src/train/text_cut.h"
 
 namespace frugal {
@@ -32,7 +32,7 @@ Result<TokenSequences> SampleText(Weights& weights, ThreadPool& pool, uint64_t n
                                   const std::atomic<bool>* cancel, FunctionRef<void(double share)> progress) {
   const ModelConfig& config = weights.model().config();
   AllSelector selector(config.ffn_size);
-  OptForward forward(weights, selector, nullptr, pool, batch, batch, sequence_tokens);
+  Forward forward(weights, selector, nullptr, pool, batch, batch, sequence_tokens);
   std::vector<KvCache> caches;
   for (uint32_t i = 0; i < batch; ++i) {
     FRUGAL_ASSIGN(KvCache kv, KvCache::Create(config, config.num_layers, sequence_tokens, DType::kF16));

@@ -272,6 +272,7 @@ Result<TrainReport> Trainer::Run() {
 Result<TrainReport> Train(const TrainOptions& options, Progress progress) {
   FRUGAL_TRY(CheckOptions(options));
   FRUGAL_ASSIGN(ModelFile model, ModelFile::Open(options.model_path));
+  FRUGAL_TRY(model.RequireBundles());
   return Trainer(options, std::move(model), progress).Run();
 }
 

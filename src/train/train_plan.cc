@@ -5,7 +5,7 @@
 #include "src/base/bytes.h"
 #include "src/engine/plan.h"
 #include "src/model/kv_cache.h"
-#include "src/model/opt_forward.h"
+#include "src/model/forward.h"
 #include "src/train/layer_fit.h"
 #include "src/train/layer_run.h"
 
@@ -32,8 +32,8 @@ uint64_t SampleRunBytes(const ModelFile& model, const TrainOptions& options, con
                         uint32_t batch) {
   const ModelConfig& config = model.config();
   return batch * KvCache::SizeBytes(config, config.num_layers, text.longest, DType::kF16) +
-         OptForward::MemoryBytes(config, static_cast<uint32_t>(options.num_threads), batch, batch,
-                                 text.longest, OptForward::InputsOf(model, WeightPlan())) +
+         Forward::MemoryBytes(config, static_cast<uint32_t>(options.num_threads), batch, batch,
+                                 text.longest, Forward::InputsOf(model, WeightPlan())) +
          config.vocab_size * sizeof(float);
 }
 
@@ -79,8 +79,8 @@ uint64_t LayerRunBytes(const ModelFile& model, const WeightsOptions& options, in
        (config.has_projections() ? uint64_t{config.hidden_size} * config.embedding_size : 0)) *
       sizeof(float);
   const uint64_t run_bytes =
-      OptForward::MemoryBytes(config, static_cast<uint32_t>(num_threads), kRunRows, 0, text.longest,
-                              OptForward::InputsOf(model, WeightPlan())) +
+      Forward::MemoryBytes(config, static_cast<uint32_t>(num_threads), kRunRows, 0, text.longest,
+                              Forward::InputsOf(model, WeightPlan())) +
       KvCache::SizeBytes(config, 1, text.longest, DType::kF16) + behind_run_bytes;
   return most + std::max(embedding_bytes, run_bytes);
 }

@@ -1,0 +1,275 @@
+#include "src/model/forward.h"
+
+#include <algorithm>
+
+#include "src/base/bytes.h"
+#include "src/base/clock.h"
+#include "src/kernels/layer_kernels.h"
+#include "src/kernels/quantised_kernels.h"
+#include "src/model/tiles.h"
+
+namespace frugal {
+namespace {
+
+// The largest input of a batch, in whole quantised blocks.
+uint64_t InputElements(const ModelConfig& config, uint32_t max_rows) {
+  uint32_t longest = std::max({config.hidden_size, config.embedding_size, config.query_size()});
+  if (config.ffn_layout == FfnLayout::kMatrices) longest = std::max(longest, config.ffn_size);
+  return uint64_t{max_rows} * RoundUp(longest, kQuantisedBlock);
+}
+
+constexpr size_t kPieceFloats = 4096;
+
+}  // namespace
+
+Forward::Forward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows,
+                 uint32_t max_logit_rows, uint32_t max_context)
+    : weights_(weights),
+      config_(weights.model().config()),
+      selector_(selector),
+      early_(early),
+      pool_(pool),
+      max_rows_(max_rows),
+      max_context_(max_context),
+      products_per_thread_(MostTileProducts(config_.hidden_size, max_rows)),
+      rotation_(config_.rope, weights.vector(GlobalVector::kRopeDivisors), max_rows),
+      local_rotation_(config_.has_local_rope ? config_.local_rope : Rope(), {}, max_rows) {
+  const size_t hidden = size_t{max_rows} * config_.hidden_size;
+  for (AlignedVector<float>* buffer : {&residual_, &normed_, &ffn_input_, &block_out_}) buffer->resize(hidden);
+  q_.resize(size_t{max_rows} * config_.query_size());
+  kv_.resize(KvFloats(config_, max_rows));
+  keys_ = kv_.empty() ? block_out_.data() : kv_.data();
+  values_ = kv_.empty() ? ffn_input_.data() : kv_.data() + kv_.size() / 2;
+  if (config_.has_projections()) embedding_.resize(size_t{max_rows} * config_.embedding_size);
+  scores_.resize(size_t{max_context} * pool.num_threads());
+  active_.resize(size_t{max_rows} * Selector::WordsPerToken(config_.ffn_size));
+  positions_.resize(config_.ffn_size);
+  counts_.resize(config_.ffn_size);
+  activations_.resize(size_t{max_rows} * config_.ffn_size);
+  gates_.resize(GateFloats(config_, max_rows));
+  products_.resize(ProductFloats(config_, max_rows) * static_cast<size_t>(pool.num_threads()));
+  up_rows_.resize(UpRowFloats(config_, static_cast<uint32_t>(pool.num_threads()), max_rows));
+  logits_.resize(size_t{max_logit_rows} * config_.vocab_size);
+  if (InputsOf(weights.model(), weights.plan()) == MatrixInputs::kQuantised) {
+    const uint64_t size = InputElements(config_, max_rows);
+    input_q_.resize(size);
+    input_scales_.resize(size / kQuantisedBlock);
+  }
+}
+
+uint64_t Forward::MemoryBytes(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows, uint32_t max_logit_rows,
+                              uint32_t max_context, MatrixInputs inputs) {
+  const uint64_t rows = max_rows;
+  uint64_t floats = rows * config.hidden_size * 4 + rows * config.query_size() + KvFloats(config, max_rows) +
+                    uint64_t{max_context} * num_threads + config.ffn_size * 2 + rows * config.ffn_size + GateFloats(config, max_rows) +
+                    num_threads * ProductFloats(config, max_rows) + UpRowFloats(config, num_threads, max_rows) +
+                    uint64_t{max_logit_rows} * config.vocab_size + Rotation::Floats(config.rope, max_rows);
+  if (config.has_local_rope) floats += Rotation::Floats(config.local_rope, max_rows);
+  if (config.has_projections()) floats += rows * config.embedding_size;
+  uint64_t bytes = floats * sizeof(float) + rows * Selector::WordsPerToken(config.ffn_size) * sizeof(uint64_t);
+  if (inputs == MatrixInputs::kQuantised) {
+    const uint64_t size = InputElements(config, max_rows);
+    bytes += size + size / kQuantisedBlock * sizeof(float);
+  }
+  return bytes;
+}
+
+// In a serial block the FFN's buffers are free while attention runs; keys and values lie there where they fit.
+uint64_t Forward::KvFloats(const ModelConfig& config, uint32_t max_rows) {
+  if (!config.parallel() && config.kv_size() <= config.hidden_size) return 0;
+  return uint64_t{2} * max_rows * config.kv_size();
+}
+
+DType Forward::MatrixType(uint32_t matrix) const { return weights_.matrix_type(matrix); }
+
+void Forward::PrepareInput(std::initializer_list<DType> types, const float* x, size_t x_stride, uint32_t num_rows,
+                              size_t columns) {
+  if (std::none_of(types.begin(), types.end(), IsQuantised)) return;
+  ForEachRow(num_rows, [&](uint32_t row) {
+    const size_t first = row * columns;
+    QuantiseInput(x + row * x_stride, columns, input_q_.data() + first, input_scales_.data() + first / kQuantisedBlock);
+  });
+}
+
+Status Forward::MatMul(uint32_t matrix, const float* x, size_t x_stride, uint32_t num_rows, std::span<const float> bias,
+                          float* out, size_t out_stride) {
+  const MatrixInfo& info = weights_.model().matrices()[matrix];
+  const DType dtype = MatrixType(matrix);
+  const QuantisedInput quantised{input_q_.data(), input_scales_.data()};
+  return weights_.ForEachRowBlock(matrix, [&](const RowBlock& block) {
+    const Tiles tiles = CutTiles(block.num_rows, info.columns, num_rows, pool_.num_threads());
+    float* const block_out = out + block.first_row;
+    pool_.Run(
+        tiles.count,
+        [&](int tile, int) {
+          const uint64_t begin = tiles.begin(tile), end = tiles.end(tile);
+          if (IsQuantised(dtype)) {
+            DotRowsQuantised(dtype, block.rows, begin, end, info.columns, quantised, num_rows, block_out, out_stride);
+          } else {
+            DotRows(dtype, block.rows, begin, end, info.columns, x, x_stride, num_rows, block_out, out_stride);
+          }
+          if (bias.empty()) return;
+          for (uint32_t row = 0; row < num_rows; ++row) {
+            Add(block_out + row * out_stride + begin, bias.data() + block.first_row + begin, end - begin);
+          }
+        },
+        [&] { weights_.Poll(); });
+  });
+}
+
+void Forward::Normalize(NormVectors norm, const float* x, uint32_t num_rows, float* out) {
+  const size_t size = config_.hidden_size;
+  const float epsilon = config_.norm_epsilon;
+  ForEachRow(num_rows, [&](uint32_t row) {
+    if (config_.norm == NormKind::kRms) {
+      RmsNorm(x + row * size, norm.weight.data(), epsilon, size, out + row * size);
+    } else {
+      LayerNorm(x + row * size, norm.weight.data(), norm.bias.data(), epsilon, size, out + row * size);
+    }
+  });
+}
+
+void Forward::ForEachRow(uint32_t num_rows, FunctionRef<void(uint32_t row)> work) {
+  if (num_rows < kManyTokens) {
+    for (uint32_t row = 0; row < num_rows; ++row) work(row);
+    return;
+  }
+  pool_.Run(
+      static_cast<int>(num_rows), [&](int row, int) { work(static_cast<uint32_t>(row)); }, [&] { weights_.Poll(); });
+}
+
+void Forward::ForEachPiece(size_t size, FunctionRef<void(size_t begin, size_t end)> work) {
+  const Tiles tiles = CutTilesOf(kPieceFloats, size, pool_.num_threads());
+  pool_.Run(
+      tiles.count, [&](int tile, int) { work(tile * tiles.per_tile, std::min<size_t>(size, (tile + 1) * tiles.per_tile)); },
+      [&] { weights_.Poll(); });
+}
+
+void Forward::AddToResidual(uint32_t num_rows) {
+  const size_t size = config_.hidden_size;
+  ForEachRow(num_rows, [&](uint32_t row) { Add(residual_.data() + row * size, block_out_.data() + row * size, size); });
+}
+
+Status Forward::Embed(std::span<const BatchRow> rows) {
+  const MatrixIds& ids = weights_.model().ids();
+  const size_t hidden = config_.hidden_size;
+  for (size_t row = 0; row < rows.size(); ++row) {
+    CHECK(rows[row].token >= 0 && static_cast<uint32_t>(rows[row].token) < config_.vocab_size);
+    float* const target = config_.has_projections() ? embedding_.data() + row * config_.embedding_size : residual_.data() + row * hidden;
+    FRUGAL_TRY(weights_.ReadRow(ids.token_embedding, static_cast<uint64_t>(rows[row].token), {target, config_.embedding_size}));
+  }
+  const uint32_t num_rows = static_cast<uint32_t>(rows.size());
+  if (config_.has_projections()) {
+    PrepareInput({MatrixType(ids.project_in)}, embedding_.data(), config_.embedding_size, num_rows, config_.embedding_size);
+    FRUGAL_TRY(MatMul(ids.project_in, embedding_.data(), config_.embedding_size, num_rows, {}, residual_.data(), hidden));
+  }
+  for (size_t row = 0; row < rows.size(); ++row) {
+    if (config_.embedding_scale != 1.0f) Scale(residual_.data() + row * hidden, config_.embedding_scale, hidden);
+    if (!config_.learned_positions) continue;
+    FRUGAL_TRY(weights_.ReadRow(ids.position_embedding, rows[row].position + config_.position_offset, {block_out_.data(), hidden}));
+    Add(residual_.data() + row * hidden, block_out_.data(), hidden);
+  }
+  return {};
+}
+
+// Serial:   x += Attention(norm(x)); x += Ffn(norm(x))
+// Parallel: x += Attention(norm(x)) + Ffn(norm(x)), and the FFN's reads fly during attention
+// Post-norm (OPT-350m): x = norm(x + Attention(x)); x = norm(x + Ffn(x))
+Status Forward::RunLayer(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows, const LayerObserver* observer) {
+  const uint32_t num_rows = static_cast<uint32_t>(rows.size());
+  const uint64_t start = NowNs();
+  NormalizeInput(layer, num_rows);
+  if (config_.parallel()) {
+    NormalizeFfnInput(layer, num_rows);
+    PrefetchSelected(layer, num_rows);
+  } else {
+    PrefetchEarly(layer, normed_.data(), num_rows);
+  }
+  FRUGAL_TRY(Attention(layer, kv_layer, rows));
+  AddResult(layer, LayerVector::kPostAttnNormWeight, num_rows);
+  if (config_.norm_placement == NormPlacement::kPost) {
+    Normalize(Norm(layer, LayerVector::kAttnNormWeight, LayerVector::kAttnNormBias), residual_.data(), num_rows, residual_.data());
+  }
+  const uint64_t middle = NowNs();
+  times_.attention_ns += middle - start;
+  if (!config_.parallel()) NormalizeFfnInput(layer, num_rows);
+  FRUGAL_TRY(Ffn(layer, num_rows, observer));
+  AddResult(layer, LayerVector::kPostFfnNormWeight, num_rows);
+  if (config_.norm_placement == NormPlacement::kPost) {
+    Normalize(Norm(layer, LayerVector::kFfnNormWeight, LayerVector::kFfnNormBias), residual_.data(), num_rows, residual_.data());
+  }
+  times_.ffn_ns += NowNs() - middle;
+  CheckFinite(layer, num_rows);
+  return {};
+}
+
+void Forward::NormalizeInput(uint32_t layer, uint32_t num_rows) {
+  if (config_.norm_placement == NormPlacement::kPost) {
+    std::copy_n(residual_.data(), size_t{num_rows} * config_.hidden_size, normed_.data());
+    return;
+  }
+  Normalize(Norm(layer, LayerVector::kAttnNormWeight, LayerVector::kAttnNormBias), residual_.data(), num_rows, normed_.data());
+}
+
+void Forward::NormalizeFfnInput(uint32_t layer, uint32_t num_rows) {
+  const size_t size = size_t{num_rows} * config_.hidden_size;
+  if (config_.norm_placement == NormPlacement::kPost) {
+    std::copy_n(residual_.data(), size, ffn_input_.data());
+  } else if (!config_.has_ffn_norm) {
+    std::copy_n(normed_.data(), size, ffn_input_.data());
+  } else {
+    Normalize(Norm(layer, LayerVector::kFfnNormWeight, LayerVector::kFfnNormBias), residual_.data(), num_rows, ffn_input_.data());
+  }
+}
+
+// block_out_, normalised by itself where the model does that (Gemma), is added to the residual stream.
+void Forward::AddResult(uint32_t layer, LayerVector post_norm, uint32_t num_rows) {
+  if (config_.has_post_norms) Normalize({weights_.vector(layer, post_norm), {}}, block_out_.data(), num_rows, block_out_.data());
+  AddToResidual(num_rows);
+}
+
+void Forward::CheckFinite(uint32_t layer, uint32_t num_rows) {
+  if (first_bad_layer_ < 0 && !AllFinite(residual_.data(), size_t{num_rows} * config_.hidden_size)) {
+    first_bad_layer_ = static_cast<int32_t>(layer);
+  }
+}
+
+Status Forward::Output(std::span<const BatchRow> rows, uint32_t num_logit_rows) {
+  const MatrixIds& ids = weights_.model().ids();
+  const size_t hidden = config_.hidden_size;
+  const float* x = residual_.data() + (rows.size() - num_logit_rows) * hidden;
+  size_t x_stride = hidden;
+  if (config_.has_final_norm) {
+    Normalize({weights_.vector(GlobalVector::kFinalNormWeight), weights_.vector(GlobalVector::kFinalNormBias)}, x, num_logit_rows,
+              normed_.data());
+    x = normed_.data();
+  }
+  if (config_.has_projections()) {
+    PrepareInput({MatrixType(ids.project_out)}, x, hidden, num_logit_rows, hidden);
+    FRUGAL_TRY(MatMul(ids.project_out, x, hidden, num_logit_rows, {}, embedding_.data(), config_.embedding_size));
+    x = embedding_.data();
+    x_stride = config_.embedding_size;
+  }
+  PrepareInput({MatrixType(ids.output)}, x, x_stride, num_logit_rows, config_.embedding_size);
+  FRUGAL_TRY(MatMul(ids.output, x, x_stride, num_logit_rows, weights_.vector(GlobalVector::kOutputBias), logits_.data(), config_.vocab_size));
+  if (!AllFinite(logits_.data(), size_t{num_logit_rows} * config_.vocab_size)) {
+    const std::string where = first_bad_layer_ >= 0 ? fmt::format("first seen behind layer {}", first_bad_layer_)
+                                                    : std::string("first seen in the output matrix");
+    return BadModel("{}: the logits hold a NaN or an infinity, {}; `frugal check` finds the weight", weights_.model().path(), where);
+  }
+  return {};
+}
+
+Status Forward::Step(std::span<const BatchRow> rows, uint32_t num_logit_rows, const LayerObserver* observer) {
+  CHECK(!rows.empty() && rows.size() <= max_rows_);
+  CHECK(num_logit_rows >= 1 && num_logit_rows <= rows.size() && size_t{num_logit_rows} * config_.vocab_size <= logits_.size());
+  first_bad_layer_ = -1;
+  FRUGAL_TRY(Embed(rows));
+  for (uint32_t layer = 0; layer < config_.num_layers; ++layer) FRUGAL_TRY(RunLayer(layer, layer, rows, observer));
+  const uint64_t start = NowNs();
+  FRUGAL_TRY(Output(rows, num_logit_rows));
+  times_.output_ns += NowNs() - start;
+  return weights_.EndStep();
+}
+
+}  // namespace frugal

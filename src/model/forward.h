@@ -1,0 +1,184 @@
+// The forward pass of all architectures: a decoder of attention and FFN, with the features that ModelConfig names; transformers' code of
+// each architecture is the reference. A step takes a batch of (sequence, token, position) rows: decode is one row, prefill many. A row's
+// result does not depend on the other rows.
+//
+// forward.cc: a step and a layer; forward_attention.cc: attention; forward_ffn.cc: the FFN from bundles; forward_dense.cc: from matrices.
+// All memory is allocated by the constructor. Engine thread only; inner loops run on the pool.
+#pragma once
+
+#include <initializer_list>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "src/base/aligned_vector.h"
+#include "src/base/function_ref.h"
+#include "src/base/thread_pool.h"
+#include "src/model/kv_cache.h"
+#include "src/model/rotation.h"
+#include "src/model/weights.h"
+#include "src/select/selector.h"
+
+namespace frugal {
+
+struct BatchRow {
+  KvCache* kv = nullptr;
+  int32_t token = 0;
+  uint32_t position = 0;  // all earlier positions of the sequence are in kv, or earlier in this batch
+};
+
+// What an observer sees of a layer, for training and for measuring recall; valid during the call.
+struct LayerObservation {
+  uint32_t layer = 0;
+  uint32_t num_rows = 0;
+  const float* early_input = nullptr;      // [num_rows, hidden_size]: what attention sees
+  const float* ffn_input = nullptr;        // [num_rows, hidden_size]: what the FFN sees
+  std::span<const uint32_t> positions;     // union of the rows' active sets, ascending
+  std::span<const uint64_t> active;        // [num_rows, Selector::WordsPerToken(ffn_size)]: chosen by the selector
+  // [num_rows, activation_stride]: what down is multiplied with, by index into `positions`; 0 where not active.
+  const float* activations = nullptr;
+  size_t activation_stride = 0;
+};
+using LayerObserver = FunctionRef<Status(const LayerObservation&)>;
+
+struct ForwardTimes {
+  uint64_t attention_ns = 0, ffn_ns = 0, select_ns = 0, output_ns = 0;
+};
+
+// What matrices are multiplied with: quantised ones take quantised inputs (kernels/quantised_kernels.h).
+enum class MatrixInputs { kFloat, kQuantised };
+
+class Forward {
+ public:
+  // Early prediction is for steps of so many rows.
+  static constexpr uint32_t kEarlyRows = 1;
+
+  // `early` may be nullptr. max_rows: the largest batch; max_logit_rows: of these, how many logits are asked for at most.
+  // max_context: of any sequence.
+  Forward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows, uint32_t max_logit_rows,
+             uint32_t max_context);
+
+  static MatrixInputs InputsOf(const ModelFile& model, const WeightPlan& plan) {
+    return UsesQuantisedInputs(model, plan) ? MatrixInputs::kQuantised : MatrixInputs::kFloat;
+  }
+  static uint64_t MemoryBytes(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows, uint32_t max_logit_rows,
+                              uint32_t max_context, MatrixInputs inputs);
+
+  // Runs all layers; writes the KV of the rows; logits of the last `num_logit_rows` rows (at least 1). A NaN or infinity in the
+  // logits is kBadModel and names the first layer that made it.
+  Status Step(std::span<const BatchRow> rows, uint32_t num_logit_rows, const LayerObserver* observer = nullptr);
+  // [num_logit_rows, vocab_size], valid until the next Step.
+  std::span<const float> logits() const { return logits_; }
+
+  // --- layer by layer, for training ---
+  Status Embed(std::span<const BatchRow> rows);
+  // The residual stream of the rows, to be kept and put back between layers. // [max_rows, hidden_size]
+  std::span<float> residual() { return residual_; }
+  // `kv_layer`: the layer's index in the rows' KV caches.
+  Status RunLayer(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows, const LayerObserver* observer);
+
+  const ForwardTimes& times() const { return times_; }
+
+ private:
+  // A norm's weight and bias, which is empty where the norm has none.
+  struct NormVectors {
+    std::span<const float> weight, bias;
+  };
+  NormVectors Norm(uint32_t layer, LayerVector weight, LayerVector bias) const {
+    return {weights_.vector(layer, weight), weights_.vector(layer, bias)};
+  }
+  void NormalizeInput(uint32_t layer, uint32_t num_rows);
+  void NormalizeFfnInput(uint32_t layer, uint32_t num_rows);
+  void AddResult(uint32_t layer, LayerVector post_norm, uint32_t num_rows);
+
+  // Into block_out_. Attention's input is normed_, the FFN's ffn_input_.
+  Status Attention(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows);
+  void PlaceHeads(uint32_t layer, uint32_t kv_layer, const BatchRow& row, uint32_t row_index);
+  void NormalizeHead(NormVectors norm, float* head) const;
+  void AttendHead(uint32_t layer, uint32_t kv_layer, const BatchRow& row, uint32_t row_index, uint32_t head, int worker);
+  Status Ffn(uint32_t layer, uint32_t num_rows, const LayerObserver* observer);
+  Status BundledFfn(uint32_t layer, uint32_t num_rows);
+  Status DenseFfn(uint32_t layer, uint32_t num_rows);
+  // Matrix product of the gate with its bias and activation. // gates_ [num_rows, ffn_size]
+  Status ComputeGates(uint32_t layer, uint32_t num_rows);
+  void Select(uint32_t layer, uint32_t num_rows);
+  void SelectByGates(uint32_t num_rows);
+  Status Observe(uint32_t layer, uint32_t num_rows, const LayerObserver& observer);
+  // Members of a wave that became ready together, and their up rows: row i of `rows` is that of members[i].
+  struct ReadyBundles {
+    std::span<const uint32_t> members;
+    RowSet rows;
+  };
+  Status ComputeActivations(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
+  void ActivateAll(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t num_rows, int worker);
+  void ActivateChosen(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t num_rows,
+                      int worker);
+  // out[row, i] = up row i (or gate row) . FFN input of row first_row + row, for i < count.
+  void DotUpRows(DType dtype, const RowSet& up, size_t count, uint32_t first_row, uint32_t num_rows, float* out) const;
+  // Up's products of one row with members[i] of a wave become its activations, in place; `gates`: the gate's products, with bundle3.
+  void FinishProducts(uint32_t layer, uint32_t row, const BundleWave& wave, const uint32_t* members, size_t count, float* products,
+                      float* gates) const;
+  bool has_bundled_gate() const { return config_.ffn_layout == FfnLayout::kBundle3; }
+  bool selects_by_gates() const { return config_.ffn_layout == FfnLayout::kGateAndBundle2; }
+  static uint64_t ProductFloats(const ModelConfig& config, uint32_t max_rows);  // of a thread
+  static uint64_t UpRowFloats(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows);
+  static uint64_t KvFloats(const ModelConfig& config, uint32_t max_rows);
+  static uint64_t GateFloats(const ModelConfig& config, uint32_t max_rows);
+  bool IsChosen(uint32_t row, uint32_t position) const;
+  void SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
+  void PrefetchEarly(uint32_t layer, const float* input, uint32_t num_rows);
+  void PrefetchSelected(uint32_t layer, uint32_t num_rows);
+  // Lists the union of `num_rows` active sets into positions_ and counts_.
+  void ListUnion(uint32_t num_rows);
+  Status Output(std::span<const BatchRow> rows, uint32_t num_logit_rows);
+  // Quantises x [num_rows, x_stride] for the products that follow, when one of their types asks for it.
+  void PrepareInput(std::initializer_list<DType> types, const float* x, size_t x_stride, uint32_t num_rows, size_t columns);
+  DType MatrixType(uint32_t matrix) const;
+  // Calls work(begin, end) for pieces of [0, size), on all threads.
+  void ForEachPiece(size_t size, FunctionRef<void(size_t begin, size_t end)> work);
+  // out [num_rows, out_stride] = matrix x [num_rows, x_stride] + bias (may be empty). x was prepared.
+  Status MatMul(uint32_t matrix, const float* x, size_t x_stride, uint32_t num_rows, std::span<const float> bias, float* out,
+                size_t out_stride);
+  // [num_rows, hidden_size]; x may equal out.
+  void Normalize(NormVectors norm, const float* x, uint32_t num_rows, float* out);
+  // Of many rows the threads take some each.
+  void ForEachRow(uint32_t num_rows, FunctionRef<void(uint32_t row)> work);
+  void AddToResidual(uint32_t num_rows);
+  void CheckFinite(uint32_t layer, uint32_t num_rows);
+
+  Weights& weights_;
+  const ModelConfig& config_;
+  Selector& selector_;
+  Selector* early_;
+  ThreadPool& pool_;
+  const uint32_t max_rows_;
+  const uint32_t max_context_;
+
+  AlignedVector<float> residual_;    // [max_rows, hidden_size]
+  AlignedVector<float> normed_;      // [max_rows, hidden_size]: attention's input
+  AlignedVector<float> q_;           // [max_rows, query_size]; becomes attention's output
+  AlignedVector<float> ffn_input_;   // [max_rows, hidden_size]
+  AlignedVector<float> block_out_;   // [max_rows, hidden_size]
+  AlignedVector<float> kv_;          // [2, max_rows, kv_size], where keys_ and values_ do not lie in other buffers
+  float* keys_ = nullptr;            // [max_rows, kv_size] of the layer, on their way to the cache: in block_out_, or kv_
+  float* values_ = nullptr;          // likewise: in ffn_input_, or kv_
+  AlignedVector<float> embedding_;   // [max_rows, embedding_size], where project_in/out exist
+  std::vector<float> scores_;        // [num_threads, max_context]
+  std::vector<uint64_t> active_;     // [max_rows, words]
+  std::vector<uint32_t> positions_;  // [ffn_size]
+  std::vector<uint32_t> counts_;     // [ffn_size]
+  AlignedVector<float> activations_; // [max_rows, ffn_size]
+  AlignedVector<float> gates_;       // [max_rows, ffn_size], activated, where the gate is a matrix
+  AlignedVector<float> products_;    // [num_threads, 2 with bundle3 else 1, products_per_thread_]: of a tile
+  const size_t products_per_thread_;
+  AlignedVector<float> up_rows_;     // [num_threads, up (and gate with bundle3), kSparseMembers, hidden_size]: copies, where rows are many
+  std::vector<float> logits_;        // [max_logit_rows, vocab_size]
+  AlignedVector<int8_t> input_q_;    // [max_rows, the longest row of a matrix], where weights are quantised
+  std::vector<float> input_scales_;  // one for each 32 of input_q_
+  Rotation rotation_;
+  Rotation local_rotation_;          // of layers with a window, where the config has it
+  int32_t first_bad_layer_ = -1;
+  ForwardTimes times_;
+};
+
+}  // namespace frugal
