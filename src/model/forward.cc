@@ -141,7 +141,7 @@ void Forward::ForEachRow(uint32_t num_rows, FunctionRef<void(uint32_t row)> work
 void Forward::ForEachPiece(size_t size, FunctionRef<void(size_t begin, size_t end)> work) {
   const Tiles tiles = CutTilesOf(kPieceFloats, size, pool_.num_threads());
   pool_.Run(
-      tiles.count, [&](int tile, int) { work(tile * tiles.per_tile, std::min<size_t>(size, (tile + 1) * tiles.per_tile)); },
+      tiles.count, [&](int tile, int) { work(tiles.begin(tile), tiles.end(tile)); },
       [&] { weights_.Poll(); });
 }
 
