@@ -69,23 +69,31 @@ std::vector<int32_t> ReadIds(const SafetensorsDirectory& source, const std::stri
 
 }  // namespace
 
-GoldenModel ReadGolden(const std::string& directory) {
-  GoldenModel golden;
-  golden.directory = directory;
-  golden.name = fs::path(directory).filename().string();
-  golden.tolerance = ReadJsonFile(directory + "/golden.json").value()["logit_tolerance_abs"].get<double>();
-  const auto source = SafetensorsDirectory::OpenFile(directory + "/golden.safetensors").value();
+std::vector<GoldenSequence> ReadSequences(const std::string& path) {
+  const auto source = SafetensorsDirectory::OpenFile(path).value();
+  std::vector<GoldenSequence> sequences;
   for (int i = 0; source->Find("input_ids." + std::to_string(i)) != nullptr; ++i) {
     const std::string suffix = "." + std::to_string(i);
     GoldenSequence sequence;
     sequence.input_ids = ReadIds(*source, "input_ids" + suffix);
     sequence.logits = ReadTensor<float>(*source, "logits" + suffix);
-    sequence.greedy = ReadIds(*source, "greedy" + suffix);
-    sequence.greedy_logits = ReadTensor<float>(*source, "greedy_logits" + suffix);
-    golden.vocab_size = static_cast<uint32_t>(sequence.logits.size() / sequence.input_ids.size());
-    golden.sequences.push_back(std::move(sequence));
+    if (source->Find("greedy" + suffix) != nullptr) {
+      sequence.greedy = ReadIds(*source, "greedy" + suffix);
+      sequence.greedy_logits = ReadTensor<float>(*source, "greedy_logits" + suffix);
+    }
+    sequences.push_back(std::move(sequence));
   }
-  CHECK(!golden.sequences.empty());
+  CHECK(!sequences.empty());
+  return sequences;
+}
+
+GoldenModel ReadGolden(const std::string& directory) {
+  GoldenModel golden;
+  golden.directory = directory;
+  golden.name = fs::path(directory).filename().string();
+  golden.tolerance = ReadJsonFile(directory + "/golden.json").value()["logit_tolerance_abs"].get<double>();
+  golden.sequences = ReadSequences(directory + "/golden.safetensors");
+  golden.vocab_size = static_cast<uint32_t>(golden.sequences[0].logits.size() / golden.sequences[0].input_ids.size());
   return golden;
 }
 

@@ -40,6 +40,8 @@ std::string GoldenRoot();
 // Directories with a golden.safetensors and safetensors weights below FRUGAL_GOLDENS (default tests/data/models). Those of another
 // architecture than OPT or of another file format are listed on stdout as skipped.
 std::vector<std::string> FindGoldenDirectories();
+// The sequences of a golden.safetensors; those without a greedy continuation have none.
+std::vector<GoldenSequence> ReadSequences(const std::string& path);
 GoldenModel ReadGolden(const std::string& directory);
 
 // Packs into `directory`; the test fails when it cannot. Returns the packed file.

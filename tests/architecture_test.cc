@@ -1,0 +1,184 @@
+// Every dense architecture, packed from each of its files in each layout: logits and greedy ids against Hugging Face transformers in every
+// mode, and the same bits whatever the mode, the cache, the reader, the threads and the batch.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "src/format/json_file.h"
+#include "src/pack/pack.h"
+#include "tests/support.h"
+
+namespace frugal::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Source {
+  std::string directory;
+  std::string file;  // a GGUF; empty: the directory's checkpoint
+};
+// How GoogleTest prints it.
+void PrintTo(const Source& source, std::ostream* out) { *out << (source.file.empty() ? source.directory : source.file); }
+
+Result<ModelConfig> ConfigOf(const std::string& directory) {
+  FRUGAL_ASSIGN(const nlohmann::json json, ReadJsonFile(directory + "/config.json"));
+  return ParseHuggingFaceConfig(json, directory + "/config.json");
+}
+
+class ArchitectureTest : public ::testing::TestWithParam<Source> {
+ protected:
+  void SetUp() override {
+    golden_ = ReadGolden(GetParam().directory);
+    const auto config = ConfigOf(GetParam().directory);
+    ASSERT_TRUE(config) << config.error().message;
+    config_ = *config;
+  }
+
+  std::vector<std::optional<FfnLayout>> Layouts() const {
+    if (!config_.gated || !config_.activation.is_sparse()) return {std::nullopt};
+    return {FfnLayout::kGateAndBundle2, FfnLayout::kBundle3};
+  }
+
+  // Backwards: the order of the neurons must not matter but for rounding.
+  enum class Order { kSource, kBackwards };
+
+  std::string PackAs(std::optional<FfnLayout> layout, Order order, const TemporaryDirectory& directory) const {
+    PackOptions options;
+    options.source_path = GetParam().file.empty() ? GetParam().directory : GetParam().file;
+    options.output_path = directory.File("packed.gguf");
+    options.overwrite = Overwrite::kYes;
+    options.layout = layout;
+    if (config_.activation.is_sparse()) options.activation = config_.activation;
+    if (order == Order::kBackwards) {
+      std::vector<uint32_t> backwards(config_.ffn_size);
+      for (uint32_t i = 0; i < config_.ffn_size; ++i) backwards[i] = config_.ffn_size - 1 - i;
+      options.neuron_orders.assign(config_.num_layers, backwards);
+    }
+    const auto report = Pack(options, [](double, std::string_view) {});
+    if (!report) ADD_FAILURE() << report.error().message;
+    return options.output_path;
+  }
+
+  EngineOptions Options(const std::string& packed, RunMode mode) const {
+    EngineOptions options = TestOptions(packed);
+    options.mode = mode;
+    options.logit_rows = options.max_batch;
+    return options;
+  }
+
+  void ExpectGolden(const std::string& packed, RunMode mode, const std::string& what) const {
+    const EngineOptions options = Options(packed, mode);
+    const std::unique_ptr<Engine> engine = OpenOrFail(options);
+    ASSERT_NE(engine, nullptr) << what;
+    double worst = 0;
+    for (const GoldenSequence& sequence : golden_.sequences) {
+      worst = std::max(worst, MaxDifference(AllLogits(*engine, sequence.input_ids, options.max_batch), sequence.logits));
+      worst = std::max(worst, CheckGreedy(*engine, sequence));
+    }
+    EXPECT_LE(worst, golden_.tolerance) << what << ", " << RunModeName(mode);
+  }
+
+  std::vector<float> Logits(const EngineOptions& options) const {
+    const std::unique_ptr<Engine> engine = OpenOrFail(options);
+    if (engine == nullptr) return {};
+    std::vector<float> all;
+    for (const GoldenSequence& sequence : golden_.sequences) {
+      const std::vector<float> logits = AllLogits(*engine, sequence.input_ids, options.max_batch);
+      all.insert(all.end(), logits.begin(), logits.end());
+    }
+    return all;
+  }
+
+  GoldenModel golden_;
+  ModelConfig config_;
+};
+
+std::string LayoutText(const std::optional<FfnLayout>& layout) { return layout ? FfnLayoutName(*layout) : "the layout of its kind"; }
+
+TEST_P(ArchitectureTest, AgreesWithTransformersInEveryModeAndLayout) {
+  for (const std::optional<FfnLayout>& layout : Layouts()) {
+    TemporaryDirectory directory;
+    const std::string packed = PackAs(layout, Order::kSource, directory);
+    for (const RunMode mode : {RunMode::kResident, RunMode::kNaive, RunMode::kHybrid, RunMode::kFlash}) {
+      ExpectGolden(packed, mode, LayoutText(layout));
+    }
+  }
+}
+
+TEST_P(ArchitectureTest, AnyOrderOfTheNeuronsAgreesWithTransformers) {
+  if (!config_.activation.is_sparse()) GTEST_SKIP() << "its neurons are not packed one by one";
+  for (const std::optional<FfnLayout>& layout : Layouts()) {
+    TemporaryDirectory directory;
+    ExpectGolden(PackAs(layout, Order::kBackwards, directory), RunMode::kFlash, LayoutText(layout));
+  }
+}
+
+TEST_P(ArchitectureTest, TheSameBitsUnderHostileSettings) {
+  for (const std::optional<FfnLayout>& layout : Layouts()) {
+    TemporaryDirectory directory;
+    const std::string packed = PackAs(layout, Order::kSource, directory);
+    const std::vector<float> expected = Logits(Options(packed, RunMode::kResident));
+    const auto check = [&](const EngineOptions& options, const char* what) {
+      const std::vector<float> got = Logits(options);
+      ASSERT_EQ(got.size(), expected.size()) << what;
+      EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)), 0) << LayoutText(layout) << ", " << what;
+    };
+    for (const RunMode mode : {RunMode::kNaive, RunMode::kHybrid, RunMode::kFlash}) check(Options(packed, mode), RunModeName(mode));
+    EngineOptions options = Options(packed, RunMode::kFlash);
+    options.num_slots = BundleCache::kMinSlots;
+    options.num_threads = 3;
+    check(options, "few slots, three threads");
+    options.max_batch = options.logit_rows = 1;
+    options.exact_batch = true;
+    check(options, "few slots, token by token");
+    options = Options(packed, RunMode::kFlash);
+    options.num_slots = BundleCache::kMinSlots + 30;
+    options.bundling = options.overlap = options.window = false;
+    options.io = IoBackend::kPread;
+    options.direct = DirectMode::kOff;
+    options.num_threads = 1;
+    options.max_batch = options.logit_rows = 9;
+    options.exact_batch = true;
+    check(options, "halves, no overlap, no window, buffered, one thread, batches of 9");
+  }
+}
+
+std::string TestName(const ::testing::TestParamInfo<Source>& info) {
+  std::string name = fs::path(info.param.directory).filename().string() + (info.param.file.empty() ? "" : "_gguf");
+  for (char& c : name) {
+    if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+  }
+  return name;
+}
+
+std::vector<Source> Sources() {
+  std::vector<Source> sources;
+  for (const fs::directory_entry& entry : fs::directory_iterator(GoldenRoot())) {
+    const std::string directory = entry.path().string();
+    if (!fs::exists(entry.path() / "golden.safetensors")) continue;
+    const auto config = ConfigOf(directory);
+    if (!config) {
+      std::cout << "skipped " << config.error().message << "\n";
+      continue;
+    }
+    bool has_checkpoint = false;
+    for (const fs::directory_entry& file : fs::directory_iterator(entry.path())) {
+      const std::string name = file.path().filename().string();
+      has_checkpoint = has_checkpoint || name.starts_with("model") || name.starts_with("pytorch_model");
+      if (file.path().extension() == ".gguf") sources.push_back({directory, file.path().string()});
+    }
+    if (has_checkpoint) sources.push_back({directory, ""});
+  }
+  std::sort(sources.begin(), sources.end(),
+            [](const Source& a, const Source& b) { return std::tie(a.directory, a.file) < std::tie(b.directory, b.file); });
+  return sources;
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, ArchitectureTest, ::testing::ValuesIn(Sources()), TestName);
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(ArchitectureTest);
+
+}  // namespace
+}  // namespace frugal::testing
