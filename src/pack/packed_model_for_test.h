@@ -19,11 +19,13 @@
 
 namespace frugal {
 
-// A directory of tests/data/models, or of the shared folder beside the project; empty when neither has it.
+// A checkpoint's directory in tests/data/models, or in the shared folder beside the project; empty when neither has it.
 inline std::string FindModelDir(const std::string& name) {
   for (const std::string& folder :
        {std::string(FRUGAL_SOURCE_DIR) + "/tests/data/models/", std::string(FRUGAL_SOURCE_DIR) + "/../shared/models/"}) {
-    if (std::filesystem::exists(folder + name + "/config.json")) return folder + name;
+    for (const char* file : {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"}) {
+      if (std::filesystem::exists(folder + name + "/" + file)) return folder + name;
+    }
   }
   return "";
 }
