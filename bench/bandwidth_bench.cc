@@ -68,7 +68,7 @@ class Bench {
 
   void AddAll() {
     Add("plain read", [this] { return Read(); });
-    for (DType dtype : {DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0}) {
+    for (DType dtype : {DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ4_K, DType::kQ6_K}) {
       const std::string type(DTypeName(dtype));
       Add("matrix-vector " + type, [this, dtype] { return MatrixVector(dtype, Contiguous(dtype), NumRows(dtype)); });
       Add("gathered rows " + type, [this, dtype] { return MatrixVector(dtype, Bundles(dtype), NumActive(dtype)); });

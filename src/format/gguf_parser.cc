@@ -23,7 +23,7 @@ constexpr uint64_t kMaxTensorBytes = std::numeric_limits<int64_t>::max();  // of
 constexpr uint64_t kMinKeyValueBytes = 8 + 1 + 4 + 1;
 constexpr uint64_t kMinTensorInfoBytes = 8 + 1 + 4 + 8 + 4 + 8;
 
-// Names of ggml's types that DType has no place for, so that a refusal says "Q4_K" and not 12 alone.
+// Names of ggml's types that DType has no place for, so that a refusal says "IQ2_XXS" and not 16 alone.
 std::string_view GgmlTypeName(uint32_t number) {
   static constexpr std::array<std::string_view, 40> kNames = {
       "F32",      "F16",      "Q4_0",    "Q4_1",  "Q4_2",       "Q4_3",       "Q5_0",       "Q5_1",

@@ -268,8 +268,9 @@ TEST(GgufReaderTest, A6Offsets) {
 
 TEST(GgufReaderTest, A7UnknownTypesAreNamed) {
   const auto with_type = [](uint32_t type) { return [type](RawGguf& raw) { raw.tensors[1].type = type; }; };
-  ExpectAllRefused({{"tensor 'blk.1.weight'", with_type(12)},
-                    {"type 12 (Q4_K)", with_type(12)},
+  ExpectAllRefused({{"tensor 'blk.1.weight'", with_type(16)},
+                    {"type 16 (IQ2_XXS)", with_type(16)},
+                    {"expected a multiple of 256 for Q4_K", with_type(12)},
                     {"type 4 (Q4_2)", with_type(4)},
                     {"type 39 (MXFP4)", with_type(39)},
                     {"type 40 (unknown)", with_type(40)},

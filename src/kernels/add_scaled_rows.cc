@@ -14,6 +14,8 @@
 #include <type_traits>
 
 #include "src/base/check.h"
+#include "src/kernels/block_formats.h"
+#include "src/kernels/block_rows.h"
 #include "src/kernels/kernels.h"
 #include "src/kernels/scalar.h"
 #include "src/kernels/simd-inl.h"
@@ -188,6 +190,7 @@ HWY_EXPORT(AddScaledRows);
 void AddScaledRows(DType dtype, const RowSet& rows, size_t num_rows, const float* a, size_t column_begin,
                    size_t column_end, float* out) {
   CHECK(!IsQuantised(dtype) || (column_begin % kQuantisedBlock == 0 && column_end % kQuantisedBlock == 0));
+  if (HasBlockFormat(dtype)) return AddScaledRowsOfBlocks(dtype, rows, num_rows, a, column_begin, column_end, out);
   HWY_DYNAMIC_DISPATCH(AddScaledRows)(dtype, rows, num_rows, a, column_begin, column_end, out);
 }
 

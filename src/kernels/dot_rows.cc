@@ -11,6 +11,8 @@
 #include <algorithm>
 
 #include "src/base/check.h"
+#include "src/kernels/block_formats.h"
+#include "src/kernels/block_rows.h"
 #include "src/kernels/kernels.h"
 #include "src/kernels/row_streams.h"
 #include "src/kernels/scalar.h"
@@ -334,7 +336,8 @@ HWY_EXPORT(DotRows);
 
 void DotRows(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns, const float* x,
              size_t x_stride, size_t num_tokens, float* out, size_t out_stride) {
-  CHECK(!IsQuantised(dtype) || columns % scalar::kLanes == 0);
+  CHECK(!IsQuantised(dtype) || columns % TraitsOf(dtype).block_elements == 0);
+  if (HasBlockFormat(dtype)) return DotRowsOfBlocks(dtype, rows, begin, end, columns, x, x_stride, num_tokens, out, out_stride);
   HWY_DYNAMIC_DISPATCH(DotRows)(dtype, rows, begin, end, columns, x, x_stride, num_tokens, out, out_stride);
 }
 

@@ -14,6 +14,8 @@
 #include <type_traits>
 
 #include "src/base/check.h"
+#include "src/kernels/block_dots.h"
+#include "src/kernels/block_formats.h"
 #include "src/kernels/quantised_kernels.h"
 #include "src/kernels/quantised_tiles.h"
 #include "src/kernels/row_streams.h"
@@ -108,8 +110,10 @@ bool HasVnni() {
 }
 }  // namespace
 void AllowVnniForTest(bool allowed) { vnni_allowed = allowed; }
+bool UsesVnni() { return HWY_DYNAMIC_DISPATCH(MayUseVnni)() && HasVnni(); }
 #else
 void AllowVnniForTest(bool) {}
+bool UsesVnni() { return false; }
 #endif
 
 void QuantiseInput(const float* x, size_t size, int8_t* q, float* scales) {
@@ -119,11 +123,10 @@ void QuantiseInput(const float* x, size_t size, int8_t* q, float* scales) {
 
 void DotRowsQuantised(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns,
                       const QuantisedInput& x, size_t num_tokens, float* out, size_t out_stride) {
-  CHECK(IsQuantised(dtype) && columns % kQuantisedBlock == 0);
+  CHECK(IsQuantised(dtype) && columns % TraitsOf(dtype).block_elements == 0);
+  if (HasBlockFormat(dtype)) return DotBlocksQuantised(dtype, rows, begin, end, columns, x, num_tokens, out, out_stride);
 #if FRUGAL_HAVE_VNNI
-  if (HWY_DYNAMIC_DISPATCH(MayUseVnni)() && HasVnni()) {
-    return vnni::DotRowsQuantised(dtype, rows, begin, end, columns, x, num_tokens, out, out_stride);
-  }
+  if (UsesVnni()) return vnni::DotRowsQuantised(dtype, rows, begin, end, columns, x, num_tokens, out, out_stride);
 #endif
   HWY_DYNAMIC_DISPATCH(DotRowsQuantised)(dtype, rows, begin, end, columns, x, num_tokens, out, out_stride);
 }

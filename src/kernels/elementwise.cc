@@ -11,6 +11,8 @@
 #include <limits>
 
 #include "src/base/check.h"
+#include "src/kernels/block_formats.h"
+#include "src/kernels/block_rows.h"
 #include "src/kernels/kernels.h"
 #include "src/kernels/scalar.h"
 #include "src/kernels/simd-inl.h"
@@ -214,7 +216,8 @@ void Scale(float* x, float scale, size_t size) { HWY_DYNAMIC_DISPATCH(Scale)(x, 
 void Exp(float* x, size_t size) { HWY_DYNAMIC_DISPATCH(Exp)(x, size); }
 void Sigmoid(float* x, size_t size) { HWY_DYNAMIC_DISPATCH(Sigmoid)(x, size); }
 void ConvertToFloat(DType dtype, const std::byte* from, size_t size, float* to) {
-  CHECK(!IsQuantised(dtype) || size % scalar::kLanes == 0);
+  CHECK(!IsQuantised(dtype) || size % TraitsOf(dtype).block_elements == 0);
+  if (HasBlockFormat(dtype)) return BlocksToFloat(dtype, from, size, to);
   HWY_DYNAMIC_DISPATCH(ConvertToFloat)(dtype, from, size, to);
 }
 void ConvertFromFloat(DType dtype, const float* from, size_t size, std::byte* to) {

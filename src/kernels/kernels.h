@@ -37,14 +37,16 @@ constexpr size_t kRowsOfManyTokens = 12;
 constexpr size_t kManyTokens = 8;
 
 // out[t * out_stride + i] = dot(row i, x + t * x_stride) for i in [begin, end), t in [0, num_tokens).
-// `dtype`: F32, F16, BF16, or Q8_0 and Q4_0 (weight = float(q) * scale rounded to float, then the fma; predictors
-// project so, models with quantised_kernels.h). Rows need alignment of 2 bytes only.
+// `dtype`: F32, F16, BF16, or quantised (weight = float(q) * scale rounded to float, plus the minimum, rounded again, where the type has
+// minima, then the fma; predictors project so, models with quantised_kernels.h), with rows of whole blocks. Rows need alignment of 2 bytes
+// only.
 void DotRows(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns, const float* x,
              size_t x_stride, size_t num_tokens, float* out, size_t out_stride);
 
 // out[c] = fma(a[i], row_i[c], out[c]) for c in [column_begin, column_end), over i = 0 .. num_rows-1 in
-// order; a[i] == 0 is skipped (the row is not touched). dtype F32, F16, BF16; Q8_0 and Q4_0, whose columns are
-// whole quantised blocks: out[c] = fma(a[i] * scale, float(q), out[c]). `out` is indexed by absolute column.
+// order; a[i] == 0 is skipped (the row is not touched). dtype F32, F16, BF16, or quantised, where column_begin and column_end are
+// multiples of kQuantisedBlock. Q8_0 and Q4_0: out[c] = fma(a[i] * scale, float(q), out[c]); the other quantised types like float, with the
+// weight that DotRows has. `out` is indexed by absolute column.
 // Fastest when the columns of a call are at least 4 KiB of each row: shorter pieces end before the prefetchers
 // have found them.
 void AddScaledRows(DType dtype, const RowSet& rows, size_t num_rows, const float* a, size_t column_begin,
@@ -63,7 +65,7 @@ void AddBiasRelu(float* x, const float* bias, size_t size);
 void Add(float* x, const float* y, size_t size);
 // x[i] *= scale.
 void Scale(float* x, float scale, size_t size);
-// Conversions: a stored row to float; floats to F16 (KV cache), round to nearest even.
+// Conversions: a stored row (whole blocks) to float; floats to F16 (KV cache), round to nearest even.
 void ConvertToFloat(DType dtype, const std::byte* from, size_t size, float* to);
 void ConvertFromFloat(DType dtype, const float* from, size_t size,
                       std::byte* to);  // F32, F16, BF16; Q8_0 and Q4_0 as llama.cpp quantises them

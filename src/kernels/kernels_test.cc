@@ -133,14 +133,17 @@ struct Weights {
       }
       for (size_t b = 0; b < row_bytes; ++b) row[b] = static_cast<std::byte>(random.Below(256));
       for (size_t b = 0; b < row_bytes; b += TraitsOf(dtype).block_bytes) {
-        const uint16_t scale = FloatToHalf(Draw(random, values) / 64);
-        std::memcpy(row + b, &scale, sizeof(scale));
+        for (uint8_t offset : ScaleOffsets(dtype)) {
+          const uint16_t scale = FloatToHalf(Draw(random, values) / 64);
+          std::memcpy(row + b + offset, &scale, sizeof(scale));
+        }
       }
     }
   }
 };
 
-constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0};
+constexpr DType kDTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
+                             DType::kQ5_1, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL};
 constexpr Values kValues[] = {Values::kOrdinary, Values::kTiny, Values::kSpecial};
 
 void CompareDotRows(Random& random, DType dtype, const Weights& weights, size_t begin, size_t end,
@@ -194,7 +197,8 @@ TEST_P(KernelsTest, DotRowsOfEveryBatchAndRange) {
 TEST_P(KernelsTest, DotRowsGathersByIndex) {
   const std::vector<uint32_t> index = {19, 0, 7, 7, 3, 12, 1};
   for (DType dtype : kDTypes) {
-    for (size_t columns : {32, 544}) {
+    for (size_t columns : {32, 544, 768}) {
+      if (columns % TraitsOf(dtype).block_elements != 0) continue;
       Weights weights(random_, dtype, 20, columns, Values::kOrdinary);
       weights.rows.index = index.data();
       for (size_t num_tokens : {1, 4, 9}) {
@@ -209,7 +213,7 @@ TEST_P(KernelsTest, AddScaledRowsSkipsZerosAndKeepsOrder) {
   const std::vector<uint32_t> index = {19, 0, 7, 7, 3, 12, 1, 4, 4, 2, 11, 18, 13, 5, 6, 8, 9, 10, 14, 15};
   for (DType dtype : kDTypes) {
     const size_t step = TraitsOf(dtype).block_elements;
-    for (size_t columns = step; columns <= std::max<size_t>(150, 10 * step); columns += step) {
+    for (size_t columns = step; columns <= std::max<size_t>(150, step == 32 ? 320 : 3 * step); columns += step) {
       for (Values values : kValues) {
         Weights weights(random_, dtype, 20, columns, values);
         if (columns % 2 == 0) weights.rows.index = index.data();
@@ -218,8 +222,9 @@ TEST_P(KernelsTest, AddScaledRowsSkipsZerosAndKeepsOrder) {
           for (size_t i = 0; i < a.size(); ++i) {
             if (random_.Below(4) == 0) a[i] = random_.Below(2) == 0 ? 0.0f : -0.0f;
           }
-          const size_t begin = random_.Below(columns / step) * step;
-          const size_t end = begin + random_.Below((columns - begin) / step + 1) * step;
+          const size_t cut = IsQuantised(dtype) ? kQuantisedBlock : 1;
+          const size_t begin = random_.Below(columns / cut) * cut;
+          const size_t end = begin + random_.Below((columns - begin) / cut + 1) * cut;
           std::vector<float> expected = DrawMany(random_, columns, values);
           std::vector<float> got = expected;
           scalar::AddScaledRows(dtype, weights.rows, num_rows, a.data(), begin, end, expected.data());
@@ -274,8 +279,9 @@ TEST_P(KernelsTest, QuantisedInputsOfEverySize) {
 
 TEST_P(KernelsTest, QuantisedDotRowsOfEverySizeBatchAndRange) {
   const std::vector<uint32_t> index = {19, 0, 7, 7, 3, 12, 1, 4, 4, 2, 11, 18, 13, 5, 6, 8, 9, 10, 14, 15};
-  for (DType dtype : {DType::kQ8_0, DType::kQ4_0}) {
-    for (size_t columns : {32, 64, 96, 256, 288, 1024, 1056}) {
+  for (DType dtype : kDTypes) {
+    for (size_t columns : {32, 64, 96, 256, 288, 1024, 1056, 2560}) {
+      if (!IsQuantised(dtype) || columns % TraitsOf(dtype).block_elements != 0) continue;
       for (Values values : kValues) {
         Weights weights(random_, dtype, 20, columns, values);
         if (columns % 64 == 0) weights.rows.index = index.data();
@@ -312,6 +318,31 @@ TEST_P(KernelsTest, QuantisedDotRowsOfTheExtremes) {
       float got = 0;
       DotRowsQuantised(DType::kQ8_0, {row.data(), 0, nullptr}, 0, 1, kColumns, {q.data(), scales.data()}, 1, &got, 1);
       EXPECT_EQ(got, static_cast<float>(weight * input * static_cast<int>(kColumns)));
+    }
+  }
+}
+
+// Sums of 16 bits must not be too large whatever the quants are.
+TEST_P(KernelsTest, QuantisedDotRowsOfEveryByteAtTheExtremes) {
+  for (DType dtype : kDTypes) {
+    if (!IsQuantised(dtype)) continue;
+    const size_t columns = 512;
+    std::vector<std::byte> row(RowBytes(dtype, columns).value());
+    for (int byte = 0; byte < 256; ++byte) {
+      std::memset(row.data(), byte, row.size());
+      for (size_t b = 0; b < row.size(); b += TraitsOf(dtype).block_bytes) {
+        const uint16_t half = FloatToHalf(0.25f);
+        for (uint8_t offset : ScaleOffsets(dtype)) std::memcpy(row.data() + b + offset, &half, sizeof(half));
+      }
+      for (int input : {-127, 127}) {
+        const std::vector<int8_t> q(columns, static_cast<int8_t>(input));
+        const std::vector<float> scales(columns / 32, 0.5f);
+        const QuantisedInput x{q.data(), scales.data()};
+        std::vector<float> got(1), expected(1);
+        DotRowsQuantised(dtype, {row.data(), 0, nullptr}, 0, 1, columns, x, 1, got.data(), 1);
+        scalar::DotRowsQuantised(dtype, {row.data(), 0, nullptr}, 0, 1, columns, x, 1, expected.data(), 1);
+        ExpectSameBits(got, expected, std::string(DTypeName(dtype)));
+      }
     }
   }
 }
@@ -378,6 +409,7 @@ TEST_P(KernelsTest, ConversionsOfEveryBitPatternAndSize) {
 
 TEST_P(KernelsTest, RoundingToSmallTypes) {
   for (DType dtype : kDTypes) {
+    if (!IsWritableWeightType(dtype)) continue;
     const size_t step = TraitsOf(dtype).block_elements;
     for (size_t size = step; size <= 640; size += step) {
       std::vector<float> from = DrawMany(random_, size, kValues[size / step % 3]);

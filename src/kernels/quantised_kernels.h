@@ -1,11 +1,13 @@
-// Dot products of quantised rows (Q8_0, Q4_0) with a quantised input, as integers: what the weights' bytes leave
+// Dot products of quantised rows with a quantised input, as integers: what the weights' bytes leave
 // of the memory bus's speed, arithmetic in float would take away. An input is quantised once for all rows.
 //
 // Numerics, the same bits on every instruction set and for any batch (docs/decisions/0006-quantised-sums.md):
 // - Input, each block of 32: scale = largest magnitude / 127; q = x * (1 / scale) rounded to nearest even; all
 //   q are 0 where the scale is denormal. A block with a NaN or an infinity gets a NaN as its scale and zeros.
-// - Dot product: 8 lanes. In order of the blocks, acc[j] = fma(float(s_j), scale_of_row * scale_of_input, acc[j])
-//   where s_j is the exact sum of the block's products 4j .. 4j + 3; then acc[i] += acc[i + s] for s = 4, 2, 1.
+// - Dot product: 8 lanes. In order of the parts of 32 elements, acc[j] = fma(float(s_j), scale_of_row * scale_of_input, acc[j]) where s_j
+//   is the exact sum of the part's products 4j .. 4j + 3 (the scale is that of these elements); then, where the type has minima,
+//   acc[j] = fma(float(u_j), min_of_row * scale_of_input, acc[j]) where u_j is the sum of the inputs 4j .. 4j + 3. At the end
+//   acc[i] += acc[i + s] for s = 4, 2, 1.
 //
 // scalar:: in scalar.h is the specification. Single-threaded, like kernels.h.
 #pragma once
@@ -26,8 +28,8 @@ struct QuantisedInput {
 // `size` is a multiple of 32. // q [size], scales [size / 32]
 void QuantiseInput(const float* x, size_t size, int8_t* q, float* scales);
 
-// out[t * out_stride + i] = dot(row i, token t) for i in [begin, end), t in [0, num_tokens). `dtype`: Q8_0 or
-// Q4_0; `columns` a multiple of 32. Rows need alignment of 2 bytes only.
+// out[t * out_stride + i] = dot(row i, token t) for i in [begin, end), t in [0, num_tokens). `dtype`: any
+// quantised type; `columns` whole blocks of it. Rows need alignment of 2 bytes only.
 void DotRowsQuantised(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns,
                       const QuantisedInput& x, size_t num_tokens, float* out, size_t out_stride);
 

@@ -16,4 +16,7 @@ struct Q4Block {  // an F16 scale, 16 bytes: low nibbles elements 0..15, high ni
 constexpr size_t kQuantisedTileRows = 2;
 constexpr size_t kQuantisedTileTokens = 4;
 
+// Whether quantised products run with AVX-512 VNNI: the processor has it, and nothing less was chosen by a test.
+bool UsesVnni();
+
 }  // namespace frugal

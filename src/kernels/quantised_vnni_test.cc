@@ -13,11 +13,14 @@
 
 #include <immintrin.h>
 
+#include <bit>
 #include <cstring>
 #include <type_traits>
 #include <vector>
 
 #include "src/base/random.h"
+#include "src/kernels/block_formats.h"
+#include "src/kernels/block_products.h"
 #include "src/kernels/quantised_kernels.h"
 #include "src/kernels/quantised_tiles.h"
 #include "src/kernels/row_streams.h"
@@ -42,6 +45,8 @@ HWY_INLINE __m256i DotOfBytes(__m256i sums, __m256i unsigned_bytes, __m256i sign
 #define FRUGAL_DPBUSD DotOfBytes
 #include "src/kernels/quantised_x86-inl.h"
 #include "src/kernels/quantised_rows-inl.h"
+#include "src/kernels/block_dots_x86-inl.h"
+#include "src/kernels/block_dots_rows-inl.h"
 #undef FRUGAL_DPBUSD
 
 }  // namespace frugal::vnni_for_test
@@ -56,14 +61,17 @@ TEST(QuantisedVnniTest, GivesTheBitsOfTheSpecification) {
   constexpr uint64_t kSeed = 20241125;
   constexpr size_t kRows = 11;
   Random random(kSeed);
-  for (DType dtype : {DType::kQ8_0, DType::kQ4_0}) {
+  for (DType dtype : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kIQ4_NL, DType::kQ2_K, DType::kQ4_K, DType::kQ6_K}) {
     for (size_t columns : {32, 64, 288, 2048}) {  // 2048: longer than what is asked for ahead
+      if (columns % TraitsOf(dtype).block_elements != 0) continue;
       const size_t row_bytes = RowBytes(dtype, columns).value();
       std::vector<std::byte> weights(kRows * row_bytes);
       for (std::byte& byte : weights) byte = static_cast<std::byte>(random.Below(256));
       for (size_t b = 0; b < weights.size(); b += TraitsOf(dtype).block_bytes) {
-        const uint16_t scale = FloatToHalf(static_cast<float>(random.Uniform() - 0.5));
-        std::memcpy(weights.data() + b, &scale, sizeof(scale));
+        for (uint8_t offset : ScaleOffsets(dtype)) {
+          const uint16_t scale = FloatToHalf(static_cast<float>(random.Uniform() - 0.5));
+          std::memcpy(weights.data() + b + offset, &scale, sizeof(scale));
+        }
       }
       const RowSet rows{weights.data(), row_bytes, nullptr};
       for (size_t num_tokens : {1, 2, 4, 7}) {
@@ -78,7 +86,8 @@ TEST(QuantisedVnniTest, GivesTheBitsOfTheSpecification) {
         std::vector<float> expected(num_tokens * kRows);
         std::vector<float> got(expected.size());
         scalar::DotRowsQuantised(dtype, rows, 0, kRows, columns, x, num_tokens, expected.data(), kRows);
-        vnni_for_test::DotRowsQuantised(dtype, rows, 0, kRows, columns, x, num_tokens, got.data(), kRows);
+        const auto dot_rows = HasBlockFormat(dtype) ? vnni_for_test::DotBlocksQuantised : vnni_for_test::DotRowsQuantised;
+        dot_rows(dtype, rows, 0, kRows, columns, x, num_tokens, got.data(), kRows);
         ASSERT_EQ(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)), 0)
             << DTypeName(dtype) << ", " << columns << " columns, " << num_tokens << " tokens, seed " << kSeed;
       }

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "src/base/check.h"
+#include "src/kernels/block_formats.h"
 #include "src/kernels/exp_constants.h"
 #include "src/tensor/half.h"
 
@@ -56,6 +57,60 @@ float Element(DType dtype, const std::byte* row, size_t k) {
       return static_cast<float>(QuantOf(dtype, row, k)) * ScaleOf(dtype, row, k);
     default:
       CHECK(false);
+  }
+}
+
+// 32 elements of a quantised row: element i is quants[i] * scales[i / 16], plus mins[i / 16] where the type has minima.
+struct Part {
+  std::array<int32_t, kPartElements> quants;
+  std::array<float, 2> scales;
+  std::array<float, 2> mins;
+  bool has_mins = false;
+};
+
+template <class Format>
+Part ReadPart(const std::byte* row, size_t k) {
+  const std::byte* const block = row + k / Format::kElements * Format::kBytes;
+  const size_t first = k % Format::kElements;
+  const float d = HalfToFloat(LoadU16(block + Format::kScaleAt));
+  const float m = Format::kHasMins ? HalfToFloat(LoadU16(block + Format::kMinAt)) : 0.0f;
+  float scales[16], mins[16];
+  Format::Scales(block, d, m, scales, mins);
+  uint8_t quants[kPartElements];
+  Format::Quants(block, first / kPartElements, quants);
+  Part part;
+  part.has_mins = Format::kHasMins;
+  for (size_t i = 0; i < kPartElements; ++i) part.quants[i] = QuantFrom<Format>(quants[i]);
+  for (size_t half = 0; half < 2; ++half) {
+    const size_t group = (first + half * kPartElements / 2) / Format::kGroupElements;
+    part.scales[half] = scales[group];
+    part.mins[half] = Format::kHasMins ? mins[group] : 0.0f;
+  }
+  return part;
+}
+
+// Elements k .. k + 31.
+Part ReadPart(DType dtype, const std::byte* row, size_t k) {
+  Part part;
+  if (HasBlockFormat(dtype)) {
+    WithBlockFormat(dtype, [&](auto format) { part = ReadPart<decltype(format)>(row, k); });
+    return part;
+  }
+  for (size_t i = 0; i < kPartElements; ++i) part.quants[i] = QuantOf(dtype, row, k + i);
+  part.scales.fill(ScaleOf(dtype, row, k));
+  return part;
+}
+
+// Elements k .. k + count - 1 as float; at most 32, of a quantised row just those of one part.
+void LoadWeights(DType dtype, const std::byte* row, size_t k, size_t count, float* w) {
+  if (!HasBlockFormat(dtype)) {
+    for (size_t i = 0; i < count; ++i) w[i] = Element(dtype, row, k + i);
+    return;
+  }
+  const Part part = ReadPart(dtype, row, k);
+  for (size_t i = 0; i < count; ++i) {
+    w[i] = static_cast<float>(part.quants[i]) * part.scales[i / 16];
+    if (part.has_mins) w[i] += part.mins[i / 16];
   }
 }
 
@@ -145,8 +200,11 @@ void DotRows(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t c
   for (size_t t = 0; t < num_tokens; ++t) {
     for (size_t i = begin; i < end; ++i) {
       LaneSum sum;
-      for (size_t k = 0; k < columns; ++k) {
-        sum.lane(k) = std::fma(Element(dtype, rows.row(i), k), x[t * x_stride + k], sum.lane(k));
+      for (size_t k = 0; k < columns; k += kLanes) {
+        float w[kLanes];
+        const size_t count = std::min(kLanes, columns - k);
+        LoadWeights(dtype, rows.row(i), k, count, w);
+        for (size_t j = 0; j < count; ++j) sum.lane(j) = std::fma(w[j], x[t * x_stride + k + j], sum.lane(j));
       }
       out[t * out_stride + i] = sum.Total();
     }
@@ -158,15 +216,19 @@ void AddScaledRows(DType dtype, const RowSet& rows, size_t num_rows, const float
   CHECK(IsWeightType(dtype));
   for (size_t i = 0; i < num_rows; ++i) {
     if (a[i] == 0.0f) continue;
-    if (IsQuantised(dtype)) {
+    if (IsQuantised(dtype) && !HasBlockFormat(dtype)) {
       for (size_t c = column_begin; c < column_end; ++c) {
         const float scale = a[i] * ScaleOf(dtype, rows.row(i), c);
         out[c] = std::fma(scale, static_cast<float>(QuantOf(dtype, rows.row(i), c)), out[c]);
       }
       continue;
     }
-    for (size_t c = column_begin; c < column_end; ++c)
-      out[c] = std::fma(a[i], Element(dtype, rows.row(i), c), out[c]);
+    for (size_t c = column_begin; c < column_end; c += kPartElements) {
+      float w[kPartElements];
+      const size_t count = std::min(kPartElements, column_end - c);
+      LoadWeights(dtype, rows.row(i), c, count, w);
+      for (size_t j = 0; j < count; ++j) out[c + j] = std::fma(a[i], w[j], out[c + j]);
+    }
   }
 }
 
@@ -212,7 +274,7 @@ void Scale(float* x, float scale, size_t size) {
 }
 
 void ConvertToFloat(DType dtype, const std::byte* from, size_t size, float* to) {
-  for (size_t i = 0; i < size; ++i) to[i] = Element(dtype, from, i);
+  for (size_t i = 0; i < size; i += kPartElements) LoadWeights(dtype, from, i, std::min(kPartElements, size - i), to + i);
 }
 
 void ConvertFromFloat(DType dtype, const float* from, size_t size, std::byte* to) {
@@ -260,7 +322,7 @@ void QuantiseInput(const float* x, size_t size, int8_t* q, float* scales) {
 
 void DotRowsQuantised(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns,
                       const QuantisedInput& x, size_t num_tokens, float* out, size_t out_stride) {
-  CHECK(IsQuantised(dtype) && columns % kBlock == 0);
+  CHECK(IsQuantised(dtype) && columns % TraitsOf(dtype).block_elements == 0);
   for (size_t t = 0; t < num_tokens; ++t) {
     const int8_t* const q = x.q + t * columns;
     const float* const scales = x.scales + t * (columns / kBlock);
@@ -268,11 +330,16 @@ void DotRowsQuantised(DType dtype, const RowSet& rows, size_t begin, size_t end,
       const std::byte* const row = rows.row(i);
       std::array<float, kQuantisedLanes> acc{};
       for (size_t k = 0; k < columns; k += kBlock) {
-        const float scale = ScaleOf(dtype, row, k) * scales[k / kBlock];
+        const Part part = ReadPart(dtype, row, k);
+        const float x_scale = scales[k / kBlock];
         for (size_t j = 0; j < kQuantisedLanes; ++j) {
-          int32_t sum = 0;
-          for (size_t e = k + 4 * j; e < k + 4 * j + 4; ++e) sum += QuantOf(dtype, row, e) * q[e];
-          acc[j] = std::fma(static_cast<float>(sum), scale, acc[j]);
+          int32_t sum = 0, sum_of_x = 0;
+          for (size_t e = 4 * j; e < 4 * j + 4; ++e) {
+            sum += part.quants[e] * q[k + e];
+            sum_of_x += q[k + e];
+          }
+          acc[j] = std::fma(static_cast<float>(sum), part.scales[j / 4] * x_scale, acc[j]);
+          if (part.has_mins) acc[j] = std::fma(static_cast<float>(sum_of_x), part.mins[j / 4] * x_scale, acc[j]);
         }
       }
       for (size_t s = kQuantisedLanes / 2; s > 0; s /= 2) {

@@ -123,7 +123,7 @@ Status ModelFile::LoadBundles(uint32_t layer) {
   };
   if (comma == std::string::npos || !parse(types.substr(0, comma), &bundle.up_type) ||
       !parse(types.substr(comma + 1), &bundle.down_type)) {
-    return BadModel("{}: {} is \"{}\", expected two of F32, F16, BF16, Q8_0, Q4_0 as in \"F16,F16\" for rows of {}", path_,
+    return BadModel("{}: {} is \"{}\", expected two types of weights as in \"F16,F16\" for rows of {}", path_,
                     BundleTypesKey(layer), types, config_.hidden_size);
   }
   bundle.down_offset_bytes = *RowBytes(bundle.up_type, config_.hidden_size);
@@ -171,7 +171,7 @@ Result<uint32_t> ModelFile::AddMatrix(const std::string& name, uint64_t rows, ui
   const std::vector<uint64_t> shape = {rows, columns};
   // A row of quantised blocks that are not whole is no row of the GGUF reader either.
   if (info->shape != shape || !IsWeightType(info->dtype)) {
-    return BadModel("{}: {}: expected F32, F16, BF16, Q8_0 or Q4_0 {}, found {} {}", path_, name, ShapeText(shape), DTypeName(info->dtype),
+    return BadModel("{}: {}: expected a float or quantised type of {}, found {} {}", path_, name, ShapeText(shape), DTypeName(info->dtype),
                     ShapeText(info->shape));
   }
   matrices_.push_back({name, info->dtype, rows, columns, info->extent, *RowBytes(info->dtype, columns), FirstHash(*info)});

@@ -18,7 +18,7 @@ Result<BundleTypes> ReadBundleTypes(const GgufReader& gguf, uint32_t layer, uint
     };
     if (holds_rows(up) && holds_rows(down)) return BundleTypes{*up, *down};
   }
-  return BadModel("{}: key '{}': expected two of F32, F16, BF16, Q8_0, Q4_0 as in \"F16,F16\" for rows of {}", gguf.name(),
+  return BadModel("{}: key '{}': expected two types of weights as in \"F16,F16\" for rows of {}", gguf.name(),
                   BundleTypesKey(layer), hidden_size);
 }
 

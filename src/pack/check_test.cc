@@ -129,6 +129,7 @@ TEST(CheckNumbersTest, FindsWhatIsNotFiniteBehindRightHashes) {
   (*writer)->keys().AddString("general.architecture", kPredictorArchitecture);
   const size_t floats = (*writer)->AddTensor("floats", DType::kF32, std::array<uint64_t, 2>{300, 7000});
   const size_t blocks = (*writer)->AddTensor("blocks", DType::kQ8_0, std::array<uint64_t, 2>{2, 64});
+  const size_t minima = (*writer)->AddTensor("minima", DType::kQ4_K, std::array<uint64_t, 2>{2, 512});
   ASSERT_TRUE((*writer)->BeginData().has_value());
   std::vector<float> values(300 * 7000, 1.5f);
   values[0] = std::nanf("");
@@ -138,12 +139,15 @@ TEST(CheckNumbersTest, FindsWhatIsNotFiniteBehindRightHashes) {
   std::vector<std::byte> quantised(4 * 34);
   quantised[3 * 34 + 1] = std::byte{0x7c};  // the scale of the last block: infinity
   ASSERT_TRUE((*writer)->Append(blocks, quantised).has_value());
+  std::vector<std::byte> with_minima(4 * 144);
+  with_minima[144 + 3] = std::byte{0xfc};  // the scale of the second block's minima: -infinity
+  ASSERT_TRUE((*writer)->Append(minima, with_minima).has_value());
   ASSERT_TRUE((*writer)->Finish().has_value());
 
   const CheckReport report = CheckQuietly(path);
   EXPECT_EQ(report.kind, CheckedKind::kPredictor);
   EXPECT_EQ(report.content_hash, (*writer)->content_hash());
-  ASSERT_EQ(report.num_problems, 3u);
+  ASSERT_EQ(report.num_problems, 4u);
   EXPECT_EQ(report.problems[0].row, 0u);
   EXPECT_NE(report.problems[0].message.find("column 0 is NaN"), std::string::npos);
   EXPECT_EQ(report.problems[1].row, 299u);
@@ -151,6 +155,9 @@ TEST(CheckNumbersTest, FindsWhatIsNotFiniteBehindRightHashes) {
   EXPECT_EQ(report.problems[2].tensor, "blocks");
   EXPECT_EQ(report.problems[2].row, 1u);
   EXPECT_NE(report.problems[2].message.find("column 32 is inf"), std::string::npos);
+  EXPECT_EQ(report.problems[3].tensor, "minima");
+  EXPECT_EQ(report.problems[3].row, 0u);
+  EXPECT_NE(report.problems[3].message.find("column 256 is -inf"), std::string::npos);
 }
 
 // Names that mean bundles in a packed model mean nothing in a predictor file.

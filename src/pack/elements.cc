@@ -33,11 +33,13 @@ std::optional<uint64_t> FindFullExponent(std::span<const std::byte> bytes) {
   return std::nullopt;
 }
 
+bool IsBadHalf(const std::byte* at) { return (LoadUnaligned<uint16_t>(at) & 0x7c00u) == 0x7c00u; }
+
 std::optional<uint64_t> FindBadScale(DType dtype, std::span<const std::byte> bytes) {
   const DTypeTraits traits = TraitsOf(dtype);
   for (uint64_t at = 0; at < bytes.size(); at += traits.block_bytes) {
-    if ((LoadUnaligned<uint16_t>(bytes.data() + at) & 0x7c00u) == 0x7c00u) {
-      return at / traits.block_bytes * traits.block_elements;
+    for (uint8_t offset : ScaleOffsets(dtype)) {
+      if (IsBadHalf(bytes.data() + at + offset)) return at / traits.block_bytes * traits.block_elements;
     }
   }
   return std::nullopt;
@@ -46,6 +48,7 @@ std::optional<uint64_t> FindBadScale(DType dtype, std::span<const std::byte> byt
 }  // namespace
 
 std::optional<uint64_t> FindNonFinite(DType dtype, std::span<const std::byte> bytes) {
+  if (IsQuantised(dtype)) return FindBadScale(dtype, bytes);
   switch (dtype) {
     case DType::kF32:
       return FindFullExponent<uint32_t, 0x7f800000u>(bytes);
@@ -53,9 +56,6 @@ std::optional<uint64_t> FindNonFinite(DType dtype, std::span<const std::byte> by
       return FindFullExponent<uint16_t, 0x7c00u>(bytes);
     case DType::kBF16:
       return FindFullExponent<uint16_t, 0x7f80u>(bytes);
-    case DType::kQ8_0:
-    case DType::kQ4_0:
-      return FindBadScale(dtype, bytes);
     default:
       return std::nullopt;
   }
@@ -70,6 +70,11 @@ std::string NonFiniteText(DType dtype, std::span<const std::byte> bytes, uint64_
   } else if (dtype == DType::kBF16) {
     value = Bf16ToFloat(LoadUnaligned<uint16_t>(at));
   } else {
+    for (uint8_t offset : ScaleOffsets(dtype)) {
+      if (!IsBadHalf(at + offset)) continue;
+      at += offset;
+      break;
+    }
     value = HalfToFloat(LoadUnaligned<uint16_t>(at));
   }
   if (std::isnan(value)) return "NaN";
@@ -78,7 +83,7 @@ std::string NonFiniteText(DType dtype, std::span<const std::byte> bytes, uint64_
 
 std::optional<uint64_t> ConvertElements(DType from_type, const std::byte* from, DType to_type, std::byte* to,
                                         uint64_t count, float* largest_difference) {
-  CHECK(IsFloat(from_type) && IsWeightType(to_type));
+  CHECK(IsFloat(from_type) && IsWritableWeightType(to_type));
   constexpr uint64_t kBlock = 4096;
   std::array<float, kBlock> floats;
   std::array<float, kBlock> converted;

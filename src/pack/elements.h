@@ -12,7 +12,7 @@
 namespace frugal {
 
 // The first element that is NaN or infinite; nothing when there is none, or when the type has no such values.
-// Of quantised blocks it is the first element of the first block whose scale is not finite. `bytes` holds
+// Of quantised blocks it is the first element of the first block whose scale (or scale of minima) is not finite. `bytes` holds
 // whole elements (blocks).
 std::optional<uint64_t> FindNonFinite(DType dtype, std::span<const std::byte> bytes);
 

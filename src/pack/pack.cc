@@ -36,7 +36,7 @@ Status CheckOptions(const PackOptions& options) {
     return MakeError(ErrorCode::kUsage, "alignment of bundles: {}, expected {} or {}", options.align_bytes,
                      kSectorBytes, kPackedAlignmentBytes);
   }
-  if (options.type && !IsWeightType(*options.type)) {
+  if (options.type && !IsWritableWeightType(*options.type)) {
     return MakeError(ErrorCode::kUsage, "type of the weights: {}, expected F32, F16, BF16, Q8_0 or Q4_0",
                      DTypeName(*options.type));
   }

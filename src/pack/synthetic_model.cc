@@ -88,7 +88,7 @@ double SyntheticActiveShare(uint32_t layer, uint32_t num_layers) {
 
 Result<std::unique_ptr<SyntheticModel>> SyntheticModel::Create(const SyntheticOptions& options,
                                                                ThreadPool& pool) {
-  if (!IsWeightType(options.type)) {
+  if (!IsWritableWeightType(options.type)) {
     return MakeError(ErrorCode::kUsage, "type {}: expected F32, F16, BF16, Q8_0 or Q4_0", DTypeName(options.type));
   }
   const ModelConfig& config = options.config;

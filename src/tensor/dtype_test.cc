@@ -18,8 +18,27 @@ TEST(DTypeTest, RowBytesRefusesPartialQuantisedBlocks) {
   EXPECT_FALSE(RowBytes(DType::kF32, uint64_t{1} << 63).has_value());
 }
 
+TEST(DTypeTest, RowsOfKTypesAreWholeBlocksOf256) {
+  EXPECT_EQ(RowBytes(DType::kQ4_K, 512), 288u);
+  EXPECT_EQ(RowBytes(DType::kQ6_K, 256), 210u);
+  EXPECT_FALSE(RowBytes(DType::kQ2_K, 32).has_value());
+  EXPECT_FALSE(RowBytes(DType::kQ3_K, 384).has_value());
+}
+
+TEST(DTypeTest, ScalesLieInTheirBlock) {
+  for (uint32_t number = 0; number < 64; ++number) {
+    const std::optional<DTypeTraits> traits = FindDTypeTraits(number);
+    if (!traits) continue;
+    const DType dtype = static_cast<DType>(number);
+    EXPECT_EQ(IsQuantised(dtype), !ScaleOffsets(dtype).empty()) << traits->name;
+    EXPECT_EQ(IsQuantised(dtype), traits->block_elements > 1) << traits->name;
+    for (uint8_t offset : ScaleOffsets(dtype)) EXPECT_LE(offset + 2u, traits->block_bytes) << traits->name;
+  }
+}
+
 TEST(DTypeTest, UnknownNumbersAreNoType) {
   EXPECT_FALSE(FindDTypeTraits(31).has_value());
+  EXPECT_FALSE(FindDTypeTraits(23).has_value());  // IQ4_XS
   EXPECT_EQ(ParseDType("bf16"), DType::kBF16);
   EXPECT_FALSE(ParseDType("f8").has_value());
 }
