@@ -12,20 +12,53 @@ HWY_INLINE float SumOfLanes(const DotLanes& lanes) {
   return hn::GetLane(hn::Add(two, hn::Shuffle2301(two)));
 }
 
-HWY_INLINE float HalfAt(const std::byte* at) { return hn::GetLane(BlockScale(hn::FixedTag<float, 4>(), at)); }
+HWY_INLINE float ScaleAt(const std::byte* at) { return hn::GetLane(BlockScale(hn::FixedTag<float, 4>(), at)); }
+HWY_INLINE float Negative(float v) { return -v; }
+HWY_INLINE float FirstOf(float v) { return v; }
 HWY_INLINE void AskFor(const std::byte*) {}
 
 template <class Format>
 constexpr size_t kPartsTogether = 1;
 
+// factor * integers * scales of the inputs, in this order, for all groups of a block of 256.
 template <class Format>
-HWY_INLINE QuantsOfBlock LoadPart(const std::byte* block, size_t part) {
+HWY_INLINE void MultiplyGroups(const EightBytes* integers, float factor, const float* x_scales, float* out) {
+  const hn::FixedTag<float, 4> d;
+  const hn::FixedTag<int8_t, 4> d8;
+  const hn::FixedTag<int32_t, 4> d32;
+  const int8_t* const from = reinterpret_cast<const int8_t*>(integers);
+  const auto multiply = [&](size_t g, auto x) HWY_ATTR {
+    const auto scale = hn::Mul(hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d8, from + g))), hn::Set(d, factor));
+    hn::StoreU(hn::Mul(scale, x), d, out + g);
+  };
+  for (size_t part = 0; part < Format::kElements / kPartElements; part += 4) {
+    const auto x = hn::LoadU(d, x_scales + part);
+    if constexpr (Format::kGroupElements == kPartElements) {
+      multiply(part, x);
+    } else {
+      multiply(2 * part, hn::InterleaveLower(d, x, x));
+      multiply(2 * part + 4, hn::InterleaveUpper(d, x, x));
+    }
+  }
+}
+
+HWY_INLINE QuantsOfBlock LoadPart(Iq4NlFormat, const std::byte* block, size_t) {
+  const hn::FixedTag<uint8_t, 16> du8;
   const hn::FixedTag<int8_t, 16> d8;
-  alignas(16) uint8_t quants[kPartElements];
+  const auto values = hn::LoadU(d8, Iq4NlFormat::kValues);
+  const auto pairs = hn::LoadU(du8, reinterpret_cast<const uint8_t*>(block) + Iq4NlFormat::kQuantsAt);
+  return {hn::TableLookupBytes(values, hn::BitCast(d8, hn::And(pairs, hn::Set(du8, 15)))),
+          hn::TableLookupBytes(values, hn::BitCast(d8, hn::ShiftRight<4>(pairs)))};
+}
+
+template <class Format>
+HWY_INLINE QuantsOfBlock LoadPart(Format, const std::byte* block, size_t part) {
+  const hn::FixedTag<int8_t, 16> d8;
+  EightBytes quants[4];
   Format::Quants(block, part, quants);
-  const int8_t* const stored = reinterpret_cast<const int8_t*>(quants);  // below 64 where they are not int8 anyway
+  const int8_t* const stored = reinterpret_cast<const int8_t*>(quants);  // below 64
   const auto offset = hn::Set(d8, static_cast<int8_t>(Format::kOffset));
-  return {hn::Sub(hn::Load(d8, stored), offset), hn::Sub(hn::Load(d8, stored + 16), offset)};
+  return {hn::Sub(hn::LoadU(d8, stored), offset), hn::Sub(hn::LoadU(d8, stored + 16), offset)};
 }
 
 template <class Format, size_t kWithin, size_t kRows, size_t kTokens>
@@ -39,7 +72,7 @@ HWY_INLINE void AddPart(DotLanes (&acc)[kRows][kTokens], const std::byte* const 
   const size_t next_group = (part * kPartElements + 16) / Format::kGroupElements;
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows; ++i) {
-    const QuantsOfBlock w = LoadPart<Format>(blocks[i], part);
+    const QuantsOfBlock w = LoadPart(Format(), blocks[i], part);
     FRUGAL_UNROLL
     for (size_t t = 0; t < kTokens; ++t) {
       const int8_t* const from = q + t * columns + part * kPartElements;

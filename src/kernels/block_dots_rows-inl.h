@@ -14,20 +14,23 @@ HWY_INLINE void AddPartsTogether(DotLanes (&acc)[kRows][kTokens], const std::byt
 template <class Format, size_t kRows, size_t kTokens>
 HWY_INLINE void MultiplyScales(const std::byte* const (&blocks)[kRows], const float* x_scales, size_t x_stride,
                                BlockProducts<Format, kRows, kTokens>& products) {
-  constexpr size_t kGroups = Format::kElements / Format::kGroupElements;
-  constexpr size_t kGroupsOfPart = kPartElements / Format::kGroupElements;
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows; ++i) {
-    const float d = HalfAt(blocks[i] + Format::kScaleAt);
-    const float m = Format::kHasMins ? HalfAt(blocks[i] + Format::kMinAt) : 0.0f;
-    float scales[kGroups], mins[kGroups];
-    Format::Scales(blocks[i], d, m, scales, mins);
-    FRUGAL_UNROLL
-    for (size_t t = 0; t < kTokens; ++t) {
-      for (size_t g = 0; g < kGroups; ++g) {
-        const float x_scale = x_scales[t * x_stride + g / kGroupsOfPart];
-        products.scales[i][t][g] = scales[g] * x_scale;
-        if constexpr (Format::kHasMins) products.mins[i][t][g] = mins[g] * x_scale;
+    const auto d = ScaleAt(blocks[i] + Format::kScaleAt);
+    const auto m = Format::kHasMins ? ScaleAt(blocks[i] + Format::kMinAt) : d;
+    if constexpr (Format::kElements == kPartElements) {
+      FRUGAL_UNROLL
+      for (size_t t = 0; t < kTokens; ++t) {
+        products.scales[i][t][0] = FirstOf(d) * x_scales[t * x_stride];
+        if constexpr (Format::kHasMins) products.mins[i][t][0] = FirstOf(m) * x_scales[t * x_stride];
+      }
+    } else {
+      EightBytes scales[2], mins[2];
+      Format::Groups(blocks[i], scales, mins);
+      FRUGAL_UNROLL
+      for (size_t t = 0; t < kTokens; ++t) {
+        MultiplyGroups<Format>(scales, d, x_scales + t * x_stride, products.scales[i][t]);
+        if constexpr (Format::kHasMins) MultiplyGroups<Format>(mins, Negative(m), x_scales + t * x_stride, products.mins[i][t]);
       }
     }
   }

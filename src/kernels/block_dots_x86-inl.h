@@ -6,7 +6,10 @@ using DotLanes = __m256[1];
 
 HWY_INLINE void ClearLanes(DotLanes& lanes) { lanes[0] = _mm256_setzero_ps(); }
 HWY_INLINE float SumOfLanes(const DotLanes& lanes) { return SumEightLanes(lanes[0]); }
-HWY_INLINE float HalfAt(const std::byte* at) { return _mm_cvtss_f32(LoadScale(at)); }
+// An F16 scale, in all lanes.
+HWY_INLINE __m256 ScaleAt(const std::byte* at) { return _mm256_broadcastss_ps(LoadScale(at)); }
+HWY_INLINE __m256 Negative(__m256 v) { return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f)); }
+HWY_INLINE float FirstOf(__m256 v) { return _mm256_cvtss_f32(v); }
 HWY_INLINE void AskFor(const std::byte* at) { _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0); }
 
 // Parts that are unpacked with shifts that the compiler knows, beginning at a multiple of it.
@@ -20,9 +23,9 @@ constexpr size_t kPartsTogether<Q6KFormat> = 4;
 // The stored quants of part `first` + kWithin. Types that few files consist of are left to the compiler.
 template <size_t kWithin, class Format>
 HWY_INLINE __m256i LoadPart(Format, const std::byte* block, size_t first) {
-  alignas(32) uint8_t quants[kPartElements];
+  EightBytes quants[4];
   Format::Quants(block, first + kWithin, quants);
-  return _mm256_load_si256(reinterpret_cast<const __m256i*>(quants));
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(quants));
 }
 
 HWY_INLINE __m256i Load32(const std::byte* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
@@ -57,6 +60,23 @@ HWY_INLINE __m256i LoadPart(Q6KFormat, const std::byte* block, size_t first) {
   const __m256i fours = Load32(block + Q6KFormat::kHighBitsAt + first / 4 * 32);
   const __m256i moved = kWithin < 3 ? _mm256_slli_epi16(fours, 4 - 2 * static_cast<int>(kWithin % 3)) : _mm256_srli_epi16(fours, 2);
   return _mm256_or_si256(low, _mm256_and_si256(moved, _mm256_set1_epi8(0x30)));
+}
+
+HWY_INLINE __m256 Floats(EightBytes integers) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(static_cast<int64_t>(integers))));
+}
+
+// factor * integers * scales of the inputs, in this order, for all groups of a block of 256.
+template <class Format>
+HWY_INLINE void MultiplyGroups(const EightBytes* integers, __m256 factor, const float* x_scales, float* out) {
+  const __m256 x = _mm256_loadu_ps(x_scales);
+  if constexpr (Format::kGroupElements == kPartElements) {
+    _mm256_storeu_ps(out, _mm256_mul_ps(_mm256_mul_ps(Floats(integers[0]), factor), x));
+  } else {
+    const __m256 low = _mm256_unpacklo_ps(x, x), high = _mm256_unpackhi_ps(x, x);  // 0 0 1 1 | 4 4 5 5, 2 2 3 3 | 6 6 7 7
+    _mm256_storeu_ps(out, _mm256_mul_ps(_mm256_mul_ps(Floats(integers[0]), factor), _mm256_permute2f128_ps(low, high, 0x20)));
+    _mm256_storeu_ps(out + 8, _mm256_mul_ps(_mm256_mul_ps(Floats(integers[1]), factor), _mm256_permute2f128_ps(low, high, 0x31)));
+  }
 }
 
 // The scale that counts for each lane: lanes 0 .. 3 hold elements 0 .. 15 of a part.

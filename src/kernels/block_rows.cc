@@ -4,11 +4,13 @@
 // clang-format off
 #include "src/kernels/highway_targets.h"
 #include <hwy/foreach_target.h>
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 // clang-format on
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "src/kernels/block_formats.h"
 #include "src/kernels/block_rows.h"
@@ -27,6 +29,73 @@ static_assert(kPartElements == kLanes);
 
 HWY_INLINE float FloatOfHalf(const std::byte* at) { return hn::GetLane(BlockScale(hn::FixedTag<float, 4>(), at)); }
 
+// Scale and minimum of each group of a block.
+template <class Format>
+struct BlockScales {
+  static constexpr size_t kGroups = Format::kElements / Format::kGroupElements;
+  alignas(64) float scales[kGroups];
+  alignas(64) float mins[kGroups];
+
+  HWY_INLINE void Read(const std::byte* block) {
+    const float d = FloatOfHalf(block + Format::kScaleAt);
+    const float m = Format::kHasMins ? FloatOfHalf(block + Format::kMinAt) : 0.0f;
+    if constexpr (kGroups == 1) {
+      scales[0] = d;
+      mins[0] = m;
+    } else {
+      EightBytes of_scales[kGroups / 8], of_mins[kGroups / 8];
+      Format::Groups(block, of_scales, of_mins);
+      Multiply(of_scales, d, scales);
+      if constexpr (Format::kHasMins) Multiply(of_mins, -m, mins);
+    }
+  }
+
+ private:
+  static HWY_INLINE void Multiply(const EightBytes* integers, float factor, float* out) {
+    const hn::CappedTag<float, 8> d;
+    const hn::Rebind<int8_t, decltype(d)> d8;
+    const hn::Rebind<int32_t, decltype(d)> d32;
+    const int8_t* const from = reinterpret_cast<const int8_t*>(integers);
+    for (size_t g = 0; g < kGroups; g += hn::Lanes(d)) {
+      hn::Store(hn::Mul(hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d8, from + g))), hn::Set(d, factor)), d, out + g);
+    }
+  }
+};
+
+template <class Format>
+HWY_INLINE void LoadQuants(Format, const std::byte* block, size_t part, EightBytes* quants) {
+  Format::Quants(block, part, quants);
+}
+
+HWY_INLINE void LoadQuants(Iq4NlFormat, const std::byte* block, size_t, EightBytes* quants) {
+  const hn::FixedTag<uint8_t, 16> d;
+  const auto values = hn::LoadU(d, reinterpret_cast<const uint8_t*>(Iq4NlFormat::kValues));
+  const auto pairs = hn::LoadU(d, reinterpret_cast<const uint8_t*>(block) + Iq4NlFormat::kQuantsAt);
+  uint8_t* const to = reinterpret_cast<uint8_t*>(quants);
+  hn::StoreU(hn::TableLookupBytes(values, hn::And(pairs, hn::Set(d, 15))), d, to);
+  hn::StoreU(hn::TableLookupBytes(values, hn::ShiftRight<4>(pairs)), d, to + 16);
+}
+
+// Elements 32 * part .. of a block as float, a vector at a time: f(p, vector p of kParts).
+template <class Format, class F>
+HWY_INLINE void ForWeights(const std::byte* block, size_t part, const BlockScales<Format>& block_scales, const F& f) {
+  const FloatTag d;
+  using Stored = std::conditional_t<Format::kSigned, int8_t, uint8_t>;
+  const hn::Rebind<Stored, FloatTag> d8;
+  const hn::Rebind<int32_t, FloatTag> d32;
+  EightBytes quants[4];
+  LoadQuants(Format(), block, part, quants);
+  FRUGAL_UNROLL
+  for (size_t p = 0; p < kParts; ++p) {
+    const size_t group = (part * kPartElements + p * kWidth) / Format::kGroupElements;
+    auto q = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const Stored*>(quants) + p * kWidth));
+    if constexpr (Format::kOffset != 0) q = hn::Sub(q, hn::Set(d32, Format::kOffset));
+    auto weights = hn::Mul(hn::ConvertTo(d, q), hn::Set(d, block_scales.scales[group]));
+    if constexpr (Format::kHasMins) weights = hn::Add(weights, hn::Set(d, block_scales.mins[group]));
+    f(p, weights);
+  }
+}
+
 // Columns [k, k + count) of a row, whole parts.
 template <class Format>
 HWY_INLINE void PieceToFloat(const std::byte* row, size_t k, size_t count, float* w) {
@@ -34,12 +103,11 @@ HWY_INLINE void PieceToFloat(const std::byte* row, size_t k, size_t count, float
     const std::byte* const block = row + (k + done) / Format::kElements * Format::kBytes;
     const size_t first = (k + done) % Format::kElements;
     const size_t size = std::min(count - done, Format::kElements - first);
-    const float d = FloatOfHalf(block + Format::kScaleAt);
-    const float m = Format::kHasMins ? FloatOfHalf(block + Format::kMinAt) : 0.0f;
-    float scales[Format::kElements / Format::kGroupElements], mins[Format::kElements / Format::kGroupElements];
-    Format::Scales(block, d, m, scales, mins);
+    BlockScales<Format> scales;
+    scales.Read(block);
     for (size_t i = 0; i < size; i += kPartElements) {
-      PartToFloat<Format>(block, (first + i) / kPartElements, scales, mins, w + done + i);
+      ForWeights(block, (first + i) / kPartElements, scales,
+                 [&](size_t p, FloatVector weights) HWY_ATTR { hn::StoreU(weights, FloatTag(), w + done + i + p * kWidth); });
     }
     done += size;
   }
@@ -101,27 +169,59 @@ void DotRowsOfBlocks(DType dtype, const RowSet& rows, size_t begin, size_t end, 
   });
 }
 
-// One row times a; `out` stays in the cache from row to row.
-template <class Format>
-HWY_NOINLINE void AddScaledRow(const std::byte* row, float a, size_t begin, size_t end, float* out) {
-  const FloatTag d;
-  const FloatVector scale = hn::Set(d, a);
-  alignas(64) float w[kPieceColumns];
-  for (size_t c = begin; c < end;) {
-    const size_t count = std::min(kPieceColumns - c % kPieceColumns, end - c);  // the pieces begin where blocks do
-    PieceToFloat<Format>(row, c, count, w);
-    for (size_t i = 0; i < count; i += kWidth) {
-      hn::StoreU(hn::MulAdd(scale, hn::Load(d, w + i), hn::LoadU(d, out + c + i)), d, out + c + i);
+// Rows whose factor is not 0, as many as are added in one pass over `out`: it stays in the cache, and memory is asked for the next rows
+// meanwhile.
+struct FactoredRows {
+  static constexpr size_t kMost = 8;
+  const std::byte* rows[kMost];
+  float factors[kMost];
+  size_t count = 0;
+
+  // Row `i` on; gives the row behind the last one taken.
+  size_t Take(const RowSet& set, size_t i, size_t num_rows, const float* a) {
+    for (count = 0; i < num_rows && count < kMost; ++i) {
+      if (a[i] == 0.0f) continue;
+      rows[count] = set.row(i);
+      factors[count++] = a[i];
     }
-    c += count;
+    return i;
+  }
+};
+
+template <class Format>
+HWY_NOINLINE void AddFactoredRows(const FactoredRows& now, const FactoredRows& next, size_t begin, size_t end, float* out) {
+  const FloatTag d;
+  for (size_t c = begin; c < end;) {
+    const size_t block = c / Format::kElements;
+    const size_t block_end = std::min(end, (block + 1) * Format::kElements);
+    BlockScales<Format> scales[FactoredRows::kMost];
+    for (size_t i = 0; i < now.count; ++i) scales[i].Read(now.rows[i] + block * Format::kBytes);
+    for (size_t i = 0; i < next.count; ++i) {
+      for (size_t at = 0; at < Format::kBytes; at += 64) hwy::Prefetch(next.rows[i] + block * Format::kBytes + at);
+    }
+    for (; c < block_end; c += kPartElements) {
+      FloatVector sum[kParts];
+      FRUGAL_UNROLL
+      for (size_t p = 0; p < kParts; ++p) sum[p] = hn::LoadU(d, out + c + p * kWidth);
+      for (size_t i = 0; i < now.count; ++i) {
+        const FloatVector factor = hn::Set(d, now.factors[i]);
+        ForWeights(now.rows[i] + block * Format::kBytes, c % Format::kElements / kPartElements, scales[i],
+                   [&](size_t p, FloatVector weights) HWY_ATTR { sum[p] = hn::MulAdd(factor, weights, sum[p]); });
+      }
+      FRUGAL_UNROLL
+      for (size_t p = 0; p < kParts; ++p) hn::StoreU(sum[p], d, out + c + p * kWidth);
+    }
   }
 }
 
 void AddScaledRowsOfBlocks(DType dtype, const RowSet& rows, size_t num_rows, const float* a, size_t column_begin, size_t column_end,
                            float* out) {
   WithBlockFormat(dtype, [&](auto format) {
-    for (size_t i = 0; i < num_rows; ++i) {
-      if (a[i] != 0.0f) AddScaledRow<decltype(format)>(rows.row(i), a[i], column_begin, column_end, out);
+    FactoredRows groups[2];
+    size_t row = groups[0].Take(rows, 0, num_rows, a);
+    for (size_t group = 0; groups[group].count > 0; group ^= 1) {
+      row = groups[group ^ 1].Take(rows, row, num_rows, a);
+      AddFactoredRows<decltype(format)>(groups[group], groups[group ^ 1], column_begin, column_end, out);
     }
   });
 }

@@ -74,17 +74,24 @@ Part ReadPart(const std::byte* row, size_t k) {
   const size_t first = k % Format::kElements;
   const float d = HalfToFloat(LoadU16(block + Format::kScaleAt));
   const float m = Format::kHasMins ? HalfToFloat(LoadU16(block + Format::kMinAt)) : 0.0f;
-  float scales[16], mins[16];
-  Format::Scales(block, d, m, scales, mins);
-  uint8_t quants[kPartElements];
+  EightBytes quants[4];
   Format::Quants(block, first / kPartElements, quants);
   Part part;
   part.has_mins = Format::kHasMins;
-  for (size_t i = 0; i < kPartElements; ++i) part.quants[i] = QuantFrom<Format>(quants[i]);
-  for (size_t half = 0; half < 2; ++half) {
-    const size_t group = (first + half * kPartElements / 2) / Format::kGroupElements;
-    part.scales[half] = scales[group];
-    part.mins[half] = Format::kHasMins ? mins[group] : 0.0f;
+  for (size_t i = 0; i < kPartElements; ++i) {
+    const uint8_t stored = static_cast<uint8_t>(quants[i / 8] >> (i % 8 * 8));
+    part.quants[i] = (Format::kSigned ? static_cast<int8_t>(stored) : stored) - Format::kOffset;
+  }
+  part.scales.fill(d);
+  part.mins.fill(m);
+  if constexpr (Format::kElements > kPartElements) {
+    EightBytes scales[2], mins[2] = {};
+    Format::Groups(block, scales, mins);
+    for (size_t half = 0; half < 2; ++half) {
+      const size_t group = (first + half * kPartElements / 2) / Format::kGroupElements;
+      part.scales[half] = d * static_cast<float>(static_cast<int8_t>(scales[group / 8] >> (group % 8 * 8)));
+      part.mins[half] = -m * static_cast<float>(static_cast<int8_t>(mins[group / 8] >> (group % 8 * 8)));
+    }
   }
   return part;
 }
