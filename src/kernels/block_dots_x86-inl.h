@@ -6,8 +6,12 @@ using DotLanes = __m256[1];
 
 HWY_INLINE void ClearLanes(DotLanes& lanes) { lanes[0] = _mm256_setzero_ps(); }
 HWY_INLINE float SumOfLanes(const DotLanes& lanes) { return SumEightLanes(lanes[0]); }
-// An F16 scale, in all lanes.
-HWY_INLINE __m256 ScaleAt(const std::byte* at) { return _mm256_broadcastss_ps(LoadScale(at)); }
+// An F16 scale, in all lanes. Just its two bytes are read: it may be the last of a block, and that the last of the memory.
+HWY_INLINE __m256 ScaleAt(const std::byte* at) {
+  uint16_t bits;
+  std::memcpy(&bits, at, sizeof(bits));
+  return _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)));
+}
 HWY_INLINE __m256 Negative(__m256 v) { return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f)); }
 HWY_INLINE float FirstOf(__m256 v) { return _mm256_cvtss_f32(v); }
 HWY_INLINE void AskFor(const std::byte* at) { _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0); }

@@ -2,6 +2,8 @@
 #include "src/kernels/block_formats.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -128,6 +130,28 @@ TEST_P(BlockFormatsTest, QuantisedInputsLoseLittle) {
     size += std::pow(double{exact[i]}, 2);
   }
   EXPECT_LT(std::sqrt(error / size), 5e-3);
+}
+
+// A row that ends where its memory does, as the last one of a mapped file may.
+TEST_P(BlockFormatsTest, ReadsNothingBehindARow) {
+  constexpr size_t kColumns = 512;
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  void* const memory = mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  ASSERT_EQ(mprotect(static_cast<std::byte*>(memory) + page, page, PROT_NONE), 0);
+  const size_t row_bytes = RowBytes(GetParam(), kColumns).value();
+  const std::byte* const row = static_cast<std::byte*>(memory) + page - row_bytes;
+  const RowSet rows{row, 0, nullptr};
+  const std::vector<float> x(4 * kColumns, 1.0f), scales(4 * kColumns / 32, 1.0f), a(8, 1.0f);
+  const std::vector<int8_t> q(4 * kColumns, 1);
+  std::vector<float> out(kColumns, 0.0f);
+  for (size_t num_tokens : {1, 4}) {
+    DotRows(GetParam(), rows, 0, 4, kColumns, x.data(), kColumns, num_tokens, out.data(), 4);
+    DotRowsQuantised(GetParam(), rows, 0, 4, kColumns, {q.data(), scales.data()}, num_tokens, out.data(), 4);
+  }
+  AddScaledRows(GetParam(), rows, a.size(), a.data(), 0, kColumns, out.data());
+  ConvertToFloat(GetParam(), row, kColumns, out.data());
+  EXPECT_EQ(munmap(memory, 2 * page), 0);
 }
 
 TEST(BlockFormatsByHandTest, Q51HasTheFifthBitInAWord) {

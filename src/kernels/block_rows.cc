@@ -76,7 +76,7 @@ HWY_INLINE void LoadQuants(Iq4NlFormat, const std::byte* block, size_t, EightByt
   hn::StoreU(hn::TableLookupBytes(values, hn::ShiftRight<4>(pairs)), d, to + 16);
 }
 
-// GCC makes two halves of this one, a vector and words, that a load of the whole waits for: 3 instead of 11 GB/s in the down sum.
+// GCC makes two halves of this one, a vector and words, that a load of the whole waits for: 3 instead of 9 GB/s in the down sum.
 HWY_INLINE void LoadQuants(Q4KFormat, const std::byte* block, size_t part, EightBytes* quants) {
   const hn::FixedTag<uint8_t, 16> d;
   const uint8_t* const from = reinterpret_cast<const uint8_t*>(block) + Q4KFormat::kQuantsAt + part / 2 * 32;
