@@ -171,8 +171,8 @@ EnginePlan Planner::Build(const Choice& choice) const {
   plan.max_logit_rows = std::min(choice.max_rows, std::max<uint32_t>(1, options_.logit_rows));
   plan.num_threads = options_.num_threads;
   plan.selector = selector_;
-  plan.exact = !use_predictor() &&
-               (!HasSketch(model_, selector_) || GateSketch::IsExact(SketchOptionsOf(model_, selector_, choice.max_rows, options_.num_threads)));
+  plan.exact = !use_predictor();
+  if (HasSketch(model_, selector_)) plan.exact = GateSketch::IsExact(SketchOptionsOf(model_, selector_, choice.max_rows, options_.num_threads));
   plan.use_early = choice.early;
   WeightPlan& weights = plan.weights;
   weights.ffn = flash() ? FfnPlacement::kOnDemand : FfnPlacement::kBlocks;

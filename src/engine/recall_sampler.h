@@ -1,5 +1,5 @@
-// Estimates the recall of a selector that guesses while it runs: on a sample of layers, the neurons that it did not choose are computed too. Those in
-// slots cost no read and are all looked at; of the others a few are read. Changes neither results nor cache.
+// Estimates the recall of a selector that guesses, while it runs: on a sample of layers, the neurons that it did not choose are computed
+// too. Those in slots cost no read and are all looked at; of the others a few are read. Changes neither results nor cache.
 #pragma once
 
 #include <cstdint>

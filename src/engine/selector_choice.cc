@@ -42,7 +42,9 @@ Result<SelectorKind> ChooseSelector(const ModelFile& model, const PredictorInfo*
   if (asked != SelectorKind::kPredictor && !model.config().activation.is_sparse()) {
     return refuse("no neuron of this activation is exactly zero: expected auto or all");
   }
-  if (asked == SelectorKind::kGate && !model.config().gated) return refuse("the model has no gate: expected auto, predictor, sketch or all");
+  if (asked == SelectorKind::kGate && !model.config().gated) {
+    return refuse("the model has no gate: expected auto, predictor, sketch or all");
+  }
   return asked;
 }
 

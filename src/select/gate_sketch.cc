@@ -154,8 +154,8 @@ void GateSketch::Select(uint32_t layer, const float* x, uint32_t num_tokens, std
       [&](int token, int) {
         const size_t first = static_cast<size_t>(token) * hidden;
         float square = 0;
-        DotRows(DType::kF32, {reinterpret_cast<const std::byte*>(x + first), hidden * sizeof(float), nullptr}, 0, 1, hidden, x + first, hidden,
-                1, &square, 1);
+        const RowSet row{reinterpret_cast<const std::byte*>(x + first), 0, nullptr};
+        DotRows(DType::kF32, row, 0, 1, hidden, x + first, hidden, 1, &square, 1);
         lengths_[static_cast<size_t>(token)] = std::sqrt(square);
         if (quantised) QuantiseInput(x + first, hidden, input_q_.data() + first, input_scales_.data() + first / kQuantisedBlock);
       },
@@ -170,8 +170,9 @@ void GateSketch::Select(uint32_t layer, const float* x, uint32_t num_tokens, std
       [&](int tile, int worker) {
         const uint32_t begin = static_cast<uint32_t>(tile) / token_tiles * tile_neurons;
         const uint32_t first = static_cast<uint32_t>(tile) % token_tiles * tile_tokens;
-        SelectTile(layer, x, begin, std::min(tile_neurons, ffn_size - begin), first, std::min(tile_tokens, num_tokens - first), active.data(),
-                   scores_.data() + static_cast<size_t>(worker) * kTileScores);
+        const uint32_t count = std::min(tile_neurons, ffn_size - begin);
+        float* const scores = scores_.data() + static_cast<size_t>(worker) * kTileScores;
+        SelectTile(layer, x, begin, count, first, std::min(tile_tokens, num_tokens - first), active.data(), scores);
       },
       between_tiles);
 }
