@@ -168,8 +168,8 @@ TEST_P(SelectorTest, WhatDoesNotGoWithTheModelIsRefused) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, SelectorTest, ::testing::Values("llama-relu", "llama-fatrelu", "bamboo-drelu"), [](const auto& info) {
-  std::string name = info.param;
+INSTANTIATE_TEST_SUITE_P(Models, SelectorTest, ::testing::Values("llama-relu", "llama-fatrelu", "bamboo-drelu"), [](const auto& model) {
+  std::string name = model.param;
   for (char& c : name) c = c == '-' ? '_' : c;
   return name;
 });

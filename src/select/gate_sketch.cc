@@ -22,7 +22,7 @@ constexpr size_t kTileScores = std::max<size_t>(kNeuronsOfFewTokens * (kManyToke
 constexpr uint64_t kCacheLine = 64;
 
 // Of the margin, in standard deviations of a product's error.
-constexpr float kMarginDeviations = 0.0f;
+constexpr float kMarginDeviations = 1.0f;
 
 }  // namespace
 
