@@ -162,7 +162,7 @@ TEST_P(SelectorTest, WhatDoesNotGoWithTheModelIsRefused) {
   const std::unique_ptr<Engine> engine = OpenOrFail(Options(with_gate, SelectorKind::kAuto));
   ASSERT_NE(engine, nullptr);
   EXPECT_EQ(engine->plan().selector, SelectorKind::kGate);
-  const std::string matrices = PackAs(std::nullopt, std::nullopt, GoldenRoot() + "/llama-silu-tied-rope3");
+  const std::string matrices = PackAs(std::nullopt, std::nullopt, GoldenRoot() + "/mistral-window");
   for (const SelectorKind kind : {SelectorKind::kPredictor, SelectorKind::kSketch, SelectorKind::kGate}) {
     EXPECT_EQ(CodeOf(Options(matrices, kind)), ErrorCode::kUsage);
   }
