@@ -158,6 +158,16 @@ TEST_F(BudgetTest, TheSmallestBudgetAndThreeLargerOnesAreKept) {
   }
 }
 
+// It is filled before the first token, through slots and buffers that the budget has anyway.
+TEST_F(BudgetTest, ASketchIsPartOfTheBudget) {
+  const std::string packed = PackModel(TaleDirectory(), directory_);
+  const std::vector<std::string> flags = {"-c", "128", "-t", "2", "--selector", "sketch"};
+  std::vector<std::string> generous = flags;
+  generous.insert(generous.end(), {"--ram", "200M"});
+  const uint64_t smallest = Plan(packed, generous)["smallest_bytes"].get<uint64_t>();
+  for (const uint64_t ram : {smallest, smallest + 2 * kMiB, smallest + 20 * kMiB}) ExpectRuns(packed, ram, flags);
+}
+
 // Engines of all rows follow each other in one process: what the one before gave back must not count twice.
 TEST_F(BudgetTest, BenchRunsInACgroupOfExactlyItsBudget) {
   const std::string packed = PackModel(TaleDirectory(), directory_);

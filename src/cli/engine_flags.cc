@@ -14,6 +14,11 @@ constexpr Choice<RunMode> kModes[] = {{"resident", RunMode::kResident},
                                       {"naive", RunMode::kNaive},
                                       {"hybrid", RunMode::kHybrid},
                                       {"flash", RunMode::kFlash}};
+constexpr Choice<SelectorKind> kSelectors[] = {{"auto", SelectorKind::kAuto},
+                                             {"predictor", SelectorKind::kPredictor},
+                                             {"sketch", SelectorKind::kSketch},
+                                             {"gate", SelectorKind::kGate},
+                                             {"all", SelectorKind::kAll}};
 constexpr Choice<DType> kKvTypes[] = {{"f32", DType::kF32}, {"f16", DType::kF16}};
 constexpr Choice<std::optional<DType>> kResidentTypes[] = {{"keep", std::nullopt}, {"q8_0", DType::kQ8_0}};
 constexpr Choice<PolicyKind> kPolicies[] = {
@@ -26,6 +31,18 @@ constexpr Choice<VerifyMode> kVerifyModes[] = {
 Status ResolveSwitches(const EngineFlags& flags, EngineOptions& options) {
   FRUGAL_ASSIGN(options.mode, ParseChoice("--mode", flags.mode, kModes));
   FRUGAL_ASSIGN(options.policy, ParseChoice("--policy", flags.policy, kPolicies));
+  FRUGAL_ASSIGN(options.selector, ParseChoice("--selector", flags.selector, kSelectors));
+  const bool guesses = options.selector == SelectorKind::kPredictor || options.selector == SelectorKind::kSketch;
+  if (guesses && flags.no_predictor) {
+    return MakeError(ErrorCode::kUsage, "--selector {} and --no-predictor contradict each other", flags.selector);
+  }
+  if (guesses && options.mode != RunMode::kFlash) {
+    return MakeError(ErrorCode::kUsage, "--selector {}: {} mode uses all neurons: expected --mode flash", flags.selector, flags.mode);
+  }
+  const bool names_predictor = options.selector == SelectorKind::kAuto || options.selector == SelectorKind::kPredictor;
+  if (!names_predictor && !flags.predictor_path.empty()) {
+    return MakeError(ErrorCode::kUsage, "--selector {} and --predictor-file contradict each other", flags.selector);
+  }
   options.predictor_path = flags.predictor_path;
   options.predictor = !flags.no_predictor;
   options.window = !flags.no_window;
@@ -81,6 +98,9 @@ void AddEngineFlags(CLI::App& sub, EngineFlags& flags) {
   sub.add_option("--mode", flags.mode, "resident, naive, hybrid, flash")->capture_default_str();
   sub.add_option("--activation", flags.activation,
                  "relu, relu2, fatrelu:THRESHOLD, drelu: what the model was trained with, where its GGUF cannot say it");
+  sub.add_option("--selector", flags.selector,
+                 "what chooses a token's neurons: auto, predictor, sketch (a copy of the gate in 4 bits, no training), gate (exact), all")
+      ->capture_default_str();
   sub.add_option("--predictor-file", flags.predictor_path,
                  "predictors (default: NAME.predict.gguf beside the model)");
   sub.add_flag("--no-predictor", flags.no_predictor, "use all neurons");

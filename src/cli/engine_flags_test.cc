@@ -52,6 +52,23 @@ TEST(EngineFlags, DefaultsAreThoseOfTheOptions) {
   EXPECT_GE(options->num_threads, 1);
 }
 
+TEST(EngineFlags, ASelectorThatContradictsOtherFlagsIsRefused) {
+  const Result<EngineOptions> options = Parse({"m.gguf", "--selector", "sketch"});
+  ASSERT_TRUE(options) << options.error().message;
+  EXPECT_EQ(options->selector, SelectorKind::kSketch);
+  EXPECT_TRUE(Parse({"m.gguf", "--selector", "gate", "--no-predictor"}));
+  const std::vector<std::vector<std::string>> refused = {{"m.gguf", "--selector", "guess"},
+                                                         {"m.gguf", "--selector", "sketch", "--no-predictor"},
+                                                         {"m.gguf", "--selector", "predictor", "--mode", "hybrid"},
+                                                         {"m.gguf", "--selector", "sketch", "--predictor-file", "p"}};
+  for (const std::vector<std::string>& arguments : refused) {
+    const Result<EngineOptions> bad = Parse(arguments);
+    ASSERT_FALSE(bad);
+    EXPECT_EQ(bad.error().code, ErrorCode::kUsage);
+    EXPECT_NE(bad.error().message.find("--selector"), std::string::npos) << bad.error().message;
+  }
+}
+
 TEST(EngineFlags, EveryFlagArrives) {
   const Result<EngineOptions> options = Parse({"-m",
                                                "m.gguf",

@@ -77,8 +77,13 @@ std::string FormatExpectation(const PlanReport& report) {
     text += fmt::format("  {:<20}{:>12}  {:.1f} reads: {:.0f} neurons used, {:.1f}% of them in slots\n",
                         "  bundles on demand", FormatBytes(expected.demand_bytes), expected.demand_reads,
                         expected.bundles_used, 100 * expected.hit_share());
-    text += fmt::format("    (for a text like the one that the predictors were trained on; {:.0f} of the reads for wrong guesses of early prediction)\n",
-                        expected.bundles_in_vain);
+    if (report.plan->use_predictor()) {
+      text += fmt::format(
+          "    (for a text like the one that the predictors were trained on; {:.0f} of the reads for wrong guesses of early prediction)\n",
+          expected.bundles_in_vain);
+    } else if (report.plan->selector != SelectorKind::kAll) {
+      text += "    (as if every neuron were active: how many are is not known before a run)\n";
+    }
   }
   text += fmt::format("  {:<20}{:>9.3f} ms  {} touched at {:.1f} GB/s\n", "computing",
                       1e3 * expected.compute_seconds, FormatBytes(expected.touched_bytes),

@@ -123,7 +123,7 @@ std::string FormatRunReport(const RunReport& report) {
   }
   text += fmt::format("{:>16} = {:.1f}% of decoding\n", "stall", 100 * decode.stall_share());
   if (report.exact) {
-    text += fmt::format("{:>16} = exact, all neurons\n", "recall");
+    text += fmt::format("{:>16} = exact, no active neuron is missed\n", "recall");
   } else if (report.recall < 0) {
     text += fmt::format("{:>16} = not sampled\n", "recall");
   } else {

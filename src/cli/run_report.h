@@ -54,7 +54,7 @@ struct RunReport {
   PhaseReport prompt, decode;
   uint64_t num_generated = 0;
   StopReason stop = StopReason::kTokenLimit;
-  bool exact = true;     // all neurons
+  bool exact = true;     // no active neuron is missed
   double recall = -1.0;  // sampled; negative: not known
   // What decoding's reads take at best per token, by the device's measurement; nothing when it was not
   // measured.

@@ -227,6 +227,7 @@ Status Evaluator::RunOnce() {
 Result<EvalResult> Evaluator::RunExact(ActiveSetRecorder& recorder) const {
   EngineOptions options = options_;
   options.predictor = false;
+  options.selector = SelectorKind::kAuto;
   options.predictor_path.clear();
   EngineOptions resident = options;
   resident.mode = RunMode::kResident;

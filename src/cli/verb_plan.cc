@@ -6,6 +6,7 @@
 #include "src/cli/plan_report.h"
 #include "src/cli/profile_cache.h"
 #include "src/cli/verbs.h"
+#include "src/engine/selector_choice.h"
 
 namespace frugal {
 namespace {
@@ -17,12 +18,6 @@ struct PlanFlags {
   EngineFlags engine;
   bool json = false, tensors = false;
 };
-
-std::string DescribeSelector(const EngineOptions& options, const EnginePlan& plan) {
-  if (plan.use_predictor) return plan.use_early ? "predictor and early prediction" : "predictor";
-  if (options.mode != RunMode::kFlash || !options.predictor) return "all neurons";
-  return "all neurons (no predictor file: run `frugal train`)";
-}
 
 // The smallest budget when the planner may reduce the context.
 Result<std::optional<uint64_t>> SmallestReduced(const OpenedHeader& header, EngineOptions options,
@@ -79,7 +74,7 @@ Status Plan(const PlanFlags& flags) {
   const PredictorInfo* predictor = header.predictor ? &*header.predictor : nullptr;
   FRUGAL_ASSIGN(const EnginePlan plan, MakePlan(*header.model, predictor, header.tokenizer_bytes, options));
   NeuronUse use = AllNeuronsUsed(header.model->config());
-  if (plan.use_predictor) {
+  if (plan.use_predictor()) {
     FRUGAL_ASSIGN(use, LoadNeuronUse(*predictor, header.model->config()));
   }
   const std::optional<DeviceProfile> profile = FindProfile(options.model_path);
@@ -92,7 +87,7 @@ Status Plan(const PlanFlags& flags) {
   report.expectation = ExpectDecode(*header.model, plan, use, profile ? &*profile : nullptr);
   FRUGAL_ASSIGN(report.alternatives, ListAlternatives(header, options, use, profile ? &*profile : nullptr));
   report.device_name = profile ? profile->device_name : "";
-  report.selector = DescribeSelector(options, plan);
+  report.selector = DescribeSelector(*header.model, options, plan);
   StandardOutput out;
   if (flags.json)
     return out.Print(PlanToJson(report).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");

@@ -205,7 +205,7 @@ Status Run::Do(uint64_t load_ns) {
   report_.load_ns = load_ns;
   report_.prompt = ReportPhase(opened, prefilled);
   report_.decode = ReportPhase(prefilled, decoded);
-  report_.exact = !engine_.has_predictor();
+  report_.exact = engine_.is_exact();
   report_.recall = decoded.recall;
   if (const std::optional<DeviceProfile> profile = FindProfile(engine_.model().path())) {
     report_.flash_bound_ms = report_.decode.FlashBoundMs(*profile, engine_.weights().bundles_on_demand());

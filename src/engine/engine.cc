@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "src/base/clock.h"
+#include "src/engine/gate_sketch_load.h"
+#include "src/engine/selector_choice.h"
 #include "src/engine/vocabulary_load.h"
 
 namespace frugal {
@@ -24,7 +26,8 @@ Result<OpenedHeader> OpenHeader(const EngineOptions& options) {
   OpenedHeader header;
   FRUGAL_ASSIGN(ModelFile model, ModelFile::Open(options.model_path, options.activation));
   header.model = std::make_unique<ModelFile>(std::move(model));
-  const bool wants_predictor = options.mode == RunMode::kFlash && options.predictor && UsesPredictors(*header.model);
+  const bool may_use = options.selector == SelectorKind::kAuto || options.selector == SelectorKind::kPredictor;
+  const bool wants_predictor = options.mode == RunMode::kFlash && options.predictor && may_use && UsesPredictors(*header.model);
   const std::string path = options.predictor_path.empty() ? DefaultPredictorPath(options.model_path) : options.predictor_path;
   struct stat status;
   if (wants_predictor && (!options.predictor_path.empty() || stat(path.c_str(), &status) == 0)) {
@@ -68,7 +71,11 @@ Result<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options) {
 
 Status Engine::OpenSelectors() {
   const ModelConfig& config = model_->config();
-  if (!plan_.use_predictor) {
+  if (HasSketch(*model_, plan_.selector)) {
+    FRUGAL_ASSIGN(selector_, LoadGateSketch(*weights_, *pool_, plan_));
+    return {};
+  }
+  if (!plan_.use_predictor()) {
     selector_ = std::make_unique<AllSelector>(config.ffn_size);
     return {};
   }
@@ -109,7 +116,7 @@ Status Engine::PinPopular() {
 
 void Engine::ResetRecall() {
   recall_.reset();
-  if (!plan_.use_predictor || options_.sample_recall_every == 0) return;
+  if (plan_.exact || options_.sample_recall_every == 0) return;
   Result<RecallSampler> sampler = RecallSampler::Create(*weights_, options_.sample_recall_every, options_.seed);
   if (sampler) recall_.emplace(std::move(sampler).value());
 }
@@ -175,12 +182,6 @@ EngineStatistics Engine::statistics() const {
 }
 
 std::string Engine::Describe() const {
-  const bool by_gates = config().ffn_layout == FfnLayout::kGateAndBundle2;
-  std::string selector = by_gates ? "neurons whose gate is not zero" : "all neurons";
-  if (plan_.use_predictor) selector = plan_.use_early ? "predictor, early prediction" : "predictor";
-  if (options_.mode == RunMode::kFlash && !plan_.use_predictor && UsesPredictors(*model_)) {
-    selector += options_.predictor ? " (no predictor file: run `frugal train`)" : " (--no-predictor)";
-  }
   std::string io = fmt::format("{}, {}", weights_->backend_name(), weights_->file().direct() ? "O_DIRECT" : "buffered");
   for (const std::string* note : {&weights_->file().direct_note(), &weights_->reader_note()}) {
     if (!note->empty()) io += fmt::format(" ({})", *note);
@@ -190,7 +191,8 @@ std::string Engine::Describe() const {
   if (model_->has_bundles() && !options_.bundling) layout += " read in halves";
   if (options_.activation) layout += fmt::format(", activation {}", ActivationName(*options_.activation));
   if (options_.resident_type) layout += fmt::format(", attention and output as {} in RAM (lossy)", DTypeName(*options_.resident_type));
-  return fmt::format("{} mode, {}, {}, {}, {} threads", RunModeName(options_.mode), selector, layout, io, plan_.num_threads);
+  return fmt::format("{} mode, {}, {}, {}, {} threads", RunModeName(options_.mode), DescribeSelector(*model_, options_, plan_), layout, io,
+                     plan_.num_threads);
 }
 
 }  // namespace frugal

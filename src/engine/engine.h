@@ -72,7 +72,9 @@ class Engine {
   const ModelConfig& config() const { return model_->config(); }
   const Tokenizer* tokenizer() const { return tokenizer_.has_value() ? &*tokenizer_ : nullptr; }
   Weights& weights() { return *weights_; }
-  bool has_predictor() const { return plan_.use_predictor; }
+  bool has_predictor() const { return plan_.use_predictor(); }
+  // Whether the selector misses no active neuron.
+  bool is_exact() const { return plan_.exact; }
   EngineStatistics statistics() const;
   void ResetRecall();
 

@@ -114,7 +114,7 @@ double TouchedBytes(const ModelFile& model, const EnginePlan& plan, const Expect
     const MatrixInfo& matrix = model.matrices()[id];
     bytes += static_cast<double>(matrix.rows * *RowBytes(MemoryType(model, plan.weights, id), matrix.columns));
   }
-  bytes += static_cast<double>(plan.ledger.line_bytes("predictors"));
+  bytes += static_cast<double>(plan.ledger.line_bytes("predictors") + plan.ledger.line_bytes("gate sketch"));
   return bytes + static_cast<double>(plan.ledger.line_bytes("KV cache")) / 2;
 }
 

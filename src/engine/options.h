@@ -24,10 +24,20 @@ enum class RunMode {
 };
 const char* RunModeName(RunMode mode);
 
+// What chooses a token's neurons in flash mode.
+enum class SelectorKind {
+  kAuto,       // by layout, files and budget (selector_choice.h)
+  kPredictor,  // trained: NAME.predict.gguf
+  kSketch,     // a copy of the gate in 4 bits, without training
+  kGate,       // the gate itself: exact
+  kAll,        // no choice: exact
+};
+
 struct EngineOptions {
   std::string model_path;
   // Replaces what the file says: a GGUF has no key for a ReLU where its architecture's activation is another.
   std::optional<Activation> activation;
+  SelectorKind selector = SelectorKind::kAuto;  // of flash mode; the others compute with all neurons
   std::string predictor_path;  // empty: NAME.predict.gguf beside the model, when it exists
   RunMode mode = RunMode::kFlash;
   uint64_t ram_bytes = 0;      // budget of the whole process; 0: none (tests)
@@ -40,7 +50,7 @@ struct EngineOptions {
   uint32_t logit_rows = 1;     // rows of a step whose logits are wanted; up to max_batch (eval)
 
   // The switches of the paper's table.
-  bool predictor = true;       // off: all neurons
+  bool predictor = true;       // off: nothing is guessed: all neurons, or an exact gate's
   bool window = true;          // off: no neuron is kept from one token to the next
   bool bundling = true;        // off: up halves first, then down halves
   bool overlap = true;         // off: every read is waited for where it is asked for

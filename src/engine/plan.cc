@@ -5,6 +5,8 @@
 #include <functional>
 
 #include "src/base/bytes.h"
+#include "src/engine/gate_sketch_load.h"
+#include "src/engine/selector_choice.h"
 #include "src/model/kv_cache.h"
 #include "src/model/forward.h"
 #include "src/select/low_rank_predictor.h"
@@ -40,8 +42,10 @@ class Planner {
   // An ordinary GGUF has no bundles to read on demand: flash mode keeps what fits and streams the rest, as hybrid does.
   bool flash() const { return options_.mode == RunMode::kFlash && model_.has_bundles(); }
   bool keeps_what_fits() const { return options_.mode == RunMode::kHybrid || (options_.mode == RunMode::kFlash && !flash()); }
-  bool use_predictor() const { return flash() && options_.predictor && predictor_ != nullptr; }
+  bool use_predictor() const { return selector_ == SelectorKind::kPredictor; }
   uint32_t num_bundles() const { return config_.num_layers * config_.ffn_size; }
+  Status CheckOptions() const;
+  Result<EnginePlan> MakeForSelector() const;
   Choice Smallest(uint32_t context) const;
   EnginePlan Build(const Choice& choice) const;
   bool Fits(const Choice& choice) const {
@@ -60,6 +64,7 @@ class Planner {
   const PredictorInfo* predictor_;
   const uint64_t tokenizer_bytes_;
   const EngineOptions& options_;
+  SelectorKind selector_ = SelectorKind::kAll;
 };
 
 Choice Planner::Smallest(uint32_t context) const {
@@ -82,12 +87,17 @@ void Planner::AddLedger(const Choice& choice, const BlockLayout& layout, EngineP
   MemoryLedger& ledger = plan.ledger;
   ledger.Add("resident weights", layout.resident_bytes, "matrices (and bundles) that stay in RAM");
   ledger.Add("vectors", Weights::VectorBytes(model_), "norms and biases as float32");
-  if (plan.use_predictor) {
+  if (plan.use_predictor()) {
     uint64_t bytes = predictor_->on_time_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, choice.max_rows, options_.num_threads);
     if (plan.use_early) {
       bytes += predictor_->early_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, Forward::kEarlyRows, options_.num_threads);
     }
     ledger.Add("predictors", bytes, plan.use_early ? "on-time and early" : "on-time");
+  }
+  if (HasSketch(model_, plan.selector)) {
+    const GateSketchOptions sketch = SketchOptionsOf(model_, plan.selector, choice.max_rows, options_.num_threads);
+    const DType type = GateSketch::TypeOf(sketch.row_types[0], sketch.hidden_size, sketch.precision);
+    ledger.Add("gate sketch", GateSketchBytes(sketch), fmt::format("{} rows of {}", num_bundles(), DTypeName(type)));
   }
   ledger.Add("KV cache", KvCache::SizeBytes(config_, config_.num_layers, choice.context, options_.kv_type),
              fmt::format("{} tokens, {} heads of {}, {}", choice.context, config_.num_kv_heads, config_.head_dim,
@@ -161,7 +171,9 @@ EnginePlan Planner::Build(const Choice& choice) const {
   plan.max_rows = choice.max_rows;
   plan.max_logit_rows = std::min(choice.max_rows, std::max<uint32_t>(1, options_.logit_rows));
   plan.num_threads = options_.num_threads;
-  plan.use_predictor = use_predictor();
+  plan.selector = selector_;
+  plan.exact = !use_predictor();
+  if (HasSketch(model_, selector_)) plan.exact = GateSketch::IsExact(SketchOptionsOf(model_, selector_, choice.max_rows, options_.num_threads));
   plan.use_early = choice.early;
   WeightPlan& weights = plan.weights;
   weights.ffn = flash() ? FfnPlacement::kOnDemand : FfnPlacement::kBlocks;
@@ -302,7 +314,7 @@ Error Planner::Refusal(uint32_t context) const {
                    (smallest + kMiB - 1) / kMiB);
 }
 
-Result<EnginePlan> Planner::Make() {
+Status Planner::CheckOptions() const {
   const uint32_t most = config_.max_context;
   if (options_.context > most) {
     return MakeError(ErrorCode::kUsage, "{}: context {} is above the model's {}", model_.path(), options_.context, most);
@@ -323,7 +335,11 @@ Result<EnginePlan> Planner::Make() {
   if (options_.logit_rows > options_.max_batch || options_.max_batch == 0) {
     return MakeError(ErrorCode::kUsage, "batch {} is smaller than the {} rows whose logits are wanted", options_.max_batch, options_.logit_rows);
   }
-  const uint32_t wanted = options_.context != 0 ? options_.context : std::min(most, kDefaultContext);
+  return {};
+}
+
+Result<EnginePlan> Planner::MakeForSelector() const {
+  const uint32_t wanted = options_.context != 0 ? options_.context : std::min(config_.max_context, kDefaultContext);
   uint32_t context = wanted;
   Choice choice = Smallest(context);
   while (!Fits(choice) && options_.context == 0 && context > kSmallContextStep) {
@@ -351,6 +367,19 @@ Result<EnginePlan> Planner::Make() {
   plan.smallest_bytes = smallest;
   plan.context_reduced = context < wanted;
   return plan;
+}
+
+Result<EnginePlan> Planner::Make() {
+  FRUGAL_TRY(CheckOptions());
+  FRUGAL_ASSIGN(selector_, ChooseSelector(model_, predictor_, options_));
+  FRUGAL_ASSIGN(EnginePlan plan, MakeForSelector());
+  // All neurons without a read are better than a guess of them; with reads, a sketch that fits is.
+  if (!MayTakeSketch(model_, selector_, options_) || plan.weights.cache.num_slots >= num_bundles()) return plan;
+  selector_ = SelectorKind::kSketch;
+  Result<EnginePlan> with_sketch = MakeForSelector();
+  if (!with_sketch || with_sketch->context != plan.context) return plan;
+  with_sketch->smallest_bytes = plan.smallest_bytes;
+  return with_sketch;
 }
 
 }  // namespace

@@ -32,7 +32,9 @@ struct EnginePlan {
   bool context_reduced = false;
   uint32_t max_rows = 1, max_logit_rows = 1;
   int num_threads = 1;
-  bool use_predictor = false, use_early = false;
+  SelectorKind selector = SelectorKind::kAll;  // never kAuto
+  bool exact = true;       // the selector misses no active neuron
+  bool use_early = false;  // of a predictor
   WeightPlan weights;
   WeightsOptions weights_options;
   std::vector<PlacedTensor> tensors;
@@ -40,6 +42,7 @@ struct EnginePlan {
   // come on top (unknown before a run; see Expectation in engine/expectation.h).
   uint64_t streamed_bytes_per_token = 0;
 
+  bool use_predictor() const { return selector == SelectorKind::kPredictor; }
   uint64_t peak_bytes() const { return ledger.total_bytes(); }
 };
 

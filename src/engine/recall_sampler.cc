@@ -16,22 +16,28 @@ Result<RecallSampler> RecallSampler::Create(Weights& weights, uint32_t every, ui
   return sampler;
 }
 
-// A gated neuron is active where its gate is. Either's row is the bundle's first.
+float RecallSampler::Product(uint32_t layer, uint32_t position, const std::byte* row, DType type, LayerVector bias, const float* x) const {
+  const size_t hidden_size = input_q_.size();
+  float product = 0;
+  const RowSet rows{row, 0, nullptr};
+  if (IsQuantised(type)) {
+    DotRowsQuantised(type, rows, 0, 1, hidden_size, {input_q_.data(), input_scales_.data()}, 1, &product, 1);
+  } else {
+    DotRows(type, rows, 0, 1, hidden_size, x, 0, 1, &product, 1);
+  }
+  const std::span<const float> biases = weights_->vector(layer, bias);
+  return biases.empty() ? product : product + biases[position];
+}
+
+// Where its activation is not zero: a gated neuron's where its gate is not, and with dReLU where up is above zero too.
 bool RecallSampler::IsActive(uint32_t layer, uint32_t position, const std::byte* bundle, const float* x) const {
   const BundleInfo& info = weights_->model().bundles()[layer];
   const ModelConfig& config = weights_->model().config();
-  float product = 0;
-  const RowSet row{bundle, static_cast<size_t>(info.stride_bytes), nullptr};
-  const DType type = config.gated ? info.gate_type : info.up_type;
-  if (IsQuantised(type)) {
-    DotRowsQuantised(type, row, 0, 1, config.hidden_size, {input_q_.data(), input_scales_.data()}, 1, &product, 1);
-  } else {
-    DotRows(type, row, 0, 1, config.hidden_size, x, 0, 1, &product, 1);
-  }
-  const std::span<const float> bias = weights_->vector(layer, config.gated ? LayerVector::kGateBias : LayerVector::kUpBias);
-  if (!bias.empty()) product += bias[position];
+  const auto up = [&] { return Product(layer, position, bundle + info.up_offset_bytes, info.up_type, LayerVector::kUpBias, x); };
+  float product = config.gated ? Product(layer, position, bundle, info.gate_type, LayerVector::kGateBias, x) : up();
   Activate(config.activation, &product, 1);
-  return product != 0.0f;
+  if (product == 0.0f) return false;
+  return config.activation.kind != ActivationKind::kDRelu || !(up() <= 0.0f);
 }
 
 Status RecallSampler::Observe(const LayerObservation& observation) {

@@ -1,5 +1,5 @@
-// Estimates a predictor's recall while it runs: on a sample of layers, the neurons that it did not choose are computed too. Those in
-// slots cost no read and are all looked at; of the others a few are read. Changes neither results nor cache.
+// Estimates the recall of a selector that guesses, while it runs: on a sample of layers, the neurons that it did not choose are computed
+// too. Those in slots cost no read and are all looked at; of the others a few are read. Changes neither results nor cache.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,8 @@ class RecallSampler {
 
  private:
   RecallSampler(Weights& weights, uint32_t every, uint64_t seed) : weights_(&weights), every_(every), random_(seed) {}
+  // A row of the bundle times x, with its bias.
+  float Product(uint32_t layer, uint32_t position, const std::byte* row, DType type, LayerVector bias, const float* x) const;
   bool IsActive(uint32_t layer, uint32_t position, const std::byte* bundle, const float* x) const;
 
   static constexpr uint32_t kReadsPerSample = 8;

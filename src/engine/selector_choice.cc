@@ -1,0 +1,76 @@
+#include "src/engine/selector_choice.h"
+
+namespace frugal {
+namespace {
+
+const char* SelectorName(SelectorKind kind) {
+  switch (kind) {
+    case SelectorKind::kAuto:
+      return "auto";
+    case SelectorKind::kPredictor:
+      return "predictor";
+    case SelectorKind::kSketch:
+      return "sketch";
+    case SelectorKind::kGate:
+      return "gate";
+    case SelectorKind::kAll:
+      break;
+  }
+  return "all";
+}
+
+// The gate is a matrix: what it says is exact and costs no bundle.
+bool HasGateMatrix(const ModelFile& model) { return model.config().ffn_layout == FfnLayout::kGateAndBundle2; }
+
+}  // namespace
+
+Result<SelectorKind> ChooseSelector(const ModelFile& model, const PredictorInfo* predictor, const EngineOptions& options) {
+  const auto refuse = [&](const char* why) {
+    return MakeError(ErrorCode::kUsage, "{}: --selector {}: {}", model.path(), SelectorName(options.selector), why);
+  };
+  // Modes without bundles on demand compute with all neurons, and so does --no-predictor.
+  const bool guesses = options.mode == RunMode::kFlash && options.predictor;
+  const SelectorKind asked = guesses ? options.selector : SelectorKind::kAuto;
+  if (HasGateMatrix(model)) {
+    if (asked == SelectorKind::kAuto || asked == SelectorKind::kGate) return SelectorKind::kGate;
+    return refuse("the layout gate+bundle2 chooses by its gate, which is exact: expected auto or gate");
+  }
+  if (!guesses || asked == SelectorKind::kAll) return SelectorKind::kAll;
+  if (asked == SelectorKind::kAuto) return predictor != nullptr ? SelectorKind::kPredictor : SelectorKind::kAll;
+  if (!model.has_bundles()) return refuse("the FFN lies in matrices, without bundles to choose from (frugal pack): expected auto or all");
+  if (asked == SelectorKind::kPredictor && predictor == nullptr) return refuse("there is no predictor file: run `frugal train` first");
+  if (asked != SelectorKind::kPredictor && !model.config().activation.is_sparse()) {
+    return refuse("no neuron of this activation is exactly zero: expected auto or all");
+  }
+  if (asked == SelectorKind::kGate && !model.config().gated) {
+    return refuse("the model has no gate: expected auto, predictor, sketch or all");
+  }
+  return asked;
+}
+
+bool MayTakeSketch(const ModelFile& model, SelectorKind chosen, const EngineOptions& options) {
+  return chosen == SelectorKind::kAll && options.selector == SelectorKind::kAuto && options.mode == RunMode::kFlash && options.predictor &&
+         options.ram_bytes != 0 && model.config().ffn_layout == FfnLayout::kBundle3 && model.config().activation.is_sparse();
+}
+
+bool HasSketch(const ModelFile& model, SelectorKind selector) {
+  return selector == SelectorKind::kSketch || (selector == SelectorKind::kGate && !HasGateMatrix(model));
+}
+
+std::string DescribeSelector(const ModelFile& model, const EngineOptions& options, const EnginePlan& plan) {
+  const bool no_file = options.selector == SelectorKind::kAuto && options.mode == RunMode::kFlash && model.has_bundles();
+  const char* const hint = !no_file ? "" : options.predictor ? " (no predictor file: run `frugal train`)" : " (--no-predictor)";
+  switch (plan.selector) {
+    case SelectorKind::kPredictor:
+      return plan.use_early ? "predictor, early prediction" : "predictor";
+    case SelectorKind::kSketch:
+      return fmt::format("sketch of the {}, {}{}", model.config().gated ? "gate" : "up matrix",
+                         plan.exact ? "exact" : "approximate", hint);
+    case SelectorKind::kGate:
+      return HasSketch(model, plan.selector) ? "neurons whose gate, a copy in RAM, is not zero" : "neurons whose gate is not zero";
+    default:
+      return fmt::format("all neurons{}", hint);
+  }
+}
+
+}  // namespace frugal

@@ -1,0 +1,21 @@
+// Which selector a run has: what the user asked for (--selector), or what the model's layout and its files allow. The planner, which knows
+// the budget, has the last word: see Planner::Make.
+#pragma once
+
+#include <string>
+
+#include "src/base/result.h"
+#include "src/engine/plan.h"
+
+namespace frugal {
+
+// Never kAuto. kUsage where the layout, the activation or a missing file do not go with what was asked for.
+Result<SelectorKind> ChooseSelector(const ModelFile& model, const PredictorInfo* predictor, const EngineOptions& options);
+// Whether a gate sketch may replace "all neurons" where the budget does not hold them all.
+bool MayTakeSketch(const ModelFile& model, SelectorKind chosen, const EngineOptions& options);
+// Whether the selector is a sketch in RAM, exact or not, of rows that lie in the bundles.
+bool HasSketch(const ModelFile& model, SelectorKind selector);
+// For the first line of a run and for `plan`.
+std::string DescribeSelector(const ModelFile& model, const EngineOptions& options, const EnginePlan& plan);
+
+}  // namespace frugal

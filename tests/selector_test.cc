@@ -1,0 +1,178 @@
+// Selectors of gated models: an exact gate gives the bits of all neurons, a gate sketch finds nearly all active ones and gives the same
+// bits whatever the cache, the reader, the threads and the batch; the planner chooses by layout and budget.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "src/pack/pack.h"
+#include "tests/support.h"
+
+namespace frugal::testing {
+namespace {
+
+class SelectorTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    source_ = GoldenRoot() + "/" + GetParam();
+    if (!std::filesystem::exists(source_)) GTEST_SKIP() << source_ << " is not there";
+    golden_ = ReadGolden(source_);
+  }
+
+  std::string PackAs(std::optional<FfnLayout> layout, std::optional<DType> type = std::nullopt, const std::string& source = "") const {
+    PackOptions options;
+    options.source_path = source.empty() ? source_ : source;
+    options.output_path = directory_.File("packed.gguf");
+    options.overwrite = Overwrite::kYes;
+    options.layout = layout;
+    options.type = type;
+    const auto report = Pack(options, [](double, std::string_view) {});
+    if (!report) ADD_FAILURE() << report.error().message;
+    return options.output_path;
+  }
+
+  static EngineOptions Options(const std::string& packed, SelectorKind selector) {
+    EngineOptions options = TestOptions(packed);
+    options.selector = selector;
+    options.logit_rows = options.max_batch;
+    return options;
+  }
+
+  std::vector<float> Logits(Engine& engine, uint32_t batch) const {
+    std::vector<float> all;
+    for (const GoldenSequence& sequence : golden_.sequences) {
+      const std::vector<float> logits = AllLogits(engine, sequence.input_ids, batch);
+      all.insert(all.end(), logits.begin(), logits.end());
+    }
+    return all;
+  }
+  std::vector<float> Logits(const EngineOptions& options) const {
+    const std::unique_ptr<Engine> engine = OpenOrFail(options);
+    return engine != nullptr ? Logits(*engine, options.max_batch) : std::vector<float>();
+  }
+
+  static void ExpectSameBits(const std::vector<float>& got, const std::vector<float>& expected, const char* what) {
+    ASSERT_EQ(got.size(), expected.size()) << what;
+    EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)), 0) << what;
+  }
+
+  static ErrorCode CodeOf(const EngineOptions& options) {
+    const auto engine = Engine::Open(options);
+    if (engine) ADD_FAILURE() << "opened: " << (*engine)->Describe();
+    return engine ? ErrorCode::kFailed : engine.error().code;
+  }
+
+  // Calls check(options, what) for settings that must not change a bit.
+  static void ForEachHostileSetting(const EngineOptions& base, const std::function<void(const EngineOptions&, const char*)>& check) {
+    EngineOptions options = base;
+    options.num_slots = BundleCache::kMinSlots;
+    options.num_threads = 3;
+    check(options, "few slots, three threads");
+    options.max_batch = options.logit_rows = 1;
+    options.exact_batch = true;
+    check(options, "few slots, token by token");
+    options = base;
+    options.num_slots = BundleCache::kMinSlots + 30;
+    options.bundling = options.overlap = options.window = false;
+    options.io = IoBackend::kPread;
+    options.direct = DirectMode::kOff;
+    options.num_threads = 1;
+    options.max_batch = options.logit_rows = 9;
+    options.exact_batch = true;
+    check(options, "halves, no overlap, no window, buffered, one thread, batches of 9");
+  }
+
+  TemporaryDirectory directory_;
+  std::string source_;
+  GoldenModel golden_;
+};
+
+TEST_P(SelectorTest, ACopyOfTheGateGivesTheBitsOfAllNeurons) {
+  const std::string packed = PackAs(FfnLayout::kBundle3);
+  const std::vector<float> expected = Logits(Options(packed, SelectorKind::kAll));
+  ForEachHostileSetting(Options(packed, SelectorKind::kGate), [&](const EngineOptions& options, const char* what) {
+    ExpectSameBits(Logits(options), expected, what);
+  });
+  const std::unique_ptr<Engine> engine = OpenOrFail(Options(packed, SelectorKind::kGate));
+  ASSERT_NE(engine, nullptr);
+  EXPECT_TRUE(engine->is_exact());
+  EXPECT_NE(engine->Describe().find("neurons whose gate"), std::string::npos) << engine->Describe();
+}
+
+TEST_P(SelectorTest, ASketchFindsNearlyAllActiveNeurons) {
+  EngineOptions options = Options(PackAs(FfnLayout::kBundle3), SelectorKind::kSketch);
+  options.sample_recall_every = 1;
+  options.num_slots = BundleCache::kMinSlots;  // unchosen neurons are read for the sample
+  const std::unique_ptr<Engine> engine = OpenOrFail(options);
+  ASSERT_NE(engine, nullptr);
+  EXPECT_FALSE(engine->is_exact());
+  EXPECT_NE(engine->Describe().find("sketch of the gate, approximate"), std::string::npos) << engine->Describe();
+  EXPECT_GT(engine->plan().ledger.line_bytes("gate sketch"), 0u);
+  Logits(*engine, 1);
+  EXPECT_GT(engine->statistics().recall, 0.93);
+  EXPECT_LE(engine->statistics().recall, 1.0);
+}
+
+TEST_P(SelectorTest, ASketchGivesTheSameBitsUnderHostileSettings) {
+  const std::string packed = PackAs(FfnLayout::kBundle3);
+  const EngineOptions base = Options(packed, SelectorKind::kSketch);
+  const std::vector<float> expected = Logits(base);
+  ForEachHostileSetting(base, [&](const EngineOptions& options, const char* what) { ExpectSameBits(Logits(options), expected, what); });
+  EXPECT_LT(RelativeRms(expected, Logits(Options(packed, SelectorKind::kAll))), 0.1) << "what it misses is small";
+}
+
+TEST_P(SelectorTest, ASketchOfAFourBitGateIsExact) {
+  const std::string packed = PackAs(FfnLayout::kBundle3, DType::kQ4_0);
+  const std::unique_ptr<Engine> engine = OpenOrFail(Options(packed, SelectorKind::kSketch));
+  ASSERT_NE(engine, nullptr);
+  EXPECT_TRUE(engine->is_exact());
+  ExpectSameBits(Logits(*engine, engine->options().max_batch), Logits(Options(packed, SelectorKind::kAll)), "Q4_0");
+}
+
+TEST_P(SelectorTest, ThePlanTakesASketchWhereTheBudgetDoesNotHoldAllNeurons) {
+  EngineOptions options = TestOptions(PackAs(FfnLayout::kBundle3));
+  options.context = 64;
+  const auto selector = [&options] {
+    const std::unique_ptr<Engine> engine = OpenOrFail(options);
+    return engine != nullptr ? engine->plan().selector : SelectorKind::kAuto;
+  };
+  options.ram_bytes = 64 * kMiB;
+  EXPECT_EQ(selector(), SelectorKind::kAll) << "all fit, without a read";
+  options.num_slots = BundleCache::kMinSlots;
+  EXPECT_EQ(selector(), SelectorKind::kSketch);
+  options.predictor = false;
+  EXPECT_EQ(selector(), SelectorKind::kAll) << "nothing is to be guessed";
+  options.predictor = true;
+  const auto header = OpenHeader(options);
+  ASSERT_TRUE(header) << header.error().message;
+  const auto plan = MakePlan(*header->model, nullptr, 0, options);
+  ASSERT_TRUE(plan) << plan.error().message;
+  options.ram_bytes = plan->smallest_bytes;
+  EXPECT_EQ(selector(), SelectorKind::kAll) << "the sketch does not fit";
+  options.selector = SelectorKind::kSketch;
+  EXPECT_EQ(CodeOf(options), ErrorCode::kDoesNotFit);
+}
+
+TEST_P(SelectorTest, WhatDoesNotGoWithTheModelIsRefused) {
+  const std::string bundles = PackAs(FfnLayout::kBundle3);
+  EXPECT_EQ(CodeOf(Options(bundles, SelectorKind::kPredictor)), ErrorCode::kUsage) << "no file";
+  const std::string with_gate = PackAs(FfnLayout::kGateAndBundle2);
+  for (const SelectorKind kind : {SelectorKind::kPredictor, SelectorKind::kSketch, SelectorKind::kAll}) {
+    EXPECT_EQ(CodeOf(Options(with_gate, kind)), ErrorCode::kUsage);
+  }
+  const std::unique_ptr<Engine> engine = OpenOrFail(Options(with_gate, SelectorKind::kAuto));
+  ASSERT_NE(engine, nullptr);
+  EXPECT_EQ(engine->plan().selector, SelectorKind::kGate);
+  const std::string matrices = PackAs(std::nullopt, std::nullopt, GoldenRoot() + "/mistral-window");
+  for (const SelectorKind kind : {SelectorKind::kPredictor, SelectorKind::kSketch, SelectorKind::kGate}) {
+    EXPECT_EQ(CodeOf(Options(matrices, kind)), ErrorCode::kUsage);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, SelectorTest, ::testing::Values("llama-relu", "llama-fatrelu", "bamboo-drelu"), [](const auto& model) {
+  std::string name = model.param;
+  for (char& c : name) c = c == '-' ? '_' : c;
+  return name;
+});
+
+}  // namespace
+}  // namespace frugal::testing
