@@ -190,7 +190,8 @@ std::string Engine::Describe() const {
   if (model_->has_bundles() && !options_.bundling) layout += " read in halves";
   if (options_.activation) layout += fmt::format(", activation {}", ActivationName(*options_.activation));
   if (options_.resident_type) layout += fmt::format(", attention and output as {} in RAM (lossy)", DTypeName(*options_.resident_type));
-  return fmt::format("{} mode, {}, {}, {}, {} threads", RunModeName(options_.mode), selector, layout, io, plan_.num_threads);
+  const std::string note = options_.mode_note.empty() ? "" : fmt::format(" ({})", options_.mode_note);
+  return fmt::format("{} mode{}, {}, {}, {}, {} threads", RunModeName(options_.mode), note, selector, layout, io, plan_.num_threads);
 }
 
 }  // namespace frugal
