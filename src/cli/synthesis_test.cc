@@ -48,11 +48,31 @@ std::string BytesOf(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
+// Neurons on demand give what all of them in memory give.
+void ExpectTheSameFromFlash(const SyntheticOptions& options, std::span<const int32_t> tokens) {
+  std::vector<std::vector<float>> logits;
+  for (const uint32_t num_slots : {6144u, 1500u}) {
+    EngineOptions engine_options;
+    engine_options.model_path = options.output_path;
+    engine_options.num_slots = num_slots;
+    const Result<std::unique_ptr<Engine>> engine = Engine::Open(engine_options);
+    ASSERT_TRUE(engine.has_value()) << engine.error().message;
+    EXPECT_TRUE((*engine)->has_predictor());
+    EXPECT_EQ((*engine)->plan().use_early, !options.config.parallel());
+    const auto session = (*engine)->NewSession().value();
+    for (size_t i = 0; i < 24; ++i) ASSERT_TRUE((*engine)->Step(*session, tokens.subspan(i, 1), 1).has_value());
+    const std::span<const float> last = (*engine)->logits();
+    logits.emplace_back(last.begin(), last.end());
+  }
+  EXPECT_EQ(logits[0], logits[1]);
+}
+
 class SynthesisShapeTest : public ::testing::TestWithParam<const char*> {};
 
-TEST_P(SynthesisShapeTest, HasTheActivityOfThePaperWhateverTheSeed) {
+TEST_P(SynthesisShapeTest, HasTheActivityOfThePaperAndRuns) {
   const TempDir directory;
   for (const uint64_t seed : {1, 2}) {
+    if (seed > 1 && std::string_view(GetParam()) != "opt-6.7b") continue;  // a model takes seconds
     SyntheticOptions options = SmallOptions(directory.File("small.gguf"), GetParam());
     options.seed = seed;
     options.overwrite = Overwrite::kYes;
@@ -67,30 +87,8 @@ TEST_P(SynthesisShapeTest, HasTheActivityOfThePaperWhateverTheSeed) {
       EXPECT_TRUE(figure.holds()) << "seed " << seed << ": " << figure.name << ": " << figure.measured
                                   << ", wanted " << figure.wanted;
     }
+    ExpectTheSameFromFlash(options, tokens);
   }
-}
-
-// Neurons on demand give what all of them in memory give, in every architecture.
-TEST_P(SynthesisShapeTest, RunsTheSameFromFlashAndFromMemory) {
-  const TempDir directory;
-  const SyntheticOptions options = SmallOptions(directory.File("small.gguf"), GetParam());
-  std::vector<int32_t> tokens;
-  Write(options, 2, &tokens);
-  std::vector<std::vector<float>> logits;
-  for (const uint32_t num_slots : {6144u, 1500u}) {
-    EngineOptions engine_options;
-    engine_options.model_path = options.output_path;
-    engine_options.num_slots = num_slots;
-    const Result<std::unique_ptr<Engine>> engine = Engine::Open(engine_options);
-    ASSERT_TRUE(engine.has_value()) << engine.error().message;
-    EXPECT_TRUE((*engine)->has_predictor());
-    EXPECT_EQ((*engine)->plan().use_early, !options.config.parallel());
-    const auto session = (*engine)->NewSession().value();
-    for (size_t i = 0; i < 24; ++i) ASSERT_TRUE((*engine)->Step(*session, std::span(tokens).subspan(i, 1), 1).has_value());
-    const std::span<const float> last = (*engine)->logits();
-    logits.emplace_back(last.begin(), last.end());
-  }
-  EXPECT_EQ(logits[0], logits[1]);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, SynthesisShapeTest,

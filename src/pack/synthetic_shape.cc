@@ -55,7 +55,7 @@ void SetFeatures(Architecture architecture, ModelConfig& config) {
       config.has_output_matrix = true;
       return;
     case Architecture::kPhi2:
-      config.rope.dims = config.head_dim * 2 / 5;
+      config.rope.dims = config.head_dim / 5 * 2;  // 0.4 of 80
       config.block_order = BlockOrder::kParallel;
       config.has_ffn_norm = false;
       config.has_output_matrix = true;
