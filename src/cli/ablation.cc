@@ -14,6 +14,7 @@
 #include "src/cli/common.h"
 #include "src/cli/evaluation.h"
 #include "src/engine/expectation.h"
+#include "src/engine/streaming_choice.h"
 
 namespace frugal {
 namespace {
@@ -243,6 +244,20 @@ double Percentile(std::vector<double> values, double share) {
   return values[index];
 }
 
+std::string FormatGain(std::span<const RowMeasurement> rows) {
+  const auto hybrid = std::find_if(rows.begin(), rows.end(), [](const RowMeasurement& row) { return row.name == "hybrid"; });
+  if (hybrid == rows.end() || hybrid == rows.end() - 1) return "";
+  const RowMeasurement& flash = rows.back();
+  const auto median_reads = [](const RowMeasurement& row) { return Percentile(row.bare.reads_ms, 0.5); };
+  if (!hybrid->refusal.empty() || !flash.refusal.empty() || flash.total_ms(0.5) <= 0 || median_reads(flash) <= 0) return "";
+  const double measured = hybrid->total_ms(0.5) / flash.total_ms(0.5);
+  const double allowed = median_reads(*hybrid) / median_reads(flash);
+  std::string text = fmt::format("\n{} against hybrid: {:.2f} times; their reads alone: {:.2f} times ({:.2f} of it)", flash.name, measured,
+                                 allowed, measured / allowed);
+  if (allowed < kLeastGainOfSelecting) text += fmt::format("; below {}: streaming all neurons is the better choice", kLeastGainOfSelecting);
+  return text + "\n";
+}
+
 std::string FormatAblation(std::span<const RowMeasurement> rows) {
   std::string text =
       "| | RAM | read per token | GB/s | reads per token | the device's count | recall |\n|---|---:|---:|---:|---:|---:|---:|\n";
@@ -274,7 +289,7 @@ std::string FormatAblation(std::span<const RowMeasurement> rows) {
             ? fmt::format("{:.3f}, {}", row.expected_ms, FormatSize(static_cast<uint64_t>(row.expected_bytes_per_token + 0.5)))
             : "not measured: `frugal probe`");
   }
-  return text;
+  return text + FormatGain(rows);
 }
 
 nlohmann::ordered_json AblationToJson(std::span<const RowMeasurement> rows) {

@@ -149,6 +149,19 @@ TEST(AblationTest, TheTableHasEachRowsNumbersPerToken) {
   EXPECT_TRUE(json[1]["hit_rate"].is_null());
 }
 
+TEST(AblationTest, TheLastRowIsComparedWithHybridAsTheirReadsAllow) {
+  RowMeasurement hybrid = TestRow();
+  hybrid.name = "hybrid";
+  hybrid.token_ms = {8};
+  hybrid.bare.reads_ms = {3.75};
+  const std::string text = FormatGain(std::vector<RowMeasurement>{hybrid, TestRow()});
+  EXPECT_NE(text.find("+ window against hybrid: 4.00 times; their reads alone: 5.00 times (0.80 of it)\n"), std::string::npos) << text;
+  hybrid.bare.reads_ms = {0.9};
+  EXPECT_NE(FormatGain(std::vector<RowMeasurement>{hybrid, TestRow()}).find("streaming"), std::string::npos);
+  EXPECT_EQ(FormatGain(std::vector<RowMeasurement>{TestRow()}), "");
+  EXPECT_EQ(FormatGain(std::vector<RowMeasurement>{TestRow(), hybrid}), "");
+}
+
 TEST(AblationTest, ThePictureHasABarForEachRowThatRan) {
   RowMeasurement refused;
   refused.name = "naive";

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "src/base/check.h"
 #include "src/engine/engine.h"
 #include "src/model/predictor_file.h"
 #include "src/select/low_rank_predictor.h"
@@ -45,7 +46,9 @@ class Measurement {
         predictor_(engine.config().hidden_size, ffn_size_, num_rows, pool.num_threads(),
                    predictors.factors(PredictorKind::kOnTime)),
         predicted_(size_t{num_rows} * words_),
-        layers_(engine.config().num_layers) {}
+        layers_(engine.config().num_layers) {
+    for (size_t layer = 0; layer < layers_.size(); ++layer) layers_[layer].has_predictor = predictors.info().layers[layer].rank > 0;
+  }
 
   void Observe(const LayerObservation& observation) {
     // All neurons are computed: a neuron's position is its index.
@@ -119,13 +122,16 @@ Result<std::vector<LayerActivity>> MeasureActivity(const ActivityOptions& option
 LayerActivity MeanActivity(std::span<const LayerActivity> layers) {
   LayerActivity mean;
   double found_share = 0;
+  size_t count = 0;
   for (const LayerActivity& layer : layers) {
+    if (!layer.has_predictor) continue;
+    ++count;
     mean.active_share += layer.active_share;
     mean.predicted_share += layer.predicted_share;
     found_share += layer.active_share * layer.recall;
     for (size_t k = 0; k <= kMaxWindow; ++k) mean.aggregated[k] += layer.aggregated[k];
   }
-  const double scale = 1.0 / static_cast<double>(std::max<size_t>(1, layers.size()));
+  const double scale = 1.0 / static_cast<double>(std::max<size_t>(1, count));
   mean.recall = mean.active_share == 0 ? 1.0 : found_share / mean.active_share;
   mean.active_share *= scale;
   mean.predicted_share *= scale;
@@ -133,21 +139,30 @@ LayerActivity MeanActivity(std::span<const LayerActivity> layers) {
   return mean;
 }
 
-// Paper, sections 3.1 and 4 and figure 4: OPT-6.7B.
-std::vector<WantedFigure> CompareActivity(std::span<const LayerActivity> layers, double first_active,
-                                          double last_active, double mean_active) {
+std::vector<WantedFigure> CompareActivity(std::span<const LayerActivity> layers, const SyntheticActivity& wanted) {
   const LayerActivity mean = MeanActivity(layers);
-  return {{"active neurons, first layer", first_active, layers.front().active_share},
-          {"active neurons, last layer", last_active, layers.back().active_share},
-          {"active neurons, mean", mean_active, mean.active_share},
-          {"predicted neurons", 0.10, mean.aggregated[1]},
+  std::vector<WantedFigure> active;
+  double wanted_mean = 0;
+  const uint32_t num_layers = static_cast<uint32_t>(layers.size());
+  for (uint32_t layer = 0; layer < num_layers; ++layer) {
+    if (!layers[layer].has_predictor) continue;
+    active.push_back({"", SyntheticActiveShare(wanted, layer, num_layers), layers[layer].active_share});
+    wanted_mean += active.back().wanted;
+  }
+  CHECK(!active.empty());
+  wanted_mean /= static_cast<double>(active.size());
+  const size_t k = wanted.window;
+  return {{"active neurons, first layer", active.front().wanted, active.front().measured},
+          {"active neurons, last layer with a predictor", active.back().wanted, active.back().measured},
+          {"active neurons, mean", wanted_mean, mean.active_share},
+          {"predicted neurons", wanted.predicted, mean.aggregated[1]},
           {"false negatives, of the active", 0.05, 1 - mean.recall},
-          {"held by a window of 4", 0.24, mean.aggregated[4]},
-          {"loaded a token by a window of 4", 0.024, mean.aggregated[5] - mean.aggregated[4]}};
+          {fmt::format("held by a window of {}", k), wanted.held, mean.aggregated[k]},
+          {fmt::format("loaded a token by a window of {}", k), wanted.loaded, mean.aggregated[k + 1] - mean.aggregated[k]}};
 }
 
 std::string FormatFigures(std::span<const WantedFigure> figures) {
-  std::string text = "| figure | paper | measured | |\n|---|---|---|---|\n";
+  std::string text = "| figure | wanted | measured | |\n|---|---|---|---|\n";
   for (const WantedFigure& figure : figures) {
     text += fmt::format("| {} | {:.2f}% | {:.2f}% | {} |\n", figure.name, 100 * figure.wanted,
                         100 * figure.measured, figure.holds() ? "holds" : "OFF");

@@ -11,11 +11,13 @@
 
 #include "src/base/function_ref.h"
 #include "src/base/result.h"
+#include "src/pack/synthetic_shape.h"
 
 namespace frugal {
 
 struct LayerActivity {
   static constexpr size_t kMaxWindow = 9;
+  bool has_predictor = true;                           // otherwise all neurons are used
   double active_share = 0;                             // of all neurons, truly active for a token
   double predicted_share = 0;                          // of all neurons, chosen by the on-time predictor
   double recall = 1;                                   // of the active ones, chosen
@@ -34,7 +36,7 @@ Result<std::vector<LayerActivity>> MeasureActivity(const ActivityOptions& option
                                                    std::span<const int32_t> tokens,
                                                    FunctionRef<void(double share)> progress);
 
-// Mean over the layers.
+// Mean over the layers that have a predictor.
 LayerActivity MeanActivity(std::span<const LayerActivity> layers);
 
 // A figure that was measured and the one that was wanted.
@@ -45,9 +47,8 @@ struct WantedFigure {
   // By a tenth of the wanted figure at most.
   bool holds() const { return measured >= 0.9 * wanted && measured <= 1.1 * wanted; }
 };
-// The paper's figures of OPT-6.7B beside what was measured. // the first layer's wanted share and the last's
-std::vector<WantedFigure> CompareActivity(std::span<const LayerActivity> layers, double first_active,
-                                          double last_active, double mean_active);
+// What a model was made for beside what was measured, in the layers that have a predictor.
+std::vector<WantedFigure> CompareActivity(std::span<const LayerActivity> layers, const SyntheticActivity& wanted);
 std::string FormatFigures(std::span<const WantedFigure> figures);  // a markdown table
 
 }  // namespace frugal

@@ -43,7 +43,7 @@ struct EngineFlags {
   int num_threads = 0;  // 0: the default
   std::string kv = "f16";
   std::string resident = "keep";
-  std::string mode = "flash";
+  std::string mode = "auto";
   std::string selector = "auto", predictor_path, activation;
   bool no_predictor = false, no_window = false, no_bundling = false, no_overlap = false, no_early = false;
   uint32_t window_tokens = 0;
@@ -64,6 +64,9 @@ void AddEngineFlags(CLI::App& sub, EngineFlags& flags);
 void AddModelArgument(CLI::App& sub, std::string& model_path);
 // kUsage naming the flag and what it takes.
 Result<EngineOptions> ResolveEngineFlags(const EngineFlags& flags);
+
+// Where --mode left it open and the device was measured: hybrid mode instead of flash where selecting neurons does not pay.
+Status ChooseMode(const EngineFlags& flags, EngineOptions* options);
 
 // The value of --io.
 Result<IoBackend> ParseIoBackend(std::string_view text);

@@ -6,11 +6,14 @@
 #include "src/cli/common.h"
 #include "src/cli/profile_cache.h"
 #include "src/cli/system_limits.h"
+#include "src/engine/streaming_choice.h"
 
 namespace frugal {
 namespace {
 
-constexpr Choice<RunMode> kModes[] = {{"resident", RunMode::kResident},
+constexpr const char* kAutoMode = "auto";
+constexpr Choice<RunMode> kModes[] = {{kAutoMode, RunMode::kFlash},
+                                      {"resident", RunMode::kResident},
                                       {"naive", RunMode::kNaive},
                                       {"hybrid", RunMode::kHybrid},
                                       {"flash", RunMode::kFlash}};
@@ -95,7 +98,9 @@ void AddEngineFlags(CLI::App& sub, EngineFlags& flags) {
   sub.add_option("--resident", flags.resident,
                  "type of attention and output matrices in memory: keep (the file's), q8_0 (lossy, frees room)")
       ->capture_default_str();
-  sub.add_option("--mode", flags.mode, "resident, naive, hybrid, flash")->capture_default_str();
+  sub.add_option("--mode", flags.mode,
+                 "resident, naive, hybrid, flash; auto: flash, or hybrid where `plan` says that selecting neurons does not pay")
+      ->capture_default_str();
   sub.add_option("--activation", flags.activation,
                  "relu, relu2, fatrelu:THRESHOLD, drelu: what the model was trained with, where its GGUF cannot say it");
   sub.add_option("--selector", flags.selector,
@@ -154,6 +159,18 @@ Result<EngineOptions> ResolveEngineFlags(const EngineFlags& flags) {
   if (flags.batch > 0) options.max_batch = flags.batch;
   options.seed = flags.seed;
   return options;
+}
+
+Status ChooseMode(const EngineFlags& flags, EngineOptions* options) {
+  if (flags.mode != kAutoMode) return {};
+  const std::optional<DeviceProfile> profile = FindProfile(options->model_path);
+  if (!profile) return {};
+  FRUGAL_ASSIGN(const OpenedHeader header, OpenHeader(*options));
+  FRUGAL_ASSIGN(const std::optional<StreamingChoice> choice, CompareWithStreaming(header, *options, *profile));
+  if (!choice || !choice->pays) return {};
+  options->mode = RunMode::kHybrid;
+  options->mode_note = DescribeChoice(*choice);
+  return {};
 }
 
 void AddEnvironmentTwins(CLI::App& app) {

@@ -178,7 +178,7 @@ TEST(EngineFlags, RefusesWhatMakesNoSense) {
 TEST(EngineFlags, AWrongChoiceListsTheRightOnes) {
   const Result<EngineOptions> options = Parse({"m.gguf", "--mode", "fast"});
   ASSERT_FALSE(options);
-  EXPECT_EQ(options.error().message, "--mode: 'fast' is not one of resident, naive, hybrid, flash");
+  EXPECT_EQ(options.error().message, "--mode: 'fast' is not one of auto, resident, naive, hybrid, flash");
 }
 
 TEST(ParseShare, TakesPercentAndFractions) {

@@ -94,7 +94,8 @@ std::string FormatExpectation(const PlanReport& report) {
   }
   text += fmt::format("  {:<20}{:>9.3f} ms  on {}\n", "reading", 1e3 * *expected.read_seconds,
                       report.device_name);
-  const bool overlap = report.plan->weights.overlap, early = report.plan->use_early || report.plan->weights.ffn != FfnPlacement::kOnDemand;
+  const bool overlap = report.plan->weights.overlap;
+  const bool early = report.plan->use_early || report.plan->weights.ffn != FfnPlacement::kOnDemand || report.model->config().parallel();
   return text + fmt::format("  {:<20}{:>9.3f} ms  {}\n", "token", 1e3 * *expected.token_seconds,
                             !overlap ? "the sum: nothing overlaps"
                             : early ? "the larger of the two: they overlap" : "without early prediction attention overlaps with no reads");
@@ -186,6 +187,7 @@ std::string FormatPlan(const PlanReport& report, TensorDetail detail) {
                                  report.model->path(), RunModeName(report.options->mode), report.selector,
                                  plan.context, plan.context_reduced ? " (reduced to fit the budget)" : "",
                                  plan.num_threads, plan.max_rows);
+  if (!report.options->mode_note.empty()) text += report.options->mode_note + "\n\n";
   return text + FormatLedger(plan) + FormatTensors(plan, detail) + FormatSmallest(report) +
          FormatExpectation(report) + FormatAlternatives(report.alternatives);
 }
@@ -195,6 +197,7 @@ nlohmann::ordered_json PlanToJson(const PlanReport& report) {
   nlohmann::ordered_json json;
   json["model"] = report.model->path();
   json["mode"] = RunModeName(report.options->mode);
+  json["mode_note"] = report.options->mode_note;
   json["selector"] = report.selector;
   json["ram_bytes"] = plan.ram_bytes;
   json["peak_bytes"] = plan.peak_bytes();

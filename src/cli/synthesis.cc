@@ -48,7 +48,7 @@ QuantisedPredictor MakePredictor(const SyntheticLayer& layer, uint32_t rank, Ent
     }
   }
   predictor.up = QuantiseRows(predictor.dtype, up, rank);
-  for (const float bias : layer.up_bias) predictor.bias.push_back(bias + margin);
+  for (const float bias : layer.bias) predictor.bias.push_back(bias - options.threshold + margin);
   return predictor;
 }
 
@@ -68,18 +68,25 @@ PredictorQuality Quality(const QuantisedPredictor* predictor, uint32_t rank, dou
 
 LayerPredictors MakePredictors(const SyntheticLayer& layer) {
   LayerPredictors predictors;
-  predictors.on_time = MakePredictor(layer, layer.options.rank, Entries::kAll, layer.margin);
-  predictors.early =
-      MakePredictor(layer, layer.options.early_rank, Entries::kWithoutLast, layer.early_margin);
+  if (layer.quality.rank > 0) predictors.on_time = MakePredictor(layer, layer.options.rank, Entries::kAll, layer.margin);
+  if (layer.quality.early_rank > 0) {
+    predictors.early = MakePredictor(layer, layer.options.early_rank, Entries::kWithoutLast, layer.early_margin);
+  }
   for (uint32_t neuron = 0; neuron < layer.options.ffn_size; ++neuron) {
     predictors.popularity.push_back(layer.Popularity(neuron));
   }
   return predictors;
 }
 
-// On inputs in the order of the text, which both predictors nearly see. // inputs [num_tokens, hidden_size]
+// On inputs in the order of the text, which both predictors nearly see. Without an early predictor nothing is guessed.
+// inputs [num_tokens, hidden_size]
 void CountChoices(const SyntheticLayer& layer, std::span<const float> inputs, ThreadPool& pool, PredictorFileHead* head) {
   const SyntheticLayerOptions& options = layer.options;
+  if (layer.quality.rank == 0) {
+    head->window_misses.emplace_back();  // all are used for every token
+    head->early_wrong_shares.push_back(0);
+    return;
+  }
   const QuantisedPredictor predictor = MakePredictor(layer, options.rank, Entries::kAll, layer.margin);
   const QuantisedPredictor early = MakePredictor(layer, options.early_rank, Entries::kWithoutLast, layer.early_margin);
   constexpr size_t kTokensAtOnce = 64;
@@ -93,7 +100,9 @@ void CountChoices(const SyntheticLayer& layer, std::span<const float> inputs, Th
   for (size_t at = 0; at < num_tokens; at += kTokensAtOnce) {
     const size_t count = std::min(kTokensAtOnce, num_tokens - at);
     selector.Select(0, inputs.data() + at * options.hidden_size, static_cast<uint32_t>(count), bits, pool, [] {});
-    early_selector.Select(0, inputs.data() + at * options.hidden_size, static_cast<uint32_t>(count), guesses, pool, [] {});
+    if (layer.quality.early_rank > 0) {
+      early_selector.Select(0, inputs.data() + at * options.hidden_size, static_cast<uint32_t>(count), guesses, pool, [] {});
+    }
     for (size_t row = 0; row < count; ++row) uses.AddToken(std::span<const uint64_t>(bits).subspan(row * words, words));
     for (size_t i = 0; i < count * words; ++i) num_wrong += static_cast<uint64_t>(std::popcount(guesses[i] & ~bits[i]));
   }

@@ -17,10 +17,14 @@ namespace {
 class TraceFileTest : public ::testing::Test {
  protected:
   void SetUp() override {
+    SyntheticShape shape = FindSyntheticShape("opt-6.7b").value();
+    shape.hidden_size = 128;
+    shape.ffn_size = 512;
+    shape.num_heads = shape.num_kv_heads = 2;
+    shape.vocab_size = 256;
+    shape.max_context = 64;
     SyntheticOptions options;
-    options.config = OptConfig(2, 128, 512, 2);
-    options.config.vocab_size = 256;
-    options.config.max_context = 64;
+    options.config = SyntheticConfig(shape, 2);
     options.name = "small";
     options.output_path = model_path();
     const auto pool = ThreadPool::Create(2).value();

@@ -69,7 +69,8 @@ Result<std::vector<PlanAlternative>> ListAlternatives(const OpenedHeader& header
 }
 
 Status Plan(const PlanFlags& flags) {
-  FRUGAL_ASSIGN(const EngineOptions options, ResolveEngineFlags(flags.engine));
+  FRUGAL_ASSIGN(EngineOptions options, ResolveEngineFlags(flags.engine));
+  FRUGAL_TRY(ChooseMode(flags.engine, &options));
   FRUGAL_ASSIGN(const OpenedHeader header, OpenHeader(options));
   const PredictorInfo* predictor = header.predictor ? &*header.predictor : nullptr;
   FRUGAL_ASSIGN(const EnginePlan plan, MakePlan(*header.model, predictor, header.tokenizer_bytes, options));

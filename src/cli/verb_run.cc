@@ -220,6 +220,7 @@ Status RunModel(RunFlags& flags) {
     return Error{ErrorCode::kUsage, "--ids and a prompt contradict each other"};
   }
   FRUGAL_ASSIGN(EngineOptions options, ResolveEngineFlags(flags.engine));
+  FRUGAL_TRY(ChooseMode(flags.engine, &options));
   if (!flags.trace_path.empty()) FRUGAL_TRY(TraceFile::ReserveMemory(options));
   InstallInterruptHandler();
   const uint64_t start = NowNs();

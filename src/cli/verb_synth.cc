@@ -42,7 +42,7 @@ nlohmann::ordered_json ReportJson(const SyntheticOptions& options, const Synthet
                                  {"seconds", static_cast<double>(report.elapsed_ns) / 1e9}};
   for (const WantedFigure& figure : figures) {
     json["figures"].push_back(
-        {{"name", figure.name}, {"paper", figure.wanted}, {"measured", figure.measured}});
+        {{"name", figure.name}, {"wanted", figure.wanted}, {"measured", figure.measured}});
   }
   const LayerActivity mean = MeanActivity(layers);
   json["aggregated_shares"] = std::vector<double>(mean.aggregated.begin() + 1, mean.aggregated.end());
@@ -76,7 +76,9 @@ std::string ReportText(const SyntheticOptions& options, const SyntheticReport& r
 Status Synthesise(const SynthFlags& flags) {
   SyntheticOptions options;
   FRUGAL_ASSIGN(options.type, ParseChoice("--type", flags.type, kTypes));
-  FRUGAL_ASSIGN(options.config, SyntheticConfig(flags.shape, flags.num_layers));
+  FRUGAL_ASSIGN(const SyntheticShape shape, FindSyntheticShape(flags.shape));
+  options.config = SyntheticConfig(shape, flags.num_layers);
+  options.activity = shape.activity;
   FRUGAL_ASSIGN(const uint64_t ram_bytes, ParseSizeFlag("--ram", flags.ram));
   options.name = flags.shape + "-synthetic";
   options.output_path = flags.output_path;
@@ -116,14 +118,7 @@ Status Synthesise(const SynthFlags& flags) {
                   measuring.Update(share, "activity");
                 }));
   measuring.Finish();
-  const uint32_t num_layers = options.config.num_layers;
-  double mean_active = 0;
-  for (uint32_t layer = 0; layer < num_layers; ++layer) {
-    mean_active += SyntheticActiveShare(layer, num_layers) / num_layers;
-  }
-  const std::vector<WantedFigure> figures =
-      CompareActivity(layers, SyntheticActiveShare(0, num_layers),
-                      SyntheticActiveShare(num_layers - 1, num_layers), mean_active);
+  const std::vector<WantedFigure> figures = CompareActivity(layers, options.activity);
   FRUGAL_TRY(output.Print(flags.json ? ReportJson(options, report, layers, figures).dump(2) + "\n"
                                      : ReportText(options, report, layers, figures)));
   for (const WantedFigure& figure : figures) {

@@ -191,7 +191,8 @@ std::string Engine::Describe() const {
   if (model_->has_bundles() && !options_.bundling) layout += " read in halves";
   if (options_.activation) layout += fmt::format(", activation {}", ActivationName(*options_.activation));
   if (options_.resident_type) layout += fmt::format(", attention and output as {} in RAM (lossy)", DTypeName(*options_.resident_type));
-  return fmt::format("{} mode, {}, {}, {}, {} threads", RunModeName(options_.mode), DescribeSelector(*model_, options_, plan_), layout, io,
+  const std::string note = options_.mode_note.empty() ? "" : fmt::format(" ({})", options_.mode_note);
+  return fmt::format("{} mode{}, {}, {}, {}, {} threads", RunModeName(options_.mode), note, DescribeSelector(*model_, options_, plan_), layout, io,
                      plan_.num_threads);
 }
 

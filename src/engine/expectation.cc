@@ -247,8 +247,9 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
                               ReadBoundSeconds(*profile, 0, expectation.row_reads, expectation.row_bytes);
   expectation.read_seconds = read_seconds;
   // Without early prediction a layer's bundles are asked for when its attention is done: only bundles in memory are computed meanwhile.
+  // A parallel block knows its neurons before attention.
   double before_reads = 0;
-  if (plan.weights.ffn == FfnPlacement::kOnDemand && !plan.use_early) {
+  if (plan.weights.ffn == FfnPlacement::kOnDemand && !plan.use_early && !model.config().parallel()) {
     before_reads = (expectation.touched_bytes - TouchedBundleBytes(model, expectation)) / expectation.memory_bytes_per_second;
   }
   expectation.token_seconds = plan.weights.overlap

@@ -40,6 +40,7 @@ struct EngineOptions {
   SelectorKind selector = SelectorKind::kAuto;  // of flash mode; the others compute with all neurons
   std::string predictor_path;  // empty: NAME.predict.gguf beside the model, when it exists
   RunMode mode = RunMode::kFlash;
+  std::string mode_note;       // why the mode is not what it usually is, for the user (streaming_choice.h)
   uint64_t ram_bytes = 0;      // budget of the whole process; 0: none (tests)
   uint32_t context = 0;        // 0: min(the model's, 2048), reduced when the budget asks for it
   DType kv_type = DType::kF16;

@@ -177,6 +177,19 @@ void FitEarly(const Samples& samples, double threshold, SyntheticLayer& layer) {
   layer.quality.early_predicted_share = static_cast<double>(count) / static_cast<double>(scores.size());
 }
 
+// Of the predictors that the layer is made without.
+void DropMissing(SyntheticLayer& layer) {
+  SyntheticLayerQuality& quality = layer.quality;
+  if (!layer.options.has_predictor) {
+    quality.rank = 0;
+    quality.recall = quality.predicted_share = 1;
+  }
+  if (!layer.options.has_predictor || !layer.options.has_early) {
+    quality.early_rank = 0;
+    quality.early_recall = quality.early_predicted_share = 1;
+  }
+}
+
 }  // namespace
 
 SyntheticLayer MakeSyntheticLayer(const SyntheticLayerOptions& options, const NoisePool& noise,
@@ -214,16 +227,17 @@ SyntheticLayer MakeSyntheticLayer(const SyntheticLayerOptions& options, const No
   layer.quality.predicted_share = options.predicted_share;
   layer.noise_scale = static_cast<float>(std::sqrt(1 - rho * rho)) * unit;
   FitEarly(samples, fit.threshold, layer);
+  DropMissing(layer);
   for (float& weight : layer.weights) weight *= layer.rho;
   const double spread = Spread(options, rho);
-  layer.up_bias.resize(options.ffn_size);
+  layer.bias.resize(options.ffn_size);
   for (size_t i = 0; i < options.ffn_size; ++i) {
-    layer.up_bias[i] = static_cast<float>(-spread * popularity[i] - fit.threshold);
+    layer.bias[i] = static_cast<float>(-spread * popularity[i] - fit.threshold) + options.threshold;
   }
   return layer;
 }
 
-void SyntheticLayer::UpRow(uint32_t neuron, const NoisePool& noise, float* out) const {
+void SyntheticLayer::FiringRow(uint32_t neuron, const NoisePool& noise, float* out) const {
   const size_t hidden = options.hidden_size;
   std::fill_n(out, hidden, 0.0f);
   const RowSet rows{reinterpret_cast<const std::byte*>(directions.data()), hidden * sizeof(float),
@@ -233,7 +247,8 @@ void SyntheticLayer::UpRow(uint32_t neuron, const NoisePool& noise, float* out) 
 }
 
 float SyntheticLayer::Popularity(uint32_t neuron) const {
-  return static_cast<float>(NormalShare((up_bias[neuron] + margin) / rho));
+  if (!options.has_predictor) return 1.0f;
+  return static_cast<float>(NormalShare((bias[neuron] - options.threshold + margin) / rho));
 }
 
 uint64_t SyntheticLayer::MemoryBytes(const SyntheticLayerOptions& options, size_t num_inputs) {

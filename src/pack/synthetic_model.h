@@ -1,11 +1,12 @@
 // Writes a packed model of a given shape with random weights whose activity is that of a trained one: the
-// shares of active, predicted and newly loaded neurons of OPT-6.7B in "LLM in a flash" (sections 3.1 and 4).
+// shares of active, predicted and newly loaded neurons of a model in "LLM in a flash" (sections 3.1 and 4).
 // The engine cannot tell it from any other packed model; its text is noise.
 //
 // How it works. The position embedding wanders slowly from position to position, the token embedding is
 // another one for each token: the residual stream is a mixture of both, and what the blocks add to it is too
-// small to change that. So every layer's normalised input is Gaussian with a known correlation in time, and
-// synthetic_layer.h can give it neurons that fire as wanted.
+// small to change that. A model that learns no positions has the slow part in its token embeddings, from id
+// to id, and its text is the vocabulary in its order. So every layer's normalised input is Gaussian with a known
+// correlation in time, and synthetic_layer.h can give it neurons that fire as wanted.
 //
 // A library: it prints nothing. The output appears under its name only when it is complete. One thread calls.
 #pragma once
@@ -24,6 +25,7 @@
 #include "src/format/output_file.h"
 #include "src/model/config.h"
 #include "src/pack/synthetic_layer.h"
+#include "src/pack/synthetic_shape.h"
 #include "src/tensor/dtype.h"
 
 namespace frugal {
@@ -32,6 +34,7 @@ class HashedGgufWriter;
 
 struct SyntheticOptions {
   ModelConfig config;
+  SyntheticActivity activity;
   std::string name;  // general.name
   std::string output_path;
   DType type = DType::kF16;  // of matrices and bundles; a weight type
@@ -49,10 +52,6 @@ struct SyntheticReport {
   uint64_t elapsed_ns = 0;
   std::vector<SyntheticLayerQuality> layers;
 };
-
-// Shares of all neurons that a layer is made for: 1.56% active in the first and 5.36% in the last, 3.30% on
-// average (paper, section 3.1); 10% predicted.
-double SyntheticActiveShare(uint32_t layer, uint32_t num_layers);
 
 class SyntheticModel {
  public:
@@ -80,18 +79,22 @@ class SyntheticModel {
   void ListTensors();
   void AddVector(std::string name, uint64_t size, float value);
   void AddMatrix(std::string name, uint64_t rows, float scale);
+  void AddNorm(const std::string& name, uint64_t size, float value, bool has_bias);
   void AddLayerVectors(uint32_t layer);
+  void AddLayerMatrices(uint32_t layer);
   void MakeInputs();
   Status WriteTensor(HashedGgufWriter& writer, size_t index);
   Status WriteMatrix(HashedGgufWriter& writer, size_t index, const Tensor& tensor);
-  Status WritePositions(HashedGgufWriter& writer, size_t index, const Tensor& tensor);
+  Status WriteWalk(HashedGgufWriter& writer, size_t index, const Tensor& tensor);
   Status WriteBundles(HashedGgufWriter& writer, size_t index, const Tensor& tensor);
   Status WriteRows(HashedGgufWriter& writer, size_t index, uint64_t num_rows, uint64_t row_bytes,
                    FunctionRef<void(uint64_t row, int worker, std::byte* out)> make);
   Status Advance(uint64_t bytes);
-  // The embeddings, as floats. // out [hidden_size]
-  void TokenEmbedding(uint64_t token, float* out) const;
-  void NextPosition(uint64_t row, float* state) const;
+  bool all_have_biases() const;
+  uint64_t num_parts() const { return config_.gated ? 3 : 2; }  // rows of a bundle
+  // Parts of the embeddings, as floats. // out [hidden_size]
+  void AddFastPart(uint64_t token, float* out) const;
+  void NextSlowPart(uint64_t row, float* state) const;
 
   const SyntheticOptions options_;
   const ModelConfig& config_;
