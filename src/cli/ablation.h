@@ -78,8 +78,8 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
 // The value below which `share` of the values lie (nearest rank); 0 of none.
 double Percentile(std::vector<double> values, double share);
 
-// The last row against hybrid, beside the ratio that the bare loops' reads allow: hybrid's at sequential speed over the last row's random
-// ones. Empty without both.
+// The last row against hybrid, beside the ratios of their bare loops and of the reads of these alone: hybrid's at sequential speed over the
+// last row's random ones. Empty without both.
 std::string FormatGain(std::span<const RowMeasurement> rows);
 std::string FormatAblation(std::span<const RowMeasurement> rows);  // two markdown tables, as the paper's 2 and 3
 std::string DrawAblation(std::span<const RowMeasurement> rows, const std::string& title);  // an SVG of stacked bars
