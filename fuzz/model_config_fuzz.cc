@@ -1,4 +1,5 @@
-// Any bytes as a config.json, or as the header of a model's GGUF: refused with a message, or a config whose sizes and tensors fit each other.
+// Any bytes as a config.json, or as the header of a model's GGUF: refused with a message, or a config whose sizes and tensors fit each
+// other.
 #include <cmath>
 #include <cstddef>
 #include <cstdint>

@@ -146,6 +146,33 @@ TEST_P(ArchitectureTest, TheSameBitsUnderHostileSettings) {
   }
 }
 
+// Predictors of a gated model guess where the gate is not zero; with them too the bits depend on nothing else.
+TEST_P(ArchitectureTest, PredictorsAreTrainedOnGates) {
+  if (!config_.gated || !config_.activation.is_sparse()) GTEST_SKIP() << "no gate that chooses neurons";
+  TemporaryDirectory directory;
+  const std::string packed = PackAs(FfnLayout::kBundle3, Order::kSource, directory);
+  TrainPredictors(packed);
+  EngineOptions options = Options(packed, RunMode::kFlash);
+  options.sample_recall_every = 1;
+  options.max_batch = options.logit_rows = 1;
+  const std::unique_ptr<Engine> engine = OpenOrFail(options);
+  ASSERT_NE(engine, nullptr);
+  ASSERT_TRUE(engine->has_predictor());
+  std::vector<float> expected;
+  for (const GoldenSequence& sequence : golden_.sequences) {
+    const std::vector<float> logits = AllLogits(*engine, sequence.input_ids, 1);
+    expected.insert(expected.end(), logits.begin(), logits.end());
+  }
+  EXPECT_GT(engine->statistics().recall, 0.7);
+  options.num_slots = BundleCache::kMinSlots;
+  options.early = false;
+  options.num_threads = 3;
+  options.max_batch = options.logit_rows = 16;
+  const std::vector<float> got = Logits(options);
+  ASSERT_EQ(got.size(), expected.size());
+  EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)), 0);
+}
+
 std::string TestName(const ::testing::TestParamInfo<Source>& info) {
   std::string name = fs::path(info.param.directory).filename().string() + (info.param.file.empty() ? "" : "_gguf");
   for (char& c : name) {

@@ -77,7 +77,29 @@ class FaultTest : public ::testing::TestWithParam<Setting> {
                               outcome.error->message.find("xxh3") != std::string::npos;
     EXPECT_TRUE(names_tensor) << outcome.error->message;
   }
+
+  void FailEveryRead(const std::string& model) {
+    const std::vector<int32_t> ids = {2, 17};
+    const Setting& setting = GetParam();
+    SCOPED_TRACE(setting.name);
+    const Outcome clean = Run(model, setting, {}, ids);
+    ASSERT_FALSE(clean.error.has_value()) << clean.error->message;
+    for (uint64_t n = 0; n < clean.num_reads; n += setting.step) {
+      FaultOptions persistent;
+      persistent.fail_read = n;
+      const Outcome broken = Run(model, setting, persistent, ids);
+      // A read ahead of the last step may fail after nobody needs it any more.
+      if (broken.error || broken.num_faults > 3) ExpectClearError(broken, model, n);
+      FaultOptions transient = persistent;
+      transient.fail_times = 1 + n % 3;
+      const Outcome mended = Run(model, setting, transient, ids);
+      ASSERT_FALSE(mended.error.has_value()) << mended.error->message;
+      ASSERT_EQ(std::memcmp(mended.logits.data(), clean.logits.data(), clean.logits.size() * sizeof(float)), 0) << "read " << n;
+    }
+  }
 };
+
+std::string DataModel(const std::string& name) { return std::string(FRUGAL_SOURCE_DIR) + "/tests/data/models/" + name; }
 
 const std::vector<Setting>& Settings() {
   static const std::vector<Setting> settings = {
@@ -92,24 +114,15 @@ const std::vector<Setting>& Settings() {
 
 TEST_P(FaultTest, EveryReadOfTheSmallModelMayFail) {
   TemporaryDirectory directory;
-  const std::string packed = PackModel(std::string(FRUGAL_SOURCE_DIR) + "/tests/data/models/opt", directory);
-  const std::vector<int32_t> ids = {2, 17};
-  const Setting& setting = GetParam();
-  SCOPED_TRACE(setting.name);
-  const Outcome clean = Run(packed, setting, {}, ids);
-  ASSERT_FALSE(clean.error.has_value()) << clean.error->message;
-  for (uint64_t n = 0; n < clean.num_reads; n += setting.step) {
-    FaultOptions persistent;
-    persistent.fail_read = n;
-    const Outcome broken = Run(packed, setting, persistent, ids);
-    // A read ahead of the last step may fail after nobody needs it any more.
-    if (broken.error || broken.num_faults > 3) ExpectClearError(broken, packed, n);
-    FaultOptions transient = persistent;
-    transient.fail_times = 1 + n % 3;
-    const Outcome mended = Run(packed, setting, transient, ids);
-    ASSERT_FALSE(mended.error.has_value()) << mended.error->message;
-    ASSERT_EQ(std::memcmp(mended.logits.data(), clean.logits.data(), clean.logits.size() * sizeof(float)), 0) << "read " << n;
-  }
+  FailEveryRead(PackModel(DataModel("opt"), directory));
+}
+
+// Query, key and value in one tensor, nothing aligned.
+TEST_P(FaultTest, EveryReadOfAnOrdinaryGgufMayFail) { FailEveryRead(DataModel("falcon-7b-relu/falcon-7b-relu-f16.gguf")); }
+
+TEST_P(FaultTest, EveryReadOfAModelWithGatesMayFail) {
+  TemporaryDirectory directory;
+  FailEveryRead(PackModel(DataModel("llama-relu"), directory));
 }
 
 std::string SettingName(const ::testing::TestParamInfo<Setting>& param) {

@@ -104,10 +104,33 @@ TEST_P(GgufGoldenTest, AnF16CacheStaysClose) {
   EXPECT_LT(RelativeRms(Logits(options), expected), 2e-2);
 }
 
+TEST_P(GgufGoldenTest, AttentionMayBeQuantisedAsItIsRead) {
+  EngineOptions options = Options(RunMode::kResident);
+  const std::vector<float> expected = Logits(options);
+  options.resident_type = DType::kQ8_0;
+  EXPECT_LT(RelativeRms(Logits(options), expected), 8e-2);
+}
+
+std::string ReadAll(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+TEST_P(GgufGoldenTest, Version2IsReadAlike) {
+  TemporaryDirectory directory;
+  std::string bytes = ReadAll(GetParam());
+  ASSERT_EQ(bytes[4], 3);
+  bytes[4] = 2;  // which differs in nothing but the number
+  EngineOptions options = Options(RunMode::kFlash);
+  const std::vector<float> expected = Logits(options);
+  options.model_path = directory.File("version2.gguf");
+  std::ofstream(options.model_path, std::ios::binary) << bytes;
+  EXPECT_EQ(Logits(options), expected);
+}
+
 TEST_P(GgufGoldenTest, AMissingTensorIsNamed) {
   TemporaryDirectory directory;
-  std::ifstream file(GetParam(), std::ios::binary);
-  std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  std::string bytes = ReadAll(GetParam());
   const std::string name = "blk.1.ffn_down.weight";
   const size_t at = bytes.find(name);
   ASSERT_NE(at, std::string::npos);

@@ -55,7 +55,9 @@ class QuantisedGoldenTest : public ::testing::TestWithParam<std::string> {
 
 TEST_P(QuantisedGoldenTest, IsNotWorseThanLlamaCpp) {
   std::vector<float> expected;
-  for (const GoldenSequence& sequence : ReadSequences(golden_path())) expected.insert(expected.end(), sequence.logits.begin(), sequence.logits.end());
+  for (const GoldenSequence& sequence : ReadSequences(golden_path())) {
+    expected.insert(expected.end(), sequence.logits.begin(), sequence.logits.end());
+  }
   const double error = RelativeRms(Logits(Options(GetParam(), RunMode::kFlash)), expected);
   EXPECT_LE(error, 1.2 * std::stod(Metadata(golden_path(), "llama_cpp_relative_rms")));
   RecordProperty("relative_rms", std::to_string(error));

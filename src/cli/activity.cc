@@ -58,7 +58,7 @@ class Measurement {
       const float* const activations = observation.activations + row * observation.activation_stride;
       const uint64_t* const predicted = predicted_.data() + row * words_;
       for (uint32_t i = 0; i < ffn_size_; ++i) {
-        if (!(activations[i] > 0)) continue;
+        if (activations[i] == 0) continue;
         ++num_active;
         num_found += (predicted[i / 64] >> (i % 64)) & 1;
       }

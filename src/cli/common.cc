@@ -12,6 +12,7 @@
 
 #include "src/base/bytes.h"
 #include "src/cli/system_limits.h"
+#include "src/format/untrusted_text.h"
 
 namespace frugal {
 namespace {
@@ -99,6 +100,11 @@ void PrintFirstLine(const Engine& engine) {
     fmt::print(stderr,
                "the context was reduced to {} tokens to fit the budget (-c says how many are wanted)\n",
                plan.context);
+  }
+  const std::vector<std::string>& unused = engine.model().unused_tensors();
+  if (!unused.empty()) {
+    fmt::print(stderr, "{} tensors are not used, {} first: the model may be of another kind than its file says\n", unused.size(),
+               Printable(unused.front()));
   }
   if (MayBeSwapped(plan.peak_bytes())) {
     fmt::print(stderr, "swap is on and RLIMIT_MEMLOCK is too low to lock {}: weights may be swapped out\n",

@@ -65,7 +65,7 @@ Status ActiveSetRecorder::Observe(const StepPlace& place, const LayerObservation
     const float* activations = observation.activations + row * observation.activation_stride;
     for (size_t i = 0; i < observation.positions.size(); ++i) {
       const uint32_t position = observation.positions[i];
-      if (activations[i] > 0.0f) words_[position / 64] |= uint64_t{1} << (position % 64);
+      if (activations[i] != 0.0f) words_[position / 64] |= uint64_t{1} << (position % 64);
     }
     FRUGAL_TRY(file_.Put(place.first_token + row, observation.layer, words_));
   }

@@ -19,11 +19,7 @@ namespace {
 
 SyntheticOptions SmallOptions(const std::string& path) {
   SyntheticOptions options;
-  options.config.num_layers = 3;
-  options.config.hidden_size = options.config.embedding_size = 256;
-  options.config.ffn_size = 2048;
-  options.config.num_heads = 4;
-  options.config.head_dim = 64;
+  options.config = OptConfig(3, 256, 2048, 4);
   options.config.vocab_size = 512;
   options.config.max_context = 512;
   options.name = "small";

@@ -9,6 +9,7 @@
 
 #include "src/cli/synthesis.h"
 #include "src/base/temp_dir_for_test.h"
+#include "src/pack/synthetic_shape.h"
 
 namespace frugal {
 namespace {
@@ -17,11 +18,7 @@ class TraceFileTest : public ::testing::Test {
  protected:
   void SetUp() override {
     SyntheticOptions options;
-    options.config.num_layers = 2;
-    options.config.hidden_size = options.config.embedding_size = 128;
-    options.config.ffn_size = 512;
-    options.config.num_heads = 2;
-    options.config.head_dim = 64;
+    options.config = OptConfig(2, 128, 512, 2);
     options.config.vocab_size = 256;
     options.config.max_context = 64;
     options.name = "small";

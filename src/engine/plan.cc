@@ -90,7 +90,8 @@ void Planner::AddLedger(const Choice& choice, const BlockLayout& layout, EngineP
     ledger.Add("predictors", bytes, plan.use_early ? "on-time and early" : "on-time");
   }
   ledger.Add("KV cache", KvCache::SizeBytes(config_, config_.num_layers, choice.context, options_.kv_type),
-             fmt::format("{} tokens, {} heads of {}, {}", choice.context, config_.num_kv_heads, config_.head_dim, DTypeName(options_.kv_type)));
+             fmt::format("{} tokens, {} heads of {}, {}", choice.context, config_.num_kv_heads, config_.head_dim,
+                         DTypeName(options_.kv_type)));
   if (flash()) {
     BundleSpace space;
     space.num_layers = config_.num_layers;

@@ -105,7 +105,9 @@ Status PickleReader::RebuildFromType(const Value& arguments) {
 }
 
 Result<PickledTensor> PickleReader::Describe(const Value& name, const Value& value) const {
-  if (name.kind != Kind::kText) return RefuseAt(opcode_at_, fmt::format("the state dict has {} as a key, expected names", PickleKindName(name.kind)));
+  if (name.kind != Kind::kText) {
+    return Refuse(fmt::format("the state dict has {} as a key, expected names", PickleKindName(name.kind)));
+  }
   const std::string_view text = TextOf(name);
   const uint64_t name_at = static_cast<uint64_t>(name.payload);
   if (const char* reason = WhyBadName(text)) {

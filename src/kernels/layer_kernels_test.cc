@@ -60,7 +60,8 @@ void ExpectSpecified(const char* what, Kernel run, Kernel specify) {
       for (size_t i = 0; i < got.size(); ++i) {
         if (std::isnan(got[i]) && std::isnan(expected[i])) continue;
         ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(expected[i]))
-            << what << " at " << i << " of " << size << ", " << target << ": " << got[i] << " instead of " << expected[i] << ", seed " << kSeed;
+            << what << " at " << i << " of " << size << ", " << target << ": " << got[i] << " instead of " << expected[i] << ", seed "
+            << kSeed;
       }
     }
   });
@@ -77,8 +78,10 @@ TEST(LayerKernelsTest, EveryInstructionSetGivesTheSpecifiedBits) {
                   [](float* x, const float*, size_t n) { scalar::ThresholdRelu(x, 0.5f, n); });
   ExpectSpecified("SquaredRelu", [](float* x, const float*, size_t n) { SquaredRelu(x, n); },
                   [](float* x, const float*, size_t n) { scalar::SquaredRelu(x, n); });
-  ExpectSpecified("Silu", [](float* x, const float*, size_t n) { Silu(x, n); }, [](float* x, const float*, size_t n) { scalar::Silu(x, n); });
-  ExpectSpecified("Gelu", [](float* x, const float*, size_t n) { Gelu(x, n); }, [](float* x, const float*, size_t n) { scalar::Gelu(x, n); });
+  ExpectSpecified("Silu", [](float* x, const float*, size_t n) { Silu(x, n); },
+                  [](float* x, const float*, size_t n) { scalar::Silu(x, n); });
+  ExpectSpecified("Gelu", [](float* x, const float*, size_t n) { Gelu(x, n); },
+                  [](float* x, const float*, size_t n) { scalar::Gelu(x, n); });
   ExpectSpecified("GeluTanh", [](float* x, const float*, size_t n) { GeluTanh(x, n); },
                   [](float* x, const float*, size_t n) { scalar::GeluTanh(x, n); });
   ExpectSpecified("Multiply", Multiply, scalar::Multiply);

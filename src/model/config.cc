@@ -177,7 +177,8 @@ std::vector<float> Llama3Divisors(const Rope& rope) {
 static void ScaleByYarn(const Rope& rope, std::vector<double>& frequencies) {
   const RopeScaling& scaling = rope.scaling;
   const auto pair_that_turns = [&](double times) {
-    return rope.dims * std::log(scaling.original_context / (times * 2.0 * std::numbers::pi)) / (2.0 * std::log(static_cast<double>(rope.theta)));
+    const double turns = scaling.original_context / (times * 2.0 * std::numbers::pi);
+    return rope.dims * std::log(turns) / (2.0 * std::log(static_cast<double>(rope.theta)));
   };
   const double low = std::max(std::floor(pair_that_turns(scaling.beta_fast)), 0.0);
   const double high = std::min(std::ceil(pair_that_turns(scaling.beta_slow)), rope.dims - 1.0);

@@ -205,7 +205,8 @@ Status ReadFfn(const GgufReader& gguf, const Defaults& defaults, std::optional<A
   FRUGAL_ASSIGN(const std::string text, gguf.GetString(kBundleLayoutKey));
   const std::optional<FfnLayout> layout = ParseFfnLayout(text);
   if (!layout) {
-    return BadModel("{}: {} is \"{}\", expected up+down, bundle3, gate+bundle2 or matrices", gguf.name(), kBundleLayoutKey, text.substr(0, 40));
+    return BadModel("{}: {} is \"{}\", expected up+down, bundle3, gate+bundle2 or matrices", gguf.name(), kBundleLayoutKey,
+                    text.substr(0, 40));
   }
   config.ffn_layout = *layout;
   return {};

@@ -387,7 +387,8 @@ Result<ModelConfig> ParseHuggingFaceConfig(const Json& json, const std::string& 
   const Keys keys(json, name);
   FRUGAL_ASSIGN(const std::string model_type, keys.String("model_type", ""));
   if (std::find(std::begin(kModelTypes), std::end(kModelTypes), model_type) == std::end(kModelTypes)) {
-    return BadModel("{}: model_type \"{}\" is not supported, expected one of {}", name, model_type.substr(0, 40), fmt::join(kModelTypes, ", "));
+    return BadModel("{}: model_type \"{}\" is not supported, expected one of {}", name, model_type.substr(0, 40),
+                    fmt::join(kModelTypes, ", "));
   }
   ModelConfig config;
   FRUGAL_TRY(ReadSizes(keys, config));

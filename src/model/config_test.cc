@@ -57,7 +57,8 @@ TEST(ConfigTest, A10EveryFieldHasItsLimits) {
       {"vocab_size", [](ModelConfig& c, uint64_t v) { c.vocab_size = static_cast<uint32_t>(v); }, ConfigLimits::kVocab},
       {"max_context", [](ModelConfig& c, uint64_t v) { c.max_context = static_cast<uint32_t>(v); }, ConfigLimits::kContext},
       {"rope dimensions", [](ModelConfig& c, uint64_t v) { c.rope.dims = static_cast<uint32_t>(v); }, 16, true, false},
-      {"sliding window", [](ModelConfig& c, uint64_t v) { c.layer_windows.assign(2, static_cast<uint32_t>(v)); }, ConfigLimits::kContext, true},
+      {"sliding window", [](ModelConfig& c, uint64_t v) { c.layer_windows.assign(2, static_cast<uint32_t>(v)); }, ConfigLimits::kContext,
+       true},
   };
   for (const FieldCase& field : cases) {
     for (const auto& [value, good] : {std::pair<uint64_t, bool>{0, field.zero_is_good}, {1, field.one_is_good}, {field.most, true},
@@ -297,7 +298,8 @@ TEST(GgufConfigTest, FrugalsKeysSayWhatLlamaCppHasNoKeyFor) {
   RawGguf raw = LlamaGguf();
   raw.keys.push_back({"frugal.activation", 8, GgufText("fatrelu:0.3")});
   raw.keys.push_back({"frugal.rope_pairs", 8, GgufText("halves")});
-  raw.keys.push_back({"frugal.layer_windows", 9, BytesOf<uint32_t>(4) + BytesOf<uint64_t>(2) + BytesOf<uint32_t>(8) + BytesOf<uint32_t>(0)});
+  raw.keys.push_back({"frugal.layer_windows", 9,
+                      BytesOf<uint32_t>(4) + BytesOf<uint64_t>(2) + BytesOf<uint32_t>(8) + BytesOf<uint32_t>(0)});
   const auto config = ReadConfig(raw);
   ASSERT_TRUE(config) << config.error().message;
   EXPECT_EQ(ActivationName(config->activation), "fatrelu:0.3");

@@ -141,7 +141,7 @@ void Forward::ForEachRow(uint32_t num_rows, FunctionRef<void(uint32_t row)> work
 void Forward::ForEachPiece(size_t size, FunctionRef<void(size_t begin, size_t end)> work) {
   const Tiles tiles = CutTilesOf(kPieceFloats, size, pool_.num_threads());
   pool_.Run(
-      tiles.count, [&](int tile, int) { work(tile * tiles.per_tile, std::min<size_t>(size, (tile + 1) * tiles.per_tile)); },
+      tiles.count, [&](int tile, int) { work(tiles.begin(tile), tiles.end(tile)); },
       [&] { weights_.Poll(); });
 }
 
@@ -251,7 +251,8 @@ Status Forward::Output(std::span<const BatchRow> rows, uint32_t num_logit_rows) 
     x_stride = config_.embedding_size;
   }
   PrepareInput({MatrixType(ids.output)}, x, x_stride, num_logit_rows, config_.embedding_size);
-  FRUGAL_TRY(MatMul(ids.output, x, x_stride, num_logit_rows, weights_.vector(GlobalVector::kOutputBias), logits_.data(), config_.vocab_size));
+  const std::span<const float> bias = weights_.vector(GlobalVector::kOutputBias);
+  FRUGAL_TRY(MatMul(ids.output, x, x_stride, num_logit_rows, bias, logits_.data(), config_.vocab_size));
   if (!AllFinite(logits_.data(), size_t{num_logit_rows} * config_.vocab_size)) {
     const std::string where = first_bad_layer_ >= 0 ? fmt::format("first seen behind layer {}", first_bad_layer_)
                                                     : std::string("first seen in the output matrix");

@@ -26,7 +26,8 @@ Status Forward::DenseFfn(uint32_t layer, uint32_t num_rows) {
   const size_t hidden = config_.hidden_size, size = config_.ffn_size;
   if (config_.gated) FRUGAL_TRY(ComputeGates(layer, num_rows));
   PrepareInput({MatrixType(matrices.up)}, ffn_input_.data(), hidden, num_rows, hidden);
-  FRUGAL_TRY(MatMul(matrices.up, ffn_input_.data(), hidden, num_rows, weights_.vector(layer, LayerVector::kUpBias), activations_.data(), size));
+  const std::span<const float> up_bias = weights_.vector(layer, LayerVector::kUpBias);
+  FRUGAL_TRY(MatMul(matrices.up, ffn_input_.data(), hidden, num_rows, up_bias, activations_.data(), size));
   ForEachPiece(num_rows * size, [&](size_t begin, size_t end) {
     float* const activations = activations_.data() + begin;
     if (config_.gated) {
@@ -36,7 +37,8 @@ Status Forward::DenseFfn(uint32_t layer, uint32_t num_rows) {
     }
   });
   PrepareInput({MatrixType(matrices.down)}, activations_.data(), size, num_rows, size);
-  return MatMul(matrices.down, activations_.data(), size, num_rows, weights_.vector(layer, LayerVector::kDownBias), block_out_.data(), hidden);
+  const std::span<const float> down_bias = weights_.vector(layer, LayerVector::kDownBias);
+  return MatMul(matrices.down, activations_.data(), size, num_rows, down_bias, block_out_.data(), hidden);
 }
 
 }  // namespace frugal

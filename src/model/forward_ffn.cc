@@ -227,7 +227,8 @@ void Forward::ActivateAll(uint32_t layer, const BundleWave& wave, const ReadyBun
   if (has_bundled_gate()) DotUpRows(bundle.gate_type, rows, count, 0, num_rows, tile_gates);
   for (uint32_t row = 0; row < num_rows; ++row) {
     float* const products = tile_products + row * count;
-    FinishProducts(layer, row, wave, ready.members.data() + begin, count, products, has_bundled_gate() ? tile_gates + row * count : nullptr);
+    float* const gates = has_bundled_gate() ? tile_gates + row * count : nullptr;
+    FinishProducts(layer, row, wave, ready.members.data() + begin, count, products, gates);
     float* const out = activations_.data() + size_t{row} * config_.ffn_size + wave.begin;
     for (size_t i = 0; i < count; ++i) {
       const uint32_t member = ready.members[begin + i];

@@ -156,7 +156,24 @@ Status ModelFile::Load(std::optional<Activation> activation) {
     if (config_.ffn_layout != FfnLayout::kMatrices) FRUGAL_TRY(LoadBundles(layer));
   }
   FRUGAL_TRY(LoadGlobals());
+  if (!is_packed_) ListUnused();
   return is_packed_ ? LoadHashes() : Status();
+}
+
+void ModelFile::ListUnused() {
+  std::vector<uint64_t> used;  // offsets; a tensor of which rows are used begins where its first rows do
+  for (const MatrixInfo& matrix : matrices_) used.push_back(matrix.extent.offset_bytes);
+  const auto note = [&](const VectorInfo& vector) {
+    if (vector.size > 0) used.push_back(vector.extent.offset_bytes);
+  };
+  for (const auto& vectors : layer_vectors_) std::for_each(vectors.begin(), vectors.end(), note);
+  std::for_each(global_vectors_.begin(), global_vectors_.end(), note);
+  std::sort(used.begin(), used.end());
+  for (const TensorInfo& info : gguf_.tensors()) {
+    if (std::binary_search(used.begin(), used.end(), info.extent.offset_bytes)) continue;
+    if (info.name.ends_with("attn_rot_embd") || info.name.ends_with("rope_freqs.weight")) continue;  // known and superfluous
+    unused_tensors_.push_back(info.name);
+  }
 }
 
 Status ModelFile::CheckPackedKeys() const {
@@ -398,7 +415,8 @@ uint64_t ModelFile::streamable_bytes() const {
 
 bool ModelFile::has_quantised_rows() const {
   return std::any_of(matrices_.begin(), matrices_.end(), [](const MatrixInfo& matrix) { return IsQuantised(matrix.dtype); }) ||
-         std::any_of(bundles_.begin(), bundles_.end(), [](const BundleInfo& bundle) { return IsQuantised(bundle.up_type) || IsQuantised(bundle.gate_type); });
+         std::any_of(bundles_.begin(), bundles_.end(),
+                     [](const BundleInfo& bundle) { return IsQuantised(bundle.up_type) || IsQuantised(bundle.gate_type); });
 }
 
 uint64_t ModelFile::vector_floats() const {

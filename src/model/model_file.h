@@ -102,6 +102,8 @@ class ModelFile {
     return layer_vectors_[layer][static_cast<size_t>(which)];
   }
   const VectorInfo& vector(GlobalVector which) const { return global_vectors_[static_cast<size_t>(which)]; }
+  // Of an ordinary GGUF: tensors that this architecture does not use, so that it may be another than it says. Worth a warning.
+  const std::vector<std::string>& unused_tensors() const { return unused_tensors_; }
   // Written by frugal: its weights have hashes and lie aligned.
   bool is_packed() const { return is_packed_; }
   bool has_bundles() const { return !bundles_.empty(); }
@@ -140,6 +142,7 @@ class ModelFile {
   // Elements [first, first + size) of a tensor of `all` elements.
   Result<VectorInfo> MakeVectorPart(const std::string& name, uint64_t all, uint64_t first, uint64_t size) const;
   uint64_t FirstHash(const TensorInfo& info) const;
+  void ListUnused();
 
   GgufReader gguf_;
   std::string path_;
@@ -151,6 +154,7 @@ class ModelFile {
   std::vector<std::array<VectorInfo, kNumLayerVectors>> layer_vectors_;
   std::array<VectorInfo, kNumGlobalVectors> global_vectors_;
   std::vector<BundleInfo> bundles_;
+  std::vector<std::string> unused_tensors_;
   Extent tensor_hashes_;
   Extent hash_of_hashes_;
 };

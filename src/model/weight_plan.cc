@@ -50,7 +50,8 @@ void Cut(const Piece& piece, uint64_t block_bytes, std::vector<WeightBlock>& blo
   }
 }
 
-// How far behind a multiple of 4096 in the file a block begins; it lies so in memory too, unless its type is another there. 0 in packed files.
+// How far behind a multiple of 4096 in the file a block begins; it lies so in memory too, unless its type is another there. 0 in packed
+// files.
 uint64_t LeadBytes(const WeightBlock& block) {
   return block.memory_bytes == block.extent.size_bytes ? block.extent.offset_bytes % kReadAlignment : 0;
 }

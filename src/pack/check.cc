@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <span>
 #include <utility>
@@ -24,8 +25,15 @@
 namespace frugal {
 namespace {
 
-// A multiple of a hash's chunk and of every type's block (34 bytes for Q8_0, 18 for Q4_0), so that pieces cut neither.
-constexpr uint64_t kPieceBytes = uint64_t{kHashChunkBytes} * 17 * 9;
+constexpr uint64_t kPieceBytes = 4 * kMiB;
+
+// Of one tensor: a multiple of a hash's chunk and of the type's block, so that pieces cut neither. The block's odd factor is at most
+// 105 (210 bytes of Q6_K), so that one such multiple fits.
+uint64_t PieceBytes(DType dtype) {
+  const uint64_t whole_bytes = std::lcm(uint64_t{kHashChunkBytes}, uint64_t{TraitsOf(dtype).block_bytes});
+  CHECK(whole_bytes <= kPieceBytes);
+  return RoundDown(kPieceBytes, whole_bytes);
+}
 
 bool IsBundle(const TensorInfo& tensor) { return tensor.name.ends_with(".ffn_bundle.weight"); }
 bool IsBundleHashes(const TensorInfo& tensor) { return tensor.name.ends_with(".ffn_bundle.xxh3"); }
@@ -289,10 +297,11 @@ void Checker::FindNonFiniteRows(const TensorInfo& tensor, std::span<const std::b
 
 Status Checker::CheckPlain(const TensorInfo& tensor, HashCursor* hashes) {
   const uint64_t row_bytes = *RowBytes(tensor.dtype, tensor.columns());
-  for (uint64_t at = 0; at < tensor.extent.size_bytes; at += kPieceBytes) {
+  const uint64_t piece_bytes = PieceBytes(tensor.dtype);
+  for (uint64_t at = 0; at < tensor.extent.size_bytes; at += piece_bytes) {
     FRUGAL_ASSIGN(
         const std::span<const std::byte> piece,
-        ReadPiece(tensor.extent.offset_bytes + at, std::min(kPieceBytes, tensor.extent.size_bytes - at)));
+        ReadPiece(tensor.extent.offset_bytes + at, std::min(piece_bytes, tensor.extent.size_bytes - at)));
     for (uint64_t begin = 0; hashes != nullptr && begin < piece.size(); begin += kHashChunkBytes) {
       const uint64_t size = std::min<uint64_t>(kHashChunkBytes, piece.size() - begin);
       FRUGAL_ASSIGN(const uint64_t expected, hashes->Next());

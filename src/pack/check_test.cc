@@ -160,6 +160,33 @@ TEST(CheckNumbersTest, FindsWhatIsNotFiniteBehindRightHashes) {
   EXPECT_NE(report.problems[3].message.find("column 256 is -inf"), std::string::npos);
 }
 
+// A tensor that is read in several pieces, none of which cuts a block: 210 bytes divide no power of two.
+TEST(CheckNumbersTest, FindsBadScalesOfEveryBlockSizeInEveryPiece) {
+  const TempDir directory;
+  for (const DType dtype : {DType::kQ8_0, DType::kQ4_1, DType::kQ2_K, DType::kQ3_K, DType::kQ5_K, DType::kQ6_K}) {
+    const std::string path = directory.File(std::string(DTypeName(dtype)));
+    const auto writer = HashedGgufWriter::Open(path, Overwrite::kNo);
+    ASSERT_TRUE(writer.has_value());
+    (*writer)->keys().AddString("general.architecture", kPredictorArchitecture);
+    const DTypeTraits traits = TraitsOf(dtype);
+    const uint64_t num_blocks = 9 * kMiB / traits.block_bytes;
+    const size_t blocks = (*writer)->AddTensor("blocks", dtype, std::array<uint64_t, 2>{num_blocks, traits.block_elements});
+    ASSERT_TRUE((*writer)->BeginData().has_value());
+    std::vector<std::byte> bytes(num_blocks * traits.block_bytes);
+    const uint64_t scale_at = ScaleOffsets(dtype)[0];
+    for (const uint64_t block : {uint64_t{0}, num_blocks / 2, num_blocks - 1}) {
+      bytes[block * traits.block_bytes + scale_at + 1] = std::byte{0x7c};
+    }
+    ASSERT_TRUE((*writer)->Append(blocks, bytes).has_value());
+    ASSERT_TRUE((*writer)->Finish().has_value());
+    const CheckReport report = CheckQuietly(path);
+    ASSERT_EQ(report.num_problems, 3u) << DTypeName(dtype);
+    EXPECT_EQ(report.problems[0].row, 0u);
+    EXPECT_EQ(report.problems[1].row, num_blocks / 2);
+    EXPECT_EQ(report.problems[2].row, num_blocks - 1);
+  }
+}
+
 // Names that mean bundles in a packed model mean nothing in a predictor file.
 TEST(CheckNumbersTest, TakesAPredictorFileWithOddNames) {
   const TempDir directory;

@@ -76,6 +76,34 @@ TEST_P(DamagedSourceTest, A11NamesTensorsOfAnotherShape) {
   EXPECT_GE(num_refused, 5u);
 }
 
+// attention_bias and mlp_bias decide, not what happens to lie in the file.
+TEST(DeclaredBiasesTest, AreTakenOrIgnoredAsConfigSays) {
+  const std::string found = FindModelDir("llama-bias");
+  if (found.empty()) GTEST_SKIP() << "llama-bias is neither in tests/data/models nor in ../shared/models";
+  const TempDir temp;
+  const std::string directory = CopyOf(found, temp);
+  const std::string config = ReadAllForTest(directory + "/config.json");
+  const auto with = [&](const std::string& from, const std::string& to) {
+    std::string changed = config;
+    const size_t at = changed.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    std::ofstream(directory + "/config.json") << changed.replace(at, from.size(), to);
+  };
+  PackOptions options = MakePackOptions(directory, temp.File("packed.gguf"));
+  options.overwrite = Overwrite::kYes;
+  with("\"attention_bias\": true", "\"attention_bias\": false");
+  const auto report = PackQuietly(options);
+  ASSERT_TRUE(report.has_value()) << report.error().message;
+  const GgufForTest packed(options.output_path);
+  EXPECT_FALSE(packed.tensors().contains("blk.0.attn_q.bias"));
+  EXPECT_TRUE(packed.tensors().contains("blk.0.ffn_up.bias"));
+  const auto names_bias = [](const std::string& line) { return line.find("self_attn.q_proj.bias [64] is not used") != std::string::npos; };
+  EXPECT_EQ(std::count_if(report->warnings.begin(), report->warnings.end(), names_bias), 3);
+  with("\"attention_bias\": true", "\"other\": true");  // where nothing is said, what is there is taken
+  ASSERT_TRUE(PackQuietly(options).has_value());
+  EXPECT_TRUE(GgufForTest(options.output_path).tensors().contains("blk.0.attn_q.bias"));
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, DamagedSourceTest,
                          testing::Values("opt", "opt-350m-style", "falcon-7b-relu", "falcon-40b-relu", "persimmon", "phi-2-relu",
                                          "llama-silu-tied-rope3", "llama-relu", "llama-bias", "llama-fatrelu", "bamboo-drelu",

@@ -47,8 +47,8 @@ Status CheckOptions(const PackOptions& options) {
 // times the size of vocab.json and merges.txt; the lists of a tokenizer.json are spelled longer.
 uint64_t TokenizerBytes(const Checkpoint& checkpoint) {
   constexpr uint64_t kFactor = 10;
-  // A GGUF's header is hardly more than its vocabulary.
-  if (checkpoint.gguf() != nullptr) return kFactor * checkpoint.gguf()->data_offset_bytes();
+  // A GGUF's header is hardly more than its vocabulary: as it lies in the file, and strings on their way from one to the other.
+  if (checkpoint.gguf() != nullptr) return 5 * checkpoint.gguf()->data_offset_bytes();
   uint64_t size_bytes = 0;
   for (const char* name : {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "gpt2-vocab.json", "gpt2-merges.txt",
                            "tokenizer_config.json", "added_tokens.json"}) {
@@ -101,14 +101,15 @@ class Packer {
     const bool has_bundles = plan_.layout != FfnLayout::kMatrices;
     const std::string activation = ActivationName(config().activation);
     if (options_.layout && plan_.layout != *options_.layout) {
-      return MakeError(ErrorCode::kUsage, "layout {}: the model has activation {} and {}, its layout is {}", FfnLayoutName(*options_.layout),
-                       activation, config().gated ? "a gate" : "no gate", FfnLayoutName(plan_.layout));
+      return MakeError(ErrorCode::kUsage, "layout {}: the model has activation {} and {}, its layout is {}",
+                       FfnLayoutName(*options_.layout), activation, config().gated ? "a gate" : "no gate", FfnLayoutName(plan_.layout));
     }
     if (!has_bundles && options_.down_type) {
       return MakeError(ErrorCode::kUsage, "type of down: the model has activation {}, which is never zero, and no bundles", activation);
     }
     if (!has_bundles && !options_.neuron_orders.empty()) {
-      return MakeError(ErrorCode::kUsage, "orders of neurons: the model has activation {}, which is never zero, and no bundles", activation);
+      return MakeError(ErrorCode::kUsage, "orders of neurons: the model has activation {}, which is never zero, and no bundles",
+                       activation);
     }
     return {};
   }

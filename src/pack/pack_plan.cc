@@ -14,7 +14,7 @@ namespace {
 using Kind = PlannedTensor::Kind;
 
 // Whether a tensor is there.
-enum class Presence { kAlways, kWhereItIs };
+enum class Presence { kAlways, kWhereItIs, kNever };
 
 class Planner {
  public:
@@ -71,9 +71,10 @@ class Planner {
     return plan_.tensors.back();
   }
 
-  // nullptr where it need not be there and is not.
+  // nullptr where it need not be there and is not, or is not to be used.
   Result<const TensorInfo*> FindVector(const std::string& from, uint64_t size, Presence presence) {
-    if (presence == Presence::kWhereItIs && !checkpoint_.Has(from)) return static_cast<const TensorInfo*>(nullptr);
+    const bool is_absent = presence == Presence::kNever || (presence == Presence::kWhereItIs && !checkpoint_.Has(from));
+    if (is_absent) return static_cast<const TensorInfo*>(nullptr);
     return checkpoint_.Require(from, std::array{size});
   }
 
@@ -119,8 +120,11 @@ class Planner {
     return {};
   }
 
+  // What config.json says no to is ignored, as transformers does, even where it is there.
   Presence BiasPresence(std::optional<bool> declared) const {
-    return names_.linear_has_biases || declared.value_or(false) ? Presence::kAlways : Presence::kWhereItIs;
+    if (names_.linear_has_biases) return Presence::kAlways;
+    if (!declared) return Presence::kWhereItIs;
+    return *declared ? Presence::kAlways : Presence::kNever;
   }
 
   Status AddLayerNorm(uint32_t layer, const char* from, const char* to) {

@@ -12,6 +12,8 @@
 #include "src/base/temp_dir_for_test.h"
 #include "src/format/gguf_reader.h"
 #include "src/format/packed_format.h"
+#include "src/format/pytorch_checkpoint.h"
+#include "src/format/safetensors.h"
 #include "src/format/tensor_source.h"
 #include "src/kernels/kernels.h"
 #include "src/model/config.h"
@@ -19,11 +21,12 @@
 
 namespace frugal {
 
-// A directory of tests/data/models, or of the shared folder beside the project; empty when neither has it.
+// A checkpoint of tests/data/models, or of the shared folder beside the project; empty when neither has it.
 inline std::string FindModelDir(const std::string& name) {
   for (const std::string& folder :
        {std::string(FRUGAL_SOURCE_DIR) + "/tests/data/models/", std::string(FRUGAL_SOURCE_DIR) + "/../shared/models/"}) {
-    if (std::filesystem::exists(folder + name + "/config.json")) return folder + name;
+    const std::string directory = folder + name;
+    if (HasShards(directory, kSafetensorsFileName) || HasShards(directory, kPytorchFileName)) return directory;
   }
   return "";
 }

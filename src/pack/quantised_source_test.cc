@@ -100,7 +100,9 @@ TEST_P(QuantisedSourceTest, KeepsGateAndUpAndConvertsDown) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, QuantisedSourceTest, testing::Values("q8_0", "q4_0"),
+INSTANTIATE_TEST_SUITE_P(Types, QuantisedSourceTest,
+                         testing::Values("q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k",
+                                         "q4_k", "q4_k_m", "q5_k", "q6_k", "iq4_nl"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 }  // namespace

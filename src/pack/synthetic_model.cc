@@ -239,7 +239,9 @@ Result<SyntheticReport> SyntheticModel::Write(
   done_bytes_ = 0;
   qualities_.clear();
   FRUGAL_ASSIGN(const auto writer, HashedGgufWriter::Open(options_.output_path, options_.overwrite));
-  AddModelKeys(config_, {options_.name, FfnLayout::kUpDown, std::nullopt, options_.type, options_.type, stride_bytes_, options_.type}, writer->keys());
+  AddModelKeys(config_,
+               {options_.name, FfnLayout::kUpDown, std::nullopt, options_.type, options_.type, stride_bytes_, options_.type},
+               writer->keys());
   SyntheticReport report;
   for (const Tensor& tensor : tensors_) {
     switch (tensor.kind) {

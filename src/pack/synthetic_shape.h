@@ -17,6 +17,8 @@ struct SyntheticShape {
 };
 
 std::span<const SyntheticShape> SyntheticShapes();
+// What OPT computes, in these sizes; the vocabulary and the context are left to the caller.
+ModelConfig OptConfig(uint32_t num_layers, uint32_t hidden_size, uint32_t ffn_size, uint32_t num_heads);
 // kUsage listing all names. num_layers 0: the shape's own.
 Result<ModelConfig> SyntheticConfig(std::string_view shape, uint32_t num_layers);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "src/kernels/kernels.h"
 #include "src/kernels/training_kernels.h"
 
 namespace frugal {
@@ -110,7 +111,7 @@ Status RunLayerOverText(Weights& weights, ThreadPool& pool, uint32_t layer, cons
   return {};
 }
 
-Result<std::vector<float>> ReadUpRows(Weights& weights, uint32_t layer) {
+Result<std::vector<float>> ReadDecidingRows(Weights& weights, uint32_t layer) {
   const ModelConfig& config = weights.model().config();
   const BundleInfo& bundle = weights.model().bundles()[layer];
   std::vector<float> up(size_t{config.ffn_size} * config.hidden_size);
@@ -122,13 +123,21 @@ Result<std::vector<float>> ReadUpRows(Weights& weights, uint32_t layer) {
     if (wave.begin == wave.end) break;
     FRUGAL_TRY(weights.FinishWave());
     for (size_t i = wave.begin; i < wave.end; ++i) {
-      ConvertToFloat(bundle.up_type, wave.rows.row(i - wave.begin), config.hidden_size,
+      ConvertToFloat(config.gated ? bundle.gate_type : bundle.up_type, wave.rows.row(i - wave.begin), config.hidden_size,
                      up.data() + i * config.hidden_size);
     }
     weights.EndWave();
   }
   weights.EndBundles();
   return up;
+}
+
+std::vector<float> DecidingBias(const Weights& weights, uint32_t layer) {
+  const ModelConfig& config = weights.model().config();
+  const std::span<const float> bias = weights.vector(layer, config.gated ? LayerVector::kGateBias : LayerVector::kUpBias);
+  std::vector<float> sums(config.ffn_size, config.activation.kind == ActivationKind::kFatRelu ? -config.activation.threshold : 0.0f);
+  if (!bias.empty()) Add(sums.data(), bias.data(), bias.size());
+  return sums;
 }
 
 }  // namespace frugal

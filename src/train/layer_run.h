@@ -32,7 +32,9 @@ Status RunLayerOverText(Weights& weights, ThreadPool& pool, uint32_t layer, cons
                         uint32_t max_sequence, RowStore& hidden, const RowsObserver* observer,
                         const std::atomic<bool>* cancel, FunctionRef<void(double share)> progress);
 
-// The up projection of a layer as floats. // [ffn_size, hidden_size]
-Result<std::vector<float>> ReadUpRows(Weights& weights, uint32_t layer);
+// The rows whose products decide which neurons are active, as floats: the gate's, or up's where there is none. // [ffn_size, hidden_size]
+Result<std::vector<float>> ReadDecidingRows(Weights& weights, uint32_t layer);
+// What is added to them: a neuron is active where the sum is above 0. // [ffn_size]
+std::vector<float> DecidingBias(const Weights& weights, uint32_t layer);
 
 }  // namespace frugal

@@ -10,7 +10,7 @@ void ListActive(const LayerObservation& seen, uint32_t row, std::span<uint64_t> 
   std::fill(bits.begin(), bits.end(), uint64_t{0});
   const float* const activations = seen.activations + row * seen.activation_stride;
   for (size_t i = 0; i < seen.positions.size(); ++i) {
-    if (activations[i] > 0.0f) bits[seen.positions[i] / 64] |= uint64_t{1} << (seen.positions[i] % 64);
+    if (activations[i] != 0.0f) bits[seen.positions[i] / 64] |= uint64_t{1} << (seen.positions[i] % 64);
   }
 }
 

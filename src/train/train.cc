@@ -197,9 +197,8 @@ Status Trainer::RunLayer(uint32_t layer) {
                                   fit ? &observer : nullptr, options_.cancel,
                                   [&](double share) { ReportLayer(layer, share * kRunShare); }));
       if (fit) {
-        FRUGAL_ASSIGN(up, ReadUpRows(*weights, layer));
-        const std::span<const float> up_bias = weights->vector(layer, LayerVector::kUpBias);
-        bias.assign(up_bias.begin(), up_bias.end());
+        FRUGAL_ASSIGN(up, ReadDecidingRows(*weights, layer));
+        bias = DecidingBias(*weights, layer);
       }
     }
     if (fit) {
@@ -273,6 +272,10 @@ Result<TrainReport> Train(const TrainOptions& options, Progress progress) {
   FRUGAL_TRY(CheckOptions(options));
   FRUGAL_ASSIGN(ModelFile model, ModelFile::Open(options.model_path));
   FRUGAL_TRY(model.RequireBundles());
+  if (model.config().ffn_layout == FfnLayout::kGateAndBundle2) {
+    return MakeError(ErrorCode::kUsage, "{}: its layout is \"{}\": the gates choose the neurons exactly, there is nothing to predict",
+                     options.model_path, FfnLayoutName(model.config().ffn_layout));
+  }
   return Trainer(options, std::move(model), progress).Run();
 }
 
