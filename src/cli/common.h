@@ -22,7 +22,8 @@ namespace frugal {
 class Exit {
  public:
   // Makes `work` the subcommand's callback. Its error is printed ("frugal: MESSAGE", stderr) and becomes the
-  // exit code; an exception of a library does too (bad_alloc: 6, others: 1).
+  // exit code; an exception of a library does too (bad_alloc: 6, others: 1). A bad model that is a checkpoint
+  // (--model) is told how to pack it.
   void RunAsCallback(CLI::App& sub, std::function<Status()> work);
   // For work outside a callback.
   void Run(const std::function<Status()>& work);
@@ -64,6 +65,9 @@ void AddEngineFlags(CLI::App& sub, EngineFlags& flags);
 void AddModelArgument(CLI::App& sub, std::string& model_path);
 // kUsage naming the flag and what it takes.
 Result<EngineOptions> ResolveEngineFlags(const EngineFlags& flags);
+
+// The value of --activation: a sparse one; kUsage for others.
+Result<Activation> ParseActivationFlag(const std::string& text);
 
 // The value of --io.
 Result<IoBackend> ParseIoBackend(std::string_view text);
