@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -29,7 +30,7 @@ class RealModelsTest : public ::testing::TestWithParam<std::string> {
     const Result<nlohmann::json> reference = ReadJsonFile(GetParam());
     ASSERT_TRUE(reference) << reference.error().message;
     reference_ = *reference;
-    path_ = fs::path(std::getenv("FRUGAL_REAL_MODELS")) / reference_["file"].get<std::string>();
+    path_ = (fs::path(std::getenv("FRUGAL_REAL_MODELS")) / reference_["file"].get<std::string>()).string();
     if (!fs::exists(path_)) GTEST_SKIP() << path_ << " is not there";
   }
 
@@ -96,7 +97,9 @@ std::vector<std::string> References() {
   for (const fs::path& folder : {fs::path(models), fs::path(GoldenRoot()) / "real"}) {
     std::error_code error;
     for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-      if (entry.path().extension() == ".json") found.push_back(entry.path().string());
+      if (entry.path().extension() != ".json") continue;
+      const Result<nlohmann::json> json = ReadJsonFile(entry.path().string());
+      if (json && json->contains("file") && json->contains("cases")) found.push_back(entry.path().string());
     }
   }
   std::sort(found.begin(), found.end());
