@@ -15,7 +15,7 @@ namespace frugal {
 class TempDir {
  public:
   // In `folder`. mkdtemp replaces the last six letters.
-  explicit TempDir(const std::string& folder = testing::TempDir()) : path_(folder + "/frugal_test_" + std::string(6, 'X')) {
+  explicit TempDir(const std::string& folder = ::testing::TempDir()) : path_(folder + "/frugal_test_" + std::string(6, 'X')) {
     if (mkdtemp(path_.data()) == nullptr) ADD_FAILURE() << "mkdtemp " << path_;
   }
   ~TempDir() {

@@ -11,6 +11,7 @@
 #include <new>
 
 #include "src/base/bytes.h"
+#include "src/cli/pack_hint.h"
 #include "src/cli/system_limits.h"
 #include "src/format/untrusted_text.h"
 
@@ -40,7 +41,16 @@ void Exit::Run(const std::function<Status()>& work) {
 }
 
 void Exit::RunAsCallback(CLI::App& sub, std::function<Status()> work) {
-  sub.callback([this, work = std::move(work)] { Run(work); });
+  sub.callback([this, &sub, work = std::move(work)] {
+    Run([&]() -> Status {
+      Status status = work();
+      const CLI::Option* const model = sub.get_option_no_throw("--model");
+      if (status || model == nullptr || status.error().code != ErrorCode::kBadModel) return status;
+      Error error = std::move(status).error();
+      error.message += PackHint(model->as<std::string>());
+      return error;
+    });
+  });
 }
 
 Result<double> ParseShare(std::string_view flag, std::string_view text) {

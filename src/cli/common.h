@@ -22,7 +22,8 @@ namespace frugal {
 class Exit {
  public:
   // Makes `work` the subcommand's callback. Its error is printed ("frugal: MESSAGE", stderr) and becomes the
-  // exit code; an exception of a library does too (bad_alloc: 6, others: 1).
+  // exit code; an exception of a library does too (bad_alloc: 6, others: 1). A bad model that is a checkpoint
+  // (--model) is told how to pack it.
   void RunAsCallback(CLI::App& sub, std::function<Status()> work);
   // For work outside a callback.
   void Run(const std::function<Status()>& work);
@@ -67,6 +68,9 @@ Result<EngineOptions> ResolveEngineFlags(const EngineFlags& flags);
 
 // Where --mode left it open and the device was measured: hybrid mode instead of flash where selecting neurons does not pay.
 Status ChooseMode(const EngineFlags& flags, EngineOptions* options);
+
+// The value of --activation: a sparse one; kUsage for others.
+Result<Activation> ParseActivationFlag(const std::string& text);
 
 // The value of --io.
 Result<IoBackend> ParseIoBackend(std::string_view text);

@@ -81,6 +81,12 @@ Result<uint64_t> ResolveReadGap(const EngineFlags& flags) {
 
 Result<IoBackend> ParseIoBackend(std::string_view text) { return ParseChoice("--io", text, kBackends); }
 
+Result<Activation> ParseActivationFlag(const std::string& text) {
+  const std::optional<Activation> activation = ParseActivation(text);
+  if (activation && activation->is_sparse()) return *activation;
+  return MakeError(ErrorCode::kUsage, "--activation: {} is unknown: expected relu, relu2, fatrelu:THRESHOLD (0 or more) or drelu", text);
+}
+
 void AddModelArgument(CLI::App& sub, std::string& model_path) {
   sub.add_option("model,-m,--model", model_path, "packed model (.gguf)")->required();
 }
@@ -148,11 +154,7 @@ Result<EngineOptions> ResolveEngineFlags(const EngineFlags& flags) {
   FRUGAL_ASSIGN(options.io, ParseIoBackend(flags.io));
   FRUGAL_ASSIGN(options.verify, ParseChoice("--verify", flags.verify, kVerifyModes));
   if (!flags.activation.empty()) {
-    options.activation = ParseActivation(flags.activation);
-    if (!options.activation || !options.activation->is_sparse()) {
-      return MakeError(ErrorCode::kUsage, "--activation: {} is unknown: expected relu, relu2, fatrelu:THRESHOLD (0 or more) or drelu",
-                       flags.activation);
-    }
+    FRUGAL_ASSIGN(options.activation, ParseActivationFlag(flags.activation));
   }
   FRUGAL_TRY(ResolveSwitches(flags, options));
   FRUGAL_ASSIGN(options.max_gap_bytes, ResolveReadGap(flags));

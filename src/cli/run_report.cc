@@ -104,6 +104,14 @@ const char* StopReasonName(StopReason reason) {
   return "";
 }
 
+std::string SparsityWarning(double active_share, std::string_view activation) {
+  if (active_share <= SparsityMeter::kMostActive) return "";
+  return fmt::format(
+      "warning: {:.0f}% of the neurons are active in the first tokens: a model trained with {} has far fewer. Is the activation right "
+      "(--activation)? Little can be left unread\n",
+      100 * active_share, activation);
+}
+
 std::string FormatRunReport(const RunReport& report) {
   const PhaseReport& decode = report.decode;
   std::string text = SpeedLine("prompt eval time", report.prompt) + SpeedLine("eval time", decode);
@@ -129,9 +137,14 @@ std::string FormatRunReport(const RunReport& report) {
   } else {
     text += fmt::format("{:>16} = {:.2f}% of the active neurons (sampled)\n", "recall", 100 * report.recall);
   }
+  if (report.active_share >= 0) {
+    text += fmt::format("{:>16} = {:.1f}% of the neurons in the first tokens ({})\n", "active", 100 * report.active_share,
+                        report.activation);
+  }
   text += fmt::format(
       "{:>16} = {} at most, of a budget of {}, {} planned\n", "memory", FormatSize(report.peak_bytes),
       report.ram_bytes == 0 ? "any size" : FormatSize(report.ram_bytes), FormatSize(report.planned_bytes));
+  text += SparsityWarning(report.active_share, report.activation);
   const uint64_t num_retries = report.prompt.num_retries + decode.num_retries;
   const uint64_t num_slow = report.prompt.num_slow + decode.num_slow;
   if (num_retries > 0) text += fmt::format("warning: {} reads failed and were repeated\n", num_retries);
@@ -156,6 +169,8 @@ nlohmann::ordered_json RunReportJson(const RunReport& report) {
   json["exact"] = report.exact;
   json["recall"] =
       report.recall < 0 ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(report.recall);
+  json["activation"] = report.activation;
+  json["active_share"] = report.active_share < 0 ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(report.active_share);
   json["flash_bound_ms_per_token"] = report.flash_bound_ms ? nlohmann::ordered_json(*report.flash_bound_ms)
                                                            : nlohmann::ordered_json(nullptr);
   json["prompt"] = PhaseJson(report.prompt);

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "src/engine/engine.h"
 #include "src/io/device_profile.h"
@@ -56,11 +57,15 @@ struct RunReport {
   StopReason stop = StopReason::kTokenLimit;
   bool exact = true;     // no active neuron is missed
   double recall = -1.0;  // sampled; negative: not known
+  std::string activation;
+  double active_share = -1.0;  // of the neurons, in the first tokens; negative: not measured
   // What decoding's reads take at best per token, by the device's measurement; nothing when it was not
   // measured.
   std::optional<double> flash_bound_ms;
 };
 
+// A line when more neurons are active than a model with such an activation has, else empty.
+std::string SparsityWarning(double active_share, std::string_view activation);
 // Lines, each with its newline.
 std::string FormatRunReport(const RunReport& report);
 nlohmann::ordered_json RunReportJson(const RunReport& report);

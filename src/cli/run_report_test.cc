@@ -55,6 +55,18 @@ TEST(RunReport, TheBlockHasTheFormOfLlamaCpp) {
   EXPECT_NE(text.find("\n       eval time =      20.00 ms /    10 tokens ("), std::string::npos) << text;
 }
 
+TEST(RunReport, AModelThatIsNotSparseIsWarnedOf) {
+  RunReport report = SomeReport();
+  EXPECT_EQ(FormatRunReport(report).find("active ="), std::string::npos);
+  report.activation = "relu2";
+  report.active_share = 0.1;
+  EXPECT_NE(FormatRunReport(report).find("active = 10.0% of the neurons in the first tokens (relu2)"), std::string::npos);
+  EXPECT_EQ(FormatRunReport(report).find("warning"), std::string::npos);
+  report.active_share = 0.52;
+  EXPECT_NE(FormatRunReport(report).find("warning: 52% of the neurons are active"), std::string::npos);
+  EXPECT_EQ(RunReportJson(report)["active_share"], 0.52);
+}
+
 TEST(RunReport, UnknownRecallIsNull) {
   RunReport report = SomeReport();
   EXPECT_TRUE(RunReportJson(report)["recall"].is_null());

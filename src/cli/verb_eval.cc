@@ -8,6 +8,7 @@
 
 #include "src/base/bytes.h"
 #include "src/cli/eval_report.h"
+#include "src/cli/run_report.h"
 #include "src/cli/trace_file.h"
 #include "src/cli/verbs.h"
 #include "src/format/npy_writer.h"
@@ -208,6 +209,7 @@ Status Evaluator::RunOnce() {
   FRUGAL_ASSIGN(const EvalResult result, Evaluate(run));
   if (writer) FRUGAL_TRY(writer->Finish());
   if (trace != nullptr) FRUGAL_TRY(trace->Finish());
+  fmt::print(stderr, "{}", SparsityWarning(run.engine->statistics().active_share, ActivationName(run.engine->config().activation)));
   const uint64_t ffn_bytes = header_.model->ffn_bytes();
   nlohmann::ordered_json json = {{"mode", RunModeName(options_.mode)},
                                  {"description", run.engine->Describe()},

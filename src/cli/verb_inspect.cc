@@ -10,7 +10,7 @@ namespace frugal {
 namespace {
 
 struct InspectFlags {
-  std::string path;
+  std::string path, activation;
   bool json = false;
 };
 
@@ -63,7 +63,11 @@ std::string InspectionText(const Inspection& inspection) {
 }
 
 Status InspectFile(const InspectFlags& flags) {
-  FRUGAL_ASSIGN(const Inspection inspection, Inspect(flags.path));
+  std::optional<Activation> activation;
+  if (!flags.activation.empty()) {
+    FRUGAL_ASSIGN(activation, ParseActivationFlag(flags.activation));
+  }
+  FRUGAL_ASSIGN(const Inspection inspection, Inspect(flags.path, activation));
   StandardOutput output;
   return output.Print(
       flags.json ? ToJson(inspection).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"
@@ -76,6 +80,7 @@ void AddInspectVerb(CLI::App& app, Exit& exit) {
   CLI::App& sub = *app.add_subcommand("inspect", "Shows the keys and tensors of a model file");
   const auto flags = std::make_shared<InspectFlags>();
   AddModelArgument(sub, flags->path);
+  sub.add_option("--activation", flags->activation, "show the model with it, as the other verbs would take it");
   sub.add_flag("--json", flags->json, "as JSON");
   exit.RunAsCallback(sub, [flags] { return InspectFile(*flags); });
 }

@@ -207,6 +207,8 @@ Status Run::Do(uint64_t load_ns) {
   report_.decode = ReportPhase(prefilled, decoded);
   report_.exact = engine_.is_exact();
   report_.recall = decoded.recall;
+  report_.activation = ActivationName(engine_.config().activation);
+  report_.active_share = decoded.active_share;
   if (const std::optional<DeviceProfile> profile = FindProfile(engine_.model().path())) {
     report_.flash_bound_ms = report_.decode.FlashBoundMs(*profile, engine_.weights().bundles_on_demand());
   }

@@ -66,6 +66,8 @@ Result<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options) {
                                                   plan.max_rows, plan.max_logit_rows, plan.context);
   engine->rows_.reserve(plan.max_rows);
   engine->ResetRecall();
+  const ModelConfig& config = engine->config();
+  if (config.activation.is_sparse()) engine->sparsity_.emplace(config.num_layers, config.ffn_size);
   return engine;
 }
 
@@ -142,7 +144,9 @@ Status Engine::Step(Session& session, std::span<const int32_t> tokens, uint32_t 
   }
   const uint64_t start = NowNs();
   const bool sampled = observer == nullptr && recall_.has_value() && tokens.size() == 1;
+  const bool measured = sparsity_.has_value() && !sparsity_->done();
   const auto observe = [&](const LayerObservation& observation) -> Status {
+    if (measured) sparsity_->Observe(observation);
     if (trace_ != nullptr) {
       FRUGAL_TRY(trace_->NoteLayer(observation.layer, observation.active, observation.num_rows));
     }
@@ -150,7 +154,7 @@ Status Engine::Step(Session& session, std::span<const int32_t> tokens, uint32_t 
     return observer != nullptr ? (*observer)(observation) : Status();
   };
   const LayerObserver observed(observe);
-  const bool is_observed = sampled || trace_ != nullptr || observer != nullptr;
+  const bool is_observed = sampled || measured || trace_ != nullptr || observer != nullptr;
   FRUGAL_TRY(forward_->Step(rows_, num_logit_rows, is_observed ? &observed : nullptr));
   if (sampled) recall_->NextStep();
   step_ns_ += NowNs() - start;
@@ -177,6 +181,7 @@ EngineStatistics Engine::statistics() const {
   statistics.num_rows = num_rows_;
   statistics.step_ns = step_ns_;
   statistics.recall = recall_.has_value() ? recall_->recall() : -1.0;
+  statistics.active_share = sparsity_.has_value() ? sparsity_->active_share() : -1.0;
   statistics.tiles_done.assign(pool_->tiles_done().begin(), pool_->tiles_done().end());
   return statistics;
 }

@@ -12,6 +12,7 @@
 #include "src/engine/plan.h"
 #include "src/engine/recall_sampler.h"
 #include "src/engine/sampler.h"
+#include "src/engine/sparsity_meter.h"
 #include "src/model/forward.h"
 #include "src/text/tokenizer.h"
 
@@ -41,6 +42,7 @@ struct EngineStatistics {
   uint64_t num_rows = 0;
   uint64_t step_ns = 0;
   double recall = -1.0;  // sampled; negative: not sampled
+  double active_share = -1.0;  // of the neurons, in the first tokens of a model that is said to be sparse; negative: not measured
   std::vector<uint64_t> tiles_done;  // by worker
 };
 
@@ -96,6 +98,7 @@ class Engine {
   std::unique_ptr<Selector> selector_, early_;
   std::unique_ptr<Forward> forward_;
   std::optional<RecallSampler> recall_;
+  std::optional<SparsityMeter> sparsity_;  // of a model that is said to be sparse
   AccessTraceWriter* trace_ = nullptr;
   std::vector<BatchRow> rows_;  // [max_rows]
   uint64_t num_steps_ = 0, num_rows_ = 0, step_ns_ = 0;

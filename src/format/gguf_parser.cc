@@ -258,8 +258,9 @@ Status GgufParser::ParseTensorInfo() {
   const uint64_t type_at = cursor_.offset_bytes();
   FRUGAL_ASSIGN(const uint32_t type, cursor_.Load<uint32_t>(what));
   if (!FindDTypeTraits(type)) {
-    return BadModel("{}: {} at offset {}: is of type {} ({}), which this program does not know",
-                    source_.name(), what, type_at, type, GgmlTypeName(type));
+    const bool of_experts = tensor.name.find("_exps.") != std::string::npos;
+    return BadModel("{}: {} at offset {}: is of type {} ({}), which this program does not know{}", source_.name(), what, type_at, type,
+                    GgmlTypeName(type), of_experts ? "; mixture-of-experts models are not supported yet" : "");
   }
   tensor.dtype = static_cast<DType>(type);
   FRUGAL_ASSIGN(tensor.extent.offset_bytes, cursor_.Load<uint64_t>(what));

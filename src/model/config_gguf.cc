@@ -4,6 +4,7 @@
 
 #include "src/format/gguf_reader.h"
 #include "src/format/packed_format.h"
+#include "src/format/untrusted_text.h"
 #include "src/model/config.h"
 
 namespace frugal {
@@ -244,10 +245,29 @@ Status ReadBlock(const GgufReader& gguf, const Keys& keys, const Defaults& defau
   return {};
 }
 
+// llama.cpp's llama-gguf-split writes models in parts; each names its number and how many there are.
+Status RefuseParts(const GgufReader& gguf) {
+  if (gguf.Find("split.count") == nullptr) return {};
+  FRUGAL_ASSIGN(const uint64_t count, gguf.GetUint("split.count"));
+  if (count <= 1) return {};
+  return BadModel("{}: split.count is {}: it is one of {} parts of a model, which `llama-gguf-split --merge` joins", gguf.name(), count,
+                  count);
+}
+
+Status RefuseExperts(const GgufReader& gguf, const std::string& architecture) {
+  const std::string key = architecture + ".expert_count";
+  if (gguf.Find(key) == nullptr) return {};
+  FRUGAL_ASSIGN(const uint64_t count, gguf.GetUint(key));
+  if (count == 0) return {};
+  return BadModel("{}: {} is {}: mixture-of-experts models are not supported yet", gguf.name(), Printable(key), count);
+}
+
 }  // namespace
 
 Result<ModelConfig> ReadGgufConfig(const GgufReader& gguf, std::optional<Activation> activation) {
+  FRUGAL_TRY(RefuseParts(gguf));
   FRUGAL_ASSIGN(const std::string architecture, gguf.GetString("general.architecture"));
+  FRUGAL_TRY(RefuseExperts(gguf, architecture));
   FRUGAL_ASSIGN(const Defaults* defaults, FindDefaults(architecture, gguf.name()));
   const Keys keys(gguf, ArchitectureName(defaults->architecture));
   ModelConfig config;

@@ -382,8 +382,18 @@ bool TiesByDefault(Architecture architecture) {
 
 }  // namespace
 
+static Status RefuseExperts(const Json& json, const std::string& name) {
+  for (const char* key : {"num_local_experts", "num_experts", "n_routed_experts"}) {
+    const auto found = json.find(key);
+    if (found == json.end() || !found->is_number_integer() || found->get<int64_t>() <= 0) continue;
+    return BadModel("{}: {} is {}: mixture-of-experts models are not supported yet", name, key, found->get<int64_t>());
+  }
+  return {};
+}
+
 Result<ModelConfig> ParseHuggingFaceConfig(const Json& json, const std::string& name) {
   if (!json.is_object()) return BadModel("{}: expected a JSON object", name);
+  FRUGAL_TRY(RefuseExperts(json, name));
   const Keys keys(json, name);
   FRUGAL_ASSIGN(const std::string model_type, keys.String("model_type", ""));
   if (std::find(std::begin(kModelTypes), std::end(kModelTypes), model_type) == std::end(kModelTypes)) {

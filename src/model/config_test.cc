@@ -228,6 +228,7 @@ TEST(HuggingFaceConfigTest, WhatIsNotSupportedIsNamed) {
   EXPECT_NE(ErrorOf(nlohmann::json::array()).find("expected a JSON object"), std::string::npos);
   const std::tuple<const char*, const char*, nlohmann::json, const char*> cases[] = {
       {"llama", "hidden_act", "tanh", "hidden_act \"tanh\""},
+      {"llama", "num_local_experts", 8, "mixture-of-experts models are not supported yet"},
       {"llama", "num_attention_heads", 0, "num_heads is 0"},
       {"llama", "num_attention_heads", 5, "no multiple of num_heads"},
       {"llama", "num_attention_heads", -1, "num_attention_heads"},
@@ -321,6 +322,14 @@ TEST(GgufConfigTest, A9KeysOfAnotherTypeAreNamed) {
   }
 }
 
+TEST(GgufConfigTest, A12OnePartOfASplitModel) {
+  RawGguf raw = LlamaGguf();
+  raw.keys.push_back({"split.count", 2, BytesOf<uint16_t>(1)});
+  EXPECT_TRUE(ReadConfig(raw));
+  raw.keys.back().value = BytesOf<uint16_t>(3);
+  EXPECT_NE(ReadConfig(raw).error().message.find("split.count is 3: it is one of 3 parts"), std::string::npos);
+}
+
 TEST(GgufConfigTest, A10AbsurdValuesAreRefused) {
   const std::pair<const char*, uint32_t> cases[] = {
       {"llama.attention.head_count", 0},    {"llama.attention.head_count", 5},       {"llama.attention.head_count_kv", 0},
@@ -339,6 +348,12 @@ TEST(GgufConfigTest, A10AbsurdValuesAreRefused) {
   RawGguf rope = LlamaGguf();
   rope.keys.push_back({"llama.rope.dimension_count", 4, BytesOf<uint32_t>(18)});
   EXPECT_FALSE(ReadConfig(rope));
+  RawGguf experts = LlamaGguf();
+  experts.keys.push_back({"llama.expert_count", 4, BytesOf<uint32_t>(0)});
+  EXPECT_TRUE(ReadConfig(experts));
+  experts.keys.back().value = BytesOf<uint32_t>(8);
+  EXPECT_NE(ReadConfig(experts).error().message.find("llama.expert_count is 8: mixture-of-experts models are not supported yet"),
+            std::string::npos);
   RawGguf unknown = LlamaGguf();
   unknown.keys[0].value = GgufText("mamba");
   EXPECT_NE(ReadConfig(unknown).error().message.find("\"mamba\" is not supported"), std::string::npos);

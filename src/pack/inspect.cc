@@ -81,10 +81,10 @@ bool IsFfnWeight(std::string_view name) {
   return false;
 }
 
-Result<PackedSummary> Summarise(const GgufReader& gguf, ByteSource& source) {
+Result<PackedSummary> Summarise(const GgufReader& gguf, ByteSource& source, std::optional<Activation> activation) {
   PackedSummary summary;
   FRUGAL_ASSIGN(summary.architecture, gguf.GetString("general.architecture"));
-  FRUGAL_ASSIGN(summary.config, ReadGgufConfig(gguf));
+  FRUGAL_ASSIGN(summary.config, ReadGgufConfig(gguf, activation));
   const bool has_bundles = summary.config.ffn_layout != FfnLayout::kMatrices;
   if (has_bundles) {
     FRUGAL_ASSIGN(summary.stride_bytes, gguf.GetUint(kBundleStrideKey));
@@ -160,7 +160,7 @@ nlohmann::ordered_json ToJson(const PackedSummary& packed) {
 
 }  // namespace
 
-Result<Inspection> Inspect(const std::string& path) {
+Result<Inspection> Inspect(const std::string& path, std::optional<Activation> activation) {
   FRUGAL_ASSIGN(std::unique_ptr<ByteSource> source, OpenFileSource(path));
   FRUGAL_ASSIGN(const std::unique_ptr<ByteSource> data, OpenFileSource(path));
   FRUGAL_ASSIGN(const GgufReader gguf, GgufReader::Open(std::move(source)));
@@ -179,10 +179,10 @@ Result<Inspection> Inspect(const std::string& path) {
     if (IsWeightType(tensor.dtype)) inspection.num_parameters += tensor.rows() * tensor.columns();
   }
   if (gguf.Find(kPackedVersionKey) != nullptr) {
-    FRUGAL_ASSIGN(inspection.packed, Summarise(gguf, *data));
+    FRUGAL_ASSIGN(inspection.packed, Summarise(gguf, *data, activation));
     const ModelConfig& config = inspection.packed->config;
     inspection.num_parameters += inspection.packed->parts.size() * config.num_layers * config.ffn_size * config.hidden_size;
-  } else if (Result<ModelConfig> config = ReadGgufConfig(gguf)) {
+  } else if (Result<ModelConfig> config = ReadGgufConfig(gguf, activation)) {
     inspection.config = *std::move(config);
   }
   return inspection;

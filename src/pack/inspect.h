@@ -54,8 +54,8 @@ struct Inspection {
   std::optional<ModelConfig> config;    // of other models whose architecture is known
 };
 
-// Errors as GgufReader::Open; also kBadModel when a packed model lacks a key.
-Result<Inspection> Inspect(const std::string& path);
+// Errors as GgufReader::Open; also kBadModel when a packed model lacks a key. `activation` replaces what the file says.
+Result<Inspection> Inspect(const std::string& path, std::optional<Activation> activation = std::nullopt);
 
 // The same as one object: file, keys, tensors, packed.
 nlohmann::ordered_json ToJson(const Inspection& inspection);

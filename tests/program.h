@@ -1,0 +1,39 @@
+// Runs the program itself, in a memory cgroup of its own where that is asked for. Needs root and a writable memory controller for that.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace frugal::testing {
+
+// A memory cgroup (v1 or v2) of its own, removed with the object.
+class MemoryCgroup {
+ public:
+  ~MemoryCgroup();
+  // The reason why there can be none, or nothing.
+  std::optional<std::string> Create(uint64_t limit_bytes);
+  // Moves this process.
+  void Enter() const;
+  // What is charged now without file cache: anonymous memory and kernel memory.
+  uint64_t UsedBytes() const;
+
+ private:
+  std::filesystem::path path_;
+  bool is_v1_ = false;
+};
+
+struct ProgramResult {
+  int exit_code = -1;       // 128 + signal when killed
+  uint64_t peak_bytes = 0;  // of the cgroup; 0 without one
+};
+
+// Runs arguments[0] to its end, its standard output in the file `output`, its standard error in `output`.err. `cgroup` may be nullptr.
+ProgramResult RunProgram(const MemoryCgroup* cgroup, const std::vector<std::string>& arguments, const std::string& output);
+
+// A whole file; empty when there is none.
+std::string ReadText(const std::string& path);
+
+}  // namespace frugal::testing
