@@ -116,10 +116,7 @@ INSTANTIATE_TEST_SUITE_P(Models, RealModelsTest, ::testing::ValuesIn(References(
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(RealModelsTest);
 
 TEST(RealModelsSetupTest, ModelsAreThere) {
-  if (References().empty()) {
-    std::cout << "skipped: FRUGAL_REAL_MODELS names no directory of real GGUF files with their references\n";
-    GTEST_SKIP();
-  }
+  if (References().empty()) GTEST_SKIP() << "FRUGAL_REAL_MODELS names no directory of real GGUF files with their references";
 }
 
 }  // namespace

@@ -105,7 +105,7 @@ void AddEngineFlags(CLI::App& sub, EngineFlags& flags) {
                  "type of attention and output matrices in memory: keep (the file's), q8_0 (lossy, frees room)")
       ->capture_default_str();
   sub.add_option("--mode", flags.mode,
-                 "resident, naive, hybrid, flash; auto: flash, or hybrid where `plan` says that selecting neurons does not pay")
+                 "resident, naive, hybrid, flash; auto: flash, and in `run` and `plan` hybrid where selecting neurons does not pay")
       ->capture_default_str();
   sub.add_option("--activation", flags.activation,
                  "relu, relu2, fatrelu:THRESHOLD, drelu: what the model was trained with, where its GGUF cannot say it");

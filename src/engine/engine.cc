@@ -63,7 +63,7 @@ Result<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options) {
   FRUGAL_TRY(engine->OpenSelectors());
   const EnginePlan& plan = engine->plan_;
   engine->forward_ = std::make_unique<Forward>(*engine->weights_, *engine->selector_, engine->early_.get(), *engine->pool_,
-                                                  plan.max_rows, plan.max_logit_rows, plan.context);
+                                               plan.max_rows, plan.max_logit_rows, plan.context);
   engine->rows_.reserve(plan.max_rows);
   engine->ResetRecall();
   const ModelConfig& config = engine->config();

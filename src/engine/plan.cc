@@ -122,7 +122,7 @@ void Planner::AddLedger(const Choice& choice, const BlockLayout& layout, EngineP
                  Weights::ConversionBytes(model_, plan.weights),
              fmt::format("queue depth {}", choice.queue_depth));
   ledger.Add("activations", Forward::MemoryBytes(config_, options_.num_threads, choice.max_rows, plan.max_logit_rows,
-                                                    choice.context, Forward::InputsOf(model_, plan.weights)),
+                                                 choice.context, Forward::InputsOf(model_, plan.weights)),
              fmt::format("batches of {}", choice.max_rows));
   ledger.Add("tokenizer", tokenizer_bytes_);
   // 8 bytes a page, and the upper levels.

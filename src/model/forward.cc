@@ -83,7 +83,7 @@ uint64_t Forward::KvFloats(const ModelConfig& config, uint32_t max_rows) {
 DType Forward::MatrixType(uint32_t matrix) const { return weights_.matrix_type(matrix); }
 
 void Forward::PrepareInput(std::initializer_list<DType> types, const float* x, size_t x_stride, uint32_t num_rows,
-                              size_t columns) {
+                           size_t columns) {
   if (std::none_of(types.begin(), types.end(), IsQuantised)) return;
   ForEachRow(num_rows, [&](uint32_t row) {
     const size_t first = row * columns;
@@ -92,7 +92,7 @@ void Forward::PrepareInput(std::initializer_list<DType> types, const float* x, s
 }
 
 Status Forward::MatMul(uint32_t matrix, const float* x, size_t x_stride, uint32_t num_rows, std::span<const float> bias,
-                          float* out, size_t out_stride) {
+                       float* out, size_t out_stride) {
   const MatrixInfo& info = weights_.model().matrices()[matrix];
   const DType dtype = MatrixType(matrix);
   const QuantisedInput quantised{input_q_.data(), input_scales_.data()};
@@ -141,8 +141,7 @@ void Forward::ForEachRow(uint32_t num_rows, FunctionRef<void(uint32_t row)> work
 void Forward::ForEachPiece(size_t size, FunctionRef<void(size_t begin, size_t end)> work) {
   const Tiles tiles = CutTilesOf(kPieceFloats, size, pool_.num_threads());
   pool_.Run(
-      tiles.count, [&](int tile, int) { work(tiles.begin(tile), tiles.end(tile)); },
-      [&] { weights_.Poll(); });
+      tiles.count, [&](int tile, int) { work(tiles.begin(tile), tiles.end(tile)); }, [&] { weights_.Poll(); });
 }
 
 void Forward::AddToResidual(uint32_t num_rows) {

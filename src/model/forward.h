@@ -56,7 +56,7 @@ class Forward {
   // `early` may be nullptr. max_rows: the largest batch; max_logit_rows: of these, how many logits are asked for at most.
   // max_context: of any sequence.
   Forward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows, uint32_t max_logit_rows,
-             uint32_t max_context);
+          uint32_t max_context);
 
   static MatrixInputs InputsOf(const ModelFile& model, const WeightPlan& plan) {
     return UsesQuantisedInputs(model, plan) ? MatrixInputs::kQuantised : MatrixInputs::kFloat;

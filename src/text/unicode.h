@@ -1,4 +1,5 @@
-// Normal forms and letter case. unicode.cc is the only place that knows utf8proc. Any thread may call; may throw std::bad_alloc.
+// Normal forms and letter case. unicode.cc is the only place that knows utf8proc. Any thread may call. Where
+// memory is refused std::string says so, and Tokenizer::Encode turns that into kOutOfMemory.
 #pragma once
 
 #include <string>
