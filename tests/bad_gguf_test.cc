@@ -20,7 +20,7 @@ namespace {
 class BadGgufTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    const std::string path = GoldenRoot() + "/llama-bias/llama-bias-bf16.gguf";
+    const std::string path = FindGolden("llama-bias/llama-bias-bf16.gguf");
     std::ifstream file(path, std::ios::binary);
     whole_.assign(std::istreambuf_iterator<char>(file), {});
     if (whole_.empty()) GTEST_SKIP() << path << " is not there";

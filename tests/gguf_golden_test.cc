@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -36,16 +35,7 @@ class GgufGoldenTest : public ::testing::TestWithParam<std::string> {
     return options;
   }
 
-  std::vector<float> Logits(const EngineOptions& options) const {
-    const std::unique_ptr<Engine> engine = OpenOrFail(options);
-    if (engine == nullptr) return {};
-    std::vector<float> all;
-    for (const GoldenSequence& sequence : golden_.sequences) {
-      const std::vector<float> logits = AllLogits(*engine, sequence.input_ids, options.max_batch);
-      all.insert(all.end(), logits.begin(), logits.end());
-    }
-    return all;
-  }
+  std::vector<float> Logits(const EngineOptions& options) const { return LogitsOf(options, golden_.sequences); }
 
   GoldenModel golden_;
 };
@@ -66,11 +56,7 @@ TEST_P(GgufGoldenTest, AgreesWithTransformersInEveryMode) {
 
 TEST_P(GgufGoldenTest, TheSameBitsUnderHostileSettings) {
   const std::vector<float> expected = Logits(Options(RunMode::kResident));
-  const auto check = [&](const EngineOptions& options, const char* what) {
-    const std::vector<float> got = Logits(options);
-    ASSERT_EQ(got.size(), expected.size()) << what;
-    EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)), 0) << what;
-  };
+  const auto check = [&](const EngineOptions& options, const char* what) { ExpectSameBits(Logits(options), expected, what); };
   for (const RunMode mode : {RunMode::kNaive, RunMode::kHybrid, RunMode::kFlash}) check(Options(mode), RunModeName(mode));
   EngineOptions options = Options(RunMode::kNaive);
   options.io = IoBackend::kPread;
@@ -154,12 +140,16 @@ std::string TestName(const ::testing::TestParamInfo<std::string>& info) {
 // Models with experts are not supported yet.
 std::vector<std::string> GgufFiles() {
   std::vector<std::string> files;
-  for (const fs::directory_entry& entry : fs::directory_iterator(GoldenRoot())) {
-    if (!fs::exists(entry.path() / "golden.safetensors")) continue;
-    for (const fs::directory_entry& file : fs::directory_iterator(entry.path())) {
-      if (file.path().extension() != ".gguf") continue;
-      const Result<nlohmann::json> json = ReadJsonFile((entry.path() / "config.json").string());
-      const auto config = json ? ParseHuggingFaceConfig(*json, entry.path().string()) : Result<ModelConfig>(json.error());
+  std::vector<fs::path> folders;
+  for (const std::string& root : GoldenRoots()) {
+    for (const fs::directory_entry& entry : fs::directory_iterator(root)) folders.push_back(entry.path());
+  }
+  for (const fs::path& folder : folders) {
+    if (!fs::exists(folder / "golden.safetensors")) continue;
+    for (const fs::directory_entry& file : fs::directory_iterator(folder)) {
+      if (file.path().extension() != ".gguf" || IsRepeated(file.path())) continue;
+      const Result<nlohmann::json> json = ReadJsonFile((folder / "config.json").string());
+      const auto config = json ? ParseHuggingFaceConfig(*json, folder.string()) : Result<ModelConfig>(json.error());
       if (config) {
         files.push_back(file.path().string());
       } else {

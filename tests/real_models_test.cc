@@ -2,7 +2,7 @@
 // --ram, once in 60% of the file's size, process and KV cache included, and once in the smallest budget that `plan` names.
 //
 // FRUGAL_REAL_MODELS names the directory of the GGUF files; a reference (NAME.json: the greedy ids of Hugging Face transformers on the
-// dequantised weights, with the gap between the two best logits at each step) lies beside them or in real/ below FRUGAL_GOLDENS.
+// dequantised weights, with the gap between the two best logits at each step) lies beside them or in a golden root's real/.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -94,7 +94,7 @@ std::vector<std::string> References() {
   std::vector<std::string> found;
   const char* const models = std::getenv("FRUGAL_REAL_MODELS");
   if (models == nullptr) return found;
-  for (const fs::path& folder : {fs::path(models), fs::path(GoldenRoot()) / "real"}) {
+  for (const fs::path& folder : {fs::path(models), fs::path(FindGolden("real"))}) {
     std::error_code error;
     for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
       if (entry.path().extension() != ".json") continue;

@@ -2,8 +2,6 @@
 // bits whatever the cache, the reader, the threads and the batch; the planner chooses by layout and budget.
 #include <gtest/gtest.h>
 
-#include <cstring>
-
 #include "src/pack/pack.h"
 #include "tests/support.h"
 
@@ -13,7 +11,7 @@ namespace {
 class SelectorTest : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    source_ = GoldenRoot() + "/" + GetParam();
+    source_ = FindGolden(GetParam());
     if (!std::filesystem::exists(source_)) GTEST_SKIP() << source_ << " is not there";
     golden_ = ReadGolden(source_);
   }
@@ -37,48 +35,13 @@ class SelectorTest : public ::testing::TestWithParam<const char*> {
     return options;
   }
 
-  std::vector<float> Logits(Engine& engine, uint32_t batch) const {
-    std::vector<float> all;
-    for (const GoldenSequence& sequence : golden_.sequences) {
-      const std::vector<float> logits = AllLogits(engine, sequence.input_ids, batch);
-      all.insert(all.end(), logits.begin(), logits.end());
-    }
-    return all;
-  }
-  std::vector<float> Logits(const EngineOptions& options) const {
-    const std::unique_ptr<Engine> engine = OpenOrFail(options);
-    return engine != nullptr ? Logits(*engine, options.max_batch) : std::vector<float>();
-  }
-
-  static void ExpectSameBits(const std::vector<float>& got, const std::vector<float>& expected, const char* what) {
-    ASSERT_EQ(got.size(), expected.size()) << what;
-    EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)), 0) << what;
-  }
+  std::vector<float> Logits(Engine& engine, uint32_t batch) const { return AllLogits(engine, golden_.sequences, batch); }
+  std::vector<float> Logits(const EngineOptions& options) const { return LogitsOf(options, golden_.sequences); }
 
   static ErrorCode CodeOf(const EngineOptions& options) {
     const auto engine = Engine::Open(options);
     if (engine) ADD_FAILURE() << "opened: " << (*engine)->Describe();
     return engine ? ErrorCode::kFailed : engine.error().code;
-  }
-
-  // Calls check(options, what) for settings that must not change a bit.
-  static void ForEachHostileSetting(const EngineOptions& base, const std::function<void(const EngineOptions&, const char*)>& check) {
-    EngineOptions options = base;
-    options.num_slots = BundleCache::kMinSlots;
-    options.num_threads = 3;
-    check(options, "few slots, three threads");
-    options.max_batch = options.logit_rows = 1;
-    options.exact_batch = true;
-    check(options, "few slots, token by token");
-    options = base;
-    options.num_slots = BundleCache::kMinSlots + 30;
-    options.bundling = options.overlap = options.window = false;
-    options.io = IoBackend::kPread;
-    options.direct = DirectMode::kOff;
-    options.num_threads = 1;
-    options.max_batch = options.logit_rows = 9;
-    options.exact_batch = true;
-    check(options, "halves, no overlap, no window, buffered, one thread, batches of 9");
   }
 
   TemporaryDirectory directory_;
@@ -162,7 +125,7 @@ TEST_P(SelectorTest, WhatDoesNotGoWithTheModelIsRefused) {
   const std::unique_ptr<Engine> engine = OpenOrFail(Options(with_gate, SelectorKind::kAuto));
   ASSERT_NE(engine, nullptr);
   EXPECT_EQ(engine->plan().selector, SelectorKind::kGate);
-  const std::string matrices = PackAs(std::nullopt, std::nullopt, GoldenRoot() + "/mistral-window");
+  const std::string matrices = PackAs(std::nullopt, std::nullopt, FindGolden("mistral-window"));
   for (const SelectorKind kind : {SelectorKind::kPredictor, SelectorKind::kSketch, SelectorKind::kGate}) {
     EXPECT_EQ(CodeOf(Options(matrices, kind)), ErrorCode::kUsage);
   }

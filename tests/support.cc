@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <utility>
@@ -21,25 +23,50 @@
 namespace frugal::testing {
 namespace fs = std::filesystem;
 
-std::string GoldenRoot() {
-  const char* given = std::getenv("FRUGAL_GOLDENS");
-  return given != nullptr ? std::string(given) : std::string(FRUGAL_SOURCE_DIR) + "/tests/data/models";
+std::vector<std::string> GoldenRoots() {
+  if (const char* given = std::getenv("FRUGAL_GOLDENS")) return {given};
+  const std::string source = FRUGAL_SOURCE_DIR;
+  std::vector<std::string> roots = {source + "/tests/data/models"};
+  const std::string shared = source + "/../shared/models";
+  if (fs::exists(shared)) {
+    roots.push_back(shared);
+  } else {
+    std::cout << "skipped: the models that are not in tests/data: " << shared << " is not there\n";
+  }
+  return roots;
+}
+
+std::string FindGolden(const std::string& name) {
+  const std::vector<std::string> roots = GoldenRoots();
+  for (const std::string& root : roots) {
+    if (fs::exists(root + "/" + name)) return root + "/" + name;
+  }
+  return roots[0] + "/" + name;
+}
+
+bool IsRepeated(const fs::path& file) {
+  const std::string name = (file.parent_path().filename() / file.filename()).string();
+  return FindGolden(name) != file.string();
 }
 
 std::vector<std::string> FindGoldenDirectories() {
   std::vector<std::string> directories;
-  for (const fs::directory_entry& entry : fs::directory_iterator(GoldenRoot())) {
-    if (!fs::exists(entry.path() / "golden.safetensors")) continue;
-    const Result<nlohmann::json> config = ReadJsonFile((entry.path() / "config.json").string());
+  std::vector<fs::path> folders;
+  for (const std::string& root : GoldenRoots()) {
+    for (const fs::directory_entry& entry : fs::directory_iterator(root)) folders.push_back(entry.path());
+  }
+  for (const fs::path& folder : folders) {
+    if (!fs::exists(folder / "golden.safetensors") || IsRepeated(folder / "golden.safetensors")) continue;
+    const Result<nlohmann::json> config = ReadJsonFile((folder / "config.json").string());
     const std::string model_type = config ? config->value("model_type", "") : "";
     const bool has_weights =
-        fs::exists(entry.path() / "model.safetensors") || fs::exists(entry.path() / "model.safetensors.index.json");
+        fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json");
     if (model_type != "opt" || !has_weights) {
-      std::cout << "left to architecture_test: " << entry.path().filename() << ", model_type \"" << model_type << "\""
+      std::cout << "left to architecture_test: " << folder.filename() << ", model_type \"" << model_type << "\""
                 << (has_weights ? "" : " without safetensors weights") << "\n";
       continue;
     }
-    directories.push_back(entry.path().string());
+    directories.push_back(folder.string());
   }
   std::sort(directories.begin(), directories.end());
   return directories;
@@ -162,7 +189,7 @@ double MaxDifference(std::span<const float> a, std::span<const float> b) {
   double most = 0;
   for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
     const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
-    if (!(difference <= most)) most = difference;  // a NaN stays
+    if (!(difference <= most)) most = std::isnan(difference) ? std::numeric_limits<double>::infinity() : difference;
   }
   return most;
 }
@@ -211,6 +238,45 @@ std::vector<float> AllLogits(Engine& engine, std::span<const int32_t> ids, uint3
     ids = ids.subspan(count);
   }
   return all;
+}
+
+std::vector<float> AllLogits(Engine& engine, std::span<const GoldenSequence> sequences, uint32_t batch) {
+  std::vector<float> all;
+  for (const GoldenSequence& sequence : sequences) {
+    const std::vector<float> logits = AllLogits(engine, sequence.input_ids, batch);
+    all.insert(all.end(), logits.begin(), logits.end());
+  }
+  return all;
+}
+
+std::vector<float> LogitsOf(const EngineOptions& options, std::span<const GoldenSequence> sequences) {
+  const std::unique_ptr<Engine> engine = OpenOrFail(options);
+  return engine != nullptr ? AllLogits(*engine, sequences, options.max_batch) : std::vector<float>();
+}
+
+void ExpectSameBits(std::span<const float> got, std::span<const float> expected, const std::string& what) {
+  ASSERT_FALSE(expected.empty()) << what;
+  ASSERT_EQ(got.size(), expected.size()) << what;
+  EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size_bytes()), 0) << what;
+}
+
+void ForEachHostileSetting(const EngineOptions& base, FunctionRef<void(const EngineOptions&, const char*)> check) {
+  EngineOptions options = base;
+  options.num_slots = BundleCache::kMinSlots;
+  options.num_threads = 3;
+  check(options, "few slots, three threads");
+  options.max_batch = options.logit_rows = 1;
+  options.exact_batch = true;
+  check(options, "few slots, token by token");
+  options = base;
+  options.num_slots = BundleCache::kMinSlots + 30;
+  options.bundling = options.overlap = options.window = false;
+  options.io = IoBackend::kPread;
+  options.direct = DirectMode::kOff;
+  options.num_threads = 1;
+  options.max_batch = options.logit_rows = 9;
+  options.exact_batch = true;
+  check(options, "halves, no overlap, no window, buffered, one thread, batches of 9");
 }
 
 }  // namespace frugal::testing

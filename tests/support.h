@@ -35,10 +35,14 @@ struct GoldenModel {
   std::vector<GoldenSequence> sequences;
 };
 
-// FRUGAL_GOLDENS, else tests/data/models.
-std::string GoldenRoot();
-// Directories with a golden.safetensors and safetensors weights below FRUGAL_GOLDENS (default tests/data/models). Those of another
-// architecture than OPT or of another file format are listed on stdout as skipped.
+// Folders of golden models: FRUGAL_GOLDENS, else tests/data/models and, where it is there, ../shared/models beside the project.
+std::vector<std::string> GoldenRoots();
+// The folder or file of that name below the first root that has it; below the first root where none has.
+std::string FindGolden(const std::string& name);
+// Whether an earlier root has the file too.
+bool IsRepeated(const std::filesystem::path& file);
+// Directories with a golden.safetensors and safetensors weights below the roots. Those of another architecture than OPT or of
+// another file format are listed on stdout.
 std::vector<std::string> FindGoldenDirectories();
 // The sequences of a golden.safetensors; those without a greedy continuation have none.
 std::vector<GoldenSequence> ReadSequences(const std::string& path);
@@ -58,7 +62,7 @@ std::string TaleDirectory();
 EngineOptions TestOptions(const std::string& packed);
 std::unique_ptr<Engine> OpenOrFail(const EngineOptions& options);
 
-// A NaN is the largest difference.
+// Infinity where one has a NaN.
 double MaxDifference(std::span<const float> a, std::span<const float> b);
 double RelativeRms(std::span<const float> got, std::span<const float> expected);
 // Continues the sequence greedily; the ids must be the golden's. Returns the largest difference of the logits.
@@ -66,5 +70,12 @@ double CheckGreedy(Engine& engine, const GoldenSequence& sequence);
 
 // Runs the ids through a new session in steps of `batch` rows and returns the logits of every position. // [ids, vocab_size]
 std::vector<float> AllLogits(Engine& engine, std::span<const int32_t> ids, uint32_t batch);
+// The same of all sequences, one behind the other.
+std::vector<float> AllLogits(Engine& engine, std::span<const GoldenSequence> sequences, uint32_t batch);
+// By an engine of its own, in the options' batches; empty, and the test has failed, where it cannot be opened.
+std::vector<float> LogitsOf(const EngineOptions& options, std::span<const GoldenSequence> sequences);
+void ExpectSameBits(std::span<const float> got, std::span<const float> expected, const std::string& what);
+// Calls check(options, what) for settings that must not change a bit of what a packed model in flash mode computes.
+void ForEachHostileSetting(const EngineOptions& base, FunctionRef<void(const EngineOptions&, const char*)> check);
 
 }  // namespace frugal::testing
