@@ -15,9 +15,11 @@
 #include <vector>
 
 #include "src/base/aligned_buffer.h"
+#include "src/base/aligned_vector.h"
 #include "src/base/random.h"
 #include "src/kernels/fma_loop.h"
 #include "src/kernels/kernels.h"
+#include "src/kernels/token_panels.h"
 #include "src/kernels/training_kernels.h"
 #include "src/tensor/dtype.h"
 
@@ -156,8 +158,33 @@ void DTypesAndTokens(benchmark::internal::Benchmark* bench) {
 }
 BENCHMARK(DotRowsContiguous)->Apply(DTypesAndTokens)->Args({0, 512})->Args({1, 512})->Unit(benchmark::kMillisecond);
 
+// Arguments: dtype, tokens; their layout included.
+void DotRowsPanels(benchmark::State& state) {
+  const DType dtype = static_cast<DType>(state.range(0));
+  const size_t num_tokens = static_cast<size_t>(state.range(1));
+  const size_t num_rows = 4 * kHiddenSize;
+  const Weights weights(dtype, num_rows, kHiddenSize);
+  if (weights.rows.base == nullptr) return state.SkipWithError("out of memory");
+  const std::vector<float> x(num_tokens * kHiddenSize, 1.0f);
+  AlignedVector<float> panels(TokenPanelFloats(num_tokens, kHiddenSize)), scratch(PanelScratchFloats(kHiddenSize));
+  std::vector<float> out(num_tokens * num_rows);
+  for (auto _ : state) {
+    for (size_t t = 0; t < num_tokens; t += kPanelTokens) {
+      FillTokenPanels(x.data(), kHiddenSize, t, std::min(kPanelTokens, num_tokens - t), kHiddenSize, panels.data());
+    }
+    for (size_t row = 0; row < num_rows; row += kPanelRows) {
+      DotRowsOfPanels(dtype, weights.rows, row, std::min(num_rows, row + kPanelRows), kHiddenSize, panels.data(), num_tokens, scratch.data(),
+                      out.data(), num_rows);
+    }
+  }
+  const double flops = 2.0 * static_cast<double>(num_rows * kHiddenSize * num_tokens);
+  state.counters["flops"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
+  state.SetLabel(std::string(DTypeName(dtype)));
+}
+BENCHMARK(DotRowsPanels)->ArgsProduct({{0, 1}, {16, 32, 64, 128, 512}})->Unit(benchmark::kMillisecond);
+
 #ifdef FRUGAL_HAVE_ONEDNN
-// The yardstick of DotRowsContiguous with 512 tokens: oneDNN's SGEMM takes float weights and sums in an order of its own.
+// The yardstick of 512 tokens: oneDNN's SGEMM takes float weights and sums in an order of its own.
 void OneDnnContiguous(benchmark::State& state) {
   constexpr size_t kTokens = 512, kRows = 4 * kHiddenSize;
   const std::vector<float> weights(kRows * kHiddenSize, 1.0f), x(kTokens * kHiddenSize, 1.0f);

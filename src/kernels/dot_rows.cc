@@ -46,25 +46,6 @@ static_assert(kLeastTokensOfBlock >= kTileTokens);
 // Rows that stay in the L2 cache while all blocks of tokens pass over them.
 constexpr size_t kCachedRowBytes = 512 * 1024;
 
-// The last columns, fewer than 32, copied behind each other and padded so that a step with the padding
-// changes no lane: weights with +0, x with -0: their product is -0, and acc + -0 is acc, whatever its sign.
-template <class Row>
-struct RowTail {
-  alignas(64) std::byte bytes[Row::kGroupBytes];
-  void Fill(const std::byte* row, size_t full, size_t columns) {
-    std::memset(bytes, 0, sizeof(bytes));
-    std::memcpy(bytes, row + Row::Offset(full), Row::Offset(columns) - Row::Offset(full));
-  }
-};
-
-struct TokenTail {
-  alignas(64) float values[kLanes];
-  void Fill(const float* x, size_t full, size_t columns) {
-    for (float& value : values) value = -0.0f;
-    std::memcpy(values, x + full, (columns - full) * sizeof(float));
-  }
-};
-
 template <class Row, size_t kRows, size_t kTokens>
 HWY_INLINE void Step(FloatVector (&acc)[kRows][kTokens][kParts], const std::byte* const (&rows)[kRows],
                      const float* const (&x)[kTokens], size_t k) {

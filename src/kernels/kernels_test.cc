@@ -19,8 +19,10 @@
 #include <utility>
 #include <vector>
 
+#include "src/base/aligned_vector.h"
 #include "src/base/random.h"
 #include "src/kernels/scalar.h"
+#include "src/kernels/token_panels.h"
 #include "src/kernels/training_kernels.h"
 #include "src/tensor/half.h"
 
@@ -160,6 +162,53 @@ void CompareDotRows(Random& random, DType dtype, const Weights& weights, size_t 
                  std::string(DTypeName(dtype)) + " " + std::to_string(columns) + " columns, " +
                      std::to_string(num_tokens) + " tokens, rows " + std::to_string(begin) + ".." +
                      std::to_string(end));
+}
+
+// Of rows [begin, end) with all tokens, laid out as the forward pass does it.
+void ComparePanels(Random& random, DType dtype, const Weights& weights, size_t begin, size_t end, size_t columns, size_t num_tokens,
+                   Values values) {
+  const size_t x_stride = columns + 1, out_stride = end + 3;
+  const std::vector<float> x = DrawMany(random, num_tokens * x_stride, values);
+  std::vector<float> expected(num_tokens * out_stride, 7.0f);
+  std::vector<float> got = expected;
+  scalar::DotRows(dtype, weights.rows, begin, end, columns, x.data(), x_stride, num_tokens, expected.data(), out_stride);
+  AlignedVector<float> panels(TokenPanelFloats(num_tokens, columns)), scratch(PanelScratchFloats(columns));
+  for (size_t t = 0; t < num_tokens; t += kPanelTokens) {
+    FillTokenPanels(x.data(), x_stride, t, std::min(kPanelTokens, num_tokens - t), columns, panels.data());
+  }
+  DotRowsOfPanels(dtype, weights.rows, begin, end, columns, panels.data(), num_tokens, scratch.data(), got.data(), out_stride);
+  ExpectSameBits(got, expected,
+                 std::string(DTypeName(dtype)) + " " + std::to_string(columns) + " columns, " + std::to_string(num_tokens) +
+                     " tokens in panels, rows " + std::to_string(begin) + ".." + std::to_string(end));
+}
+
+TEST_P(KernelsTest, PanelsOfEverySize) {
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (size_t columns = 1; columns <= 140; columns += columns < 66 ? 1 : 37) {
+      for (Values values : kValues) {
+        const Weights weights(random_, dtype, 7, columns, values);
+        for (size_t num_tokens : {1, 5, 17, 40}) {
+          ComparePanels(random_, dtype, weights, 1, 7, columns, num_tokens, values);
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(KernelsTest, PanelsOfEveryBatchAndRange) {
+  std::vector<uint32_t> index(60);
+  for (size_t i = 0; i < index.size(); ++i) index[i] = static_cast<uint32_t>(i * 7 % 60);
+  Weights weights(random_, DType::kF16, 60, 1056, Values::kOrdinary);
+  for (bool gathers : {false, true}) {
+    weights.rows.index = gathers ? index.data() : nullptr;
+    for (size_t num_tokens = 1; num_tokens <= 70; num_tokens += 3) {
+      for (size_t end : {0, 1, 6, 11, 12, 13, 48, 57}) {
+        ComparePanels(random_, DType::kF16, weights, 3, 3 + end, 1056, num_tokens, Values::kOrdinary);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
 }
 
 TEST_P(KernelsTest, DotRowsOfEverySize) {

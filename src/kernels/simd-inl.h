@@ -127,6 +127,25 @@ struct Q4Format {  // 16 bytes: elements 0 to 15 in the low nibbles, 16 to 31 in
 using Q8Row = QuantisedRow<Q8Format>;
 using Q4Row = QuantisedRow<Q4Format>;
 
+// The last columns, fewer than 32, copied behind each other and padded so that a step with the padding
+// changes no lane: weights with +0, x with -0: their product is -0, and acc + -0 is acc, whatever its sign.
+template <class Row>
+struct RowTail {
+  alignas(64) std::byte bytes[Row::kGroupBytes];
+  void Fill(const std::byte* row, size_t full, size_t columns) {
+    std::memset(bytes, 0, sizeof(bytes));
+    std::memcpy(bytes, row + Row::Offset(full), Row::Offset(columns) - Row::Offset(full));
+  }
+};
+
+struct TokenTail {
+  alignas(64) float values[kLanes];
+  void Fill(const float* x, size_t full, size_t columns) {
+    for (float& value : values) value = -0.0f;
+    std::memcpy(values, x + full, (columns - full) * sizeof(float));
+  }
+};
+
 // The upper half added to the lower one until four lanes are left.
 template <size_t kFloats, class V>
 HWY_INLINE hn::Vec<hn::CappedTag<float, 4>> AddHalves(V v) {

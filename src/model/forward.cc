@@ -6,17 +6,24 @@
 #include "src/base/clock.h"
 #include "src/kernels/layer_kernels.h"
 #include "src/kernels/quantised_kernels.h"
+#include "src/kernels/token_panels.h"
 #include "src/model/tiles.h"
 
 namespace frugal {
 namespace {
 
+// Columns of the longest input of a product.
+uint64_t LongestInput(const ModelConfig& config) {
+  const uint32_t longest = std::max({config.hidden_size, config.embedding_size, config.query_size()});
+  return config.ffn_layout == FfnLayout::kMatrices ? std::max(longest, config.ffn_size) : longest;
+}
+
 // The largest input of a batch, in whole quantised blocks.
 uint64_t InputElements(const ModelConfig& config, uint32_t max_rows) {
-  uint32_t longest = std::max({config.hidden_size, config.embedding_size, config.query_size()});
-  if (config.ffn_layout == FfnLayout::kMatrices) longest = std::max(longest, config.ffn_size);
-  return uint64_t{max_rows} * RoundUp(longest, kQuantisedBlock);
+  return uint64_t{max_rows} * RoundUp(LongestInput(config), kQuantisedBlock);
 }
+
+bool TakesPanels(uint32_t num_rows) { return num_rows >= kLeastPanelTokens; }
 
 constexpr size_t kPieceFloats = 4096;
 
@@ -50,7 +57,12 @@ Forward::Forward(Weights& weights, Selector& selector, Selector* early, ThreadPo
   products_.resize(ProductFloats(config_, max_rows) * static_cast<size_t>(pool.num_threads()));
   up_rows_.resize(UpRowFloats(config_, static_cast<uint32_t>(pool.num_threads()), max_rows));
   logits_.resize(size_t{max_logit_rows} * config_.vocab_size);
-  if (InputsOf(weights.model(), weights.plan()) == MatrixInputs::kQuantised) {
+  const MatrixInputs inputs = InputsOf(weights.model(), weights.plan());
+  if (inputs.panels && TakesPanels(max_rows)) {
+    panels_.resize(TokenPanelFloats(max_rows, LongestInput(config_)));
+    panel_scratch_.resize(PanelScratchFloats(LongestInput(config_)) * static_cast<size_t>(pool.num_threads()));
+  }
+  if (inputs.quantised) {
     const uint64_t size = InputElements(config_, max_rows);
     input_q_.resize(size);
     input_scales_.resize(size / kQuantisedBlock);
@@ -66,8 +78,11 @@ uint64_t Forward::MemoryBytes(const ModelConfig& config, uint32_t num_threads, u
                     uint64_t{max_logit_rows} * config.vocab_size + Rotation::Floats(config.rope, max_rows);
   if (config.has_local_rope) floats += Rotation::Floats(config.local_rope, max_rows);
   if (config.has_projections()) floats += rows * config.embedding_size;
+  if (inputs.panels && TakesPanels(max_rows)) {
+    floats += TokenPanelFloats(max_rows, LongestInput(config)) + num_threads * PanelScratchFloats(LongestInput(config));
+  }
   uint64_t bytes = floats * sizeof(float) + rows * Selector::WordsPerToken(config.ffn_size) * sizeof(uint64_t);
-  if (inputs == MatrixInputs::kQuantised) {
+  if (inputs.quantised) {
     const uint64_t size = InputElements(config, max_rows);
     bytes += size + size / kQuantisedBlock * sizeof(float);
   }
@@ -84,6 +99,15 @@ DType Forward::MatrixType(uint32_t matrix) const { return weights_.matrix_type(m
 
 void Forward::PrepareInput(std::initializer_list<DType> types, const float* x, size_t x_stride, uint32_t num_rows,
                            size_t columns) {
+  if (TakesPanels(num_rows) && !std::all_of(types.begin(), types.end(), IsQuantised)) {
+    pool_.Run(
+        static_cast<int>((num_rows + kPanelTokens - 1) / kPanelTokens),
+        [&](int panel, int) {
+          const size_t first = static_cast<size_t>(panel) * kPanelTokens;
+          FillTokenPanels(x, x_stride, first, std::min<size_t>(kPanelTokens, num_rows - first), columns, panels_.data());
+        },
+        [&] { weights_.Poll(); });
+  }
   if (std::none_of(types.begin(), types.end(), IsQuantised)) return;
   ForEachRow(num_rows, [&](uint32_t row) {
     const size_t first = row * columns;
@@ -101,10 +125,12 @@ Status Forward::MatMul(uint32_t matrix, const float* x, size_t x_stride, uint32_
     float* const block_out = out + block.first_row;
     pool_.Run(
         tiles.count,
-        [&](int tile, int) {
+        [&](int tile, int worker) {
           const uint64_t begin = tiles.begin(tile), end = tiles.end(tile);
           if (IsQuantised(dtype)) {
             DotRowsQuantised(dtype, block.rows, begin, end, info.columns, quantised, num_rows, block_out, out_stride);
+          } else if (TakesPanels(num_rows)) {
+            DotRowsOfPanels(dtype, block.rows, begin, end, info.columns, panels_.data(), num_rows, PanelScratch(worker), block_out, out_stride);
           } else {
             DotRows(dtype, block.rows, begin, end, info.columns, x, x_stride, num_rows, block_out, out_stride);
           }

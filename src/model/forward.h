@@ -45,8 +45,12 @@ struct ForwardTimes {
   uint64_t attention_ns = 0, ffn_ns = 0, select_ns = 0, output_ns = 0;
 };
 
-// What matrices are multiplied with: quantised ones take quantised inputs (kernels/quantised_kernels.h).
-enum class MatrixInputs { kFloat, kQuantised };
+// What weights are multiplied with: quantised ones take quantised inputs (kernels/quantised_kernels.h), the others those of many rows in
+// panels (kernels/token_panels.h).
+struct MatrixInputs {
+  bool panels = true;
+  bool quantised = false;
+};
 
 class Forward {
  public:
@@ -59,7 +63,7 @@ class Forward {
           uint32_t max_context);
 
   static MatrixInputs InputsOf(const ModelFile& model, const WeightPlan& plan) {
-    return UsesQuantisedInputs(model, plan) ? MatrixInputs::kQuantised : MatrixInputs::kFloat;
+    return {model.has_float_rows(), UsesQuantisedInputs(model, plan)};
   }
   static uint64_t MemoryBytes(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows, uint32_t max_logit_rows,
                               uint32_t max_context, MatrixInputs inputs);
@@ -113,8 +117,8 @@ class Forward {
   void ActivateAll(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t num_rows, int worker);
   void ActivateChosen(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t num_rows,
                       int worker);
-  // out[row, i] = up row i (or gate row) . FFN input of row first_row + row, for i < count.
-  void DotUpRows(DType dtype, const RowSet& up, size_t count, uint32_t first_row, uint32_t num_rows, float* out) const;
+  // out[row, i] = up row i (or gate row) . FFN input of row first_row + row, for i < count. All rows of the batch, or one.
+  void DotUpRows(DType dtype, const RowSet& up, size_t count, uint32_t first_row, uint32_t num_rows, int worker, float* out);
   // Up's products of one row with members[i] of a wave become its activations, in place; `gates`: the gate's products, with bundle3.
   void FinishProducts(uint32_t layer, uint32_t row, const BundleWave& wave, const uint32_t* members, size_t count, float* products,
                       float* gates) const;
@@ -131,8 +135,9 @@ class Forward {
   // Lists the union of `num_rows` active sets into positions_ and counts_.
   void ListUnion(uint32_t num_rows);
   Status Output(std::span<const BatchRow> rows, uint32_t num_logit_rows);
-  // Quantises x [num_rows, x_stride] for the products that follow, when one of their types asks for it.
+  // Quantises x [num_rows, x_stride] for the products that follow, and lays it out in panels, when one of their types asks for it.
   void PrepareInput(std::initializer_list<DType> types, const float* x, size_t x_stride, uint32_t num_rows, size_t columns);
+  float* PanelScratch(int worker) { return panel_scratch_.data() + panel_scratch_.size() / pool_.num_threads() * worker; }
   DType MatrixType(uint32_t matrix) const;
   // Calls work(begin, end) for pieces of [0, size), on all threads.
   void ForEachPiece(size_t size, FunctionRef<void(size_t begin, size_t end)> work);
@@ -173,6 +178,8 @@ class Forward {
   const size_t products_per_thread_;
   AlignedVector<float> up_rows_;     // [num_threads, up (and gate with bundle3), kSparseMembers, hidden_size]: copies, where rows are many
   std::vector<float> logits_;        // [max_logit_rows, vocab_size]
+  AlignedVector<float> panels_;        // of the prepared input, where weights are float and rows many
+  AlignedVector<float> panel_scratch_; // [num_threads, PanelScratchFloats]
   AlignedVector<int8_t> input_q_;    // [max_rows, the longest row of a matrix], where weights are quantised
   std::vector<float> input_scales_;  // one for each 32 of input_q_
   Rotation rotation_;

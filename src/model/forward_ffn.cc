@@ -7,6 +7,7 @@
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
 #include "src/kernels/quantised_kernels.h"
+#include "src/kernels/token_panels.h"
 #include "src/model/activation.h"
 #include "src/model/forward.h"
 #include "src/model/tiles.h"
@@ -136,7 +137,7 @@ Status Forward::BundledFfn(uint32_t layer, uint32_t num_rows) {
   }
   ForEachRow(num_rows, [&](uint32_t row) { std::fill_n(block_out_.data() + row * hidden, hidden, 0.0f); });
   const BundleInfo& bundle = weights_.model().bundles()[layer];
-  PrepareInput({bundle.gate_type, bundle.up_type}, ffn_input_.data(), hidden, num_rows, hidden);
+  PrepareInput({has_bundled_gate() ? bundle.gate_type : bundle.up_type, bundle.up_type}, ffn_input_.data(), hidden, num_rows, hidden);
   FRUGAL_TRY(weights_.BeginBundles(layer, positions_, counts_, num_rows));
   while (true) {
     FRUGAL_ASSIGN(const BundleWave wave, weights_.NextWave());
@@ -179,11 +180,13 @@ Status Forward::ComputeActivations(uint32_t layer, const BundleWave& wave, uint3
   }
 }
 
-void Forward::DotUpRows(DType dtype, const RowSet& up, size_t count, uint32_t first_row, uint32_t num_rows, float* out) const {
+void Forward::DotUpRows(DType dtype, const RowSet& up, size_t count, uint32_t first_row, uint32_t num_rows, int worker, float* out) {
   const size_t hidden = config_.hidden_size, first = first_row * hidden;
   if (IsQuantised(dtype)) {
     const QuantisedInput input{input_q_.data() + first, input_scales_.data() + first / kQuantisedBlock};
     DotRowsQuantised(dtype, up, 0, count, hidden, input, num_rows, out, count);
+  } else if (num_rows >= kLeastPanelTokens) {
+    DotRowsOfPanels(dtype, up, 0, count, hidden, panels_.data(), num_rows, PanelScratch(worker), out, count);
   } else {
     DotRows(dtype, up, 0, count, hidden, ffn_input_.data() + first, hidden, num_rows, out, count);
   }
@@ -223,8 +226,8 @@ void Forward::ActivateAll(uint32_t layer, const BundleWave& wave, const ReadyBun
   float* const tile_products = products_.data() + static_cast<size_t>(worker) * ProductFloats(config_, max_rows_);
   float* const tile_gates = has_bundled_gate() ? tile_products + products_per_thread_ : nullptr;
   const RowSet rows = ready.rows.From(begin);
-  DotUpRows(bundle.up_type, rows.At(bundle.up_offset_bytes), count, 0, num_rows, tile_products);
-  if (has_bundled_gate()) DotUpRows(bundle.gate_type, rows, count, 0, num_rows, tile_gates);
+  DotUpRows(bundle.up_type, rows.At(bundle.up_offset_bytes), count, 0, num_rows, worker, tile_products);
+  if (has_bundled_gate()) DotUpRows(bundle.gate_type, rows, count, 0, num_rows, worker, tile_gates);
   for (uint32_t row = 0; row < num_rows; ++row) {
     float* const products = tile_products + row * count;
     float* const gates = has_bundled_gate() ? tile_gates + row * count : nullptr;
@@ -269,8 +272,8 @@ void Forward::ActivateChosen(uint32_t layer, const BundleWave& wave, const Ready
     }
     if (row + 1 < num_rows) PrefetchFloats(ffn_input_.data() + (row + 1) * size_t{config_.hidden_size}, config_.hidden_size);
     if (num_chosen == 0) continue;
-    DotUpRows(bundle.up_type, {up.base, up.stride_bytes, rows_of_chosen}, num_chosen, row, 1, products);
-    if (has_bundled_gate()) DotUpRows(bundle.gate_type, {gate.base, gate.stride_bytes, gates_of_chosen}, num_chosen, row, 1, gates);
+    DotUpRows(bundle.up_type, {up.base, up.stride_bytes, rows_of_chosen}, num_chosen, row, 1, worker, products);
+    if (has_bundled_gate()) DotUpRows(bundle.gate_type, {gate.base, gate.stride_bytes, gates_of_chosen}, num_chosen, row, 1, worker, gates);
     FinishProducts(layer, row, wave, chosen, num_chosen, products, gates);
     for (size_t i = 0; i < num_chosen; ++i) out[chosen[i]] = products[i];
   }

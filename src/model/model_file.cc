@@ -407,16 +407,28 @@ uint64_t ModelFile::streamable_bytes() const {
   uint64_t sum = 0;
   for (const BundleInfo& bundle : bundles_) sum += bundle.extent.size_bytes;
   for (uint32_t id = 0; id < matrices_.size(); ++id) {
-    const bool rows_only = id == ids_.position_embedding || (id == ids_.token_embedding && ids_.output != id);
-    if (!rows_only) sum += matrices_[id].extent.size_bytes;
+    if (!gives_rows_only(id)) sum += matrices_[id].extent.size_bytes;
   }
   return sum;
+}
+
+bool ModelFile::gives_rows_only(uint32_t matrix) const {
+  return matrix == ids_.position_embedding || (matrix == ids_.token_embedding && ids_.output != matrix);
 }
 
 bool ModelFile::has_quantised_rows() const {
   return std::any_of(matrices_.begin(), matrices_.end(), [](const MatrixInfo& matrix) { return IsQuantised(matrix.dtype); }) ||
          std::any_of(bundles_.begin(), bundles_.end(),
                      [](const BundleInfo& bundle) { return IsQuantised(bundle.up_type) || IsQuantised(bundle.gate_type); });
+}
+
+bool ModelFile::has_float_rows() const {
+  for (uint32_t id = 0; id < matrices_.size(); ++id) {
+    if (!gives_rows_only(id) && !IsQuantised(matrices_[id].dtype)) return true;
+  }
+  return std::any_of(bundles_.begin(), bundles_.end(), [&](const BundleInfo& bundle) {
+    return !IsQuantised(bundle.up_type) || (config_.ffn_layout == FfnLayout::kBundle3 && !IsQuantised(bundle.gate_type));
+  });
 }
 
 uint64_t ModelFile::vector_floats() const {

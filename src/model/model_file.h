@@ -123,9 +123,13 @@ class ModelFile {
   uint64_t longest_vector() const;
   // Whether any matrix or up row is quantised: its inputs are quantised too.
   bool has_quantised_rows() const;
+  // Whether any is not, of those that inputs are multiplied with.
+  bool has_float_rows() const;
 
  private:
   explicit ModelFile(GgufReader gguf) : gguf_(std::move(gguf)) {}
+  // A matrix of which only rows are used, never a product.
+  bool gives_rows_only(uint32_t matrix) const;
   Status Load(std::optional<Activation> activation);
   Status CheckPackedKeys() const;
   Status LoadAttention(uint32_t layer);
