@@ -35,16 +35,19 @@ Result<double> MeasurePeak(int num_threads) {
   return best;
 }
 
-struct Counts {
-  uint64_t chosen = 0, active = 0;
-};
-
-void CountNeurons(const LayerObservation& layer, Counts* counts) {
+void CountNeurons(const LayerObservation& layer, PrefillNeurons* counts) {
   for (const uint64_t word : layer.active) counts->chosen += static_cast<uint64_t>(std::popcount(word));
   for (uint32_t row = 0; row < layer.num_rows; ++row) {
     const float* const activations = layer.activations + row * layer.activation_stride;
     counts->active += static_cast<uint64_t>(std::count_if(activations, activations + layer.positions.size(), [](float a) { return a != 0; }));
   }
+}
+
+// Of the whole run: another program may have had a processor while one row's was measured.
+double BestPeak(std::span<const PrefillMeasurement> rows) {
+  double best = 0;
+  for (const PrefillMeasurement& row : rows) best = std::max(best, row.peak_flops_per_second);
+  return best;
 }
 
 }  // namespace
@@ -61,14 +64,33 @@ std::vector<PrefillRow> PrefillRows(const EngineOptions& base, uint32_t num_toke
   return rows;
 }
 
-double PrefillMeasurement::bound_ms() const { return std::max(compute_bound_ms(), Percentile(reads_alone_ms, 0.5)); }
+double PrefillMeasurement::bound_ms(double peak) const { return std::max(compute_bound_ms(peak), Percentile(reads_alone_ms, 0.5)); }
 
-double PrefillFlops(const ModelConfig& config, uint64_t num_tokens, uint64_t num_chosen, uint64_t num_active) {
-  const double hidden = config.hidden_size, tokens = static_cast<double>(num_tokens);
-  double products = tokens * config.num_layers * 4 * hidden * hidden;                        // q, k, v, o
-  products += static_cast<double>(num_chosen + num_active) * hidden;                         // up, down
-  products += config.num_layers * 2 * hidden * tokens * (tokens + 1) / 2;                    // scores, values
-  products += hidden * config.vocab_size;                                                    // logits of the last token
+double PrefillFlops(const ModelConfig& config, uint64_t num_tokens, const PrefillNeurons& neurons, const PredictorInfo* predictor) {
+  const double hidden = config.hidden_size, ffn = config.ffn_size, query = config.query_size(), kv = config.kv_size();
+  const double tokens = static_cast<double>(num_tokens), layers = config.num_layers;
+  double products = tokens * layers * 2 * hidden * (query + kv);  // q and o, k and v
+  switch (config.ffn_layout) {
+    case FfnLayout::kMatrices:
+      products += tokens * layers * (config.gated ? 3 : 2) * hidden * ffn;
+      break;
+    case FfnLayout::kGateAndBundle2:
+      products += tokens * layers * hidden * ffn;
+      [[fallthrough]];
+    case FfnLayout::kUpDown:
+      products += static_cast<double>(neurons.chosen + neurons.active) * hidden;
+      break;
+    case FfnLayout::kBundle3:
+      products += static_cast<double>(2 * neurons.chosen + neurons.active) * hidden;
+      break;
+  }
+  for (uint32_t layer = 0; layer < config.num_layers; ++layer) {
+    const double rank = predictor != nullptr ? predictor->layers[layer].rank : 0;
+    const uint64_t window = std::min<uint64_t>(config.window(layer) != 0 ? config.window(layer) : num_tokens, num_tokens);
+    const double first = static_cast<double>(window), others = static_cast<double>(num_tokens - window);
+    products += tokens * rank * (hidden + ffn) + 2 * query * (first * (first + 1) / 2 + others * first);  // scores, values
+  }
+  products += static_cast<double>(config.embedding_size) * config.vocab_size;
   if (config.has_projections()) products += 2 * tokens * hidden * config.embedding_size;
   return 2 * products;
 }
@@ -102,7 +124,7 @@ Status MeasurePrefill(const PrefillRow& wanted, std::span<const int32_t> ids, Pr
     FRUGAL_ASSIGN(const std::unique_ptr<Session> session, engine.NewSession());
     const uint64_t before = engine.statistics().weights.reads.bytes_read;
     // Counting goes through the activations once, which takes a thousandth of what making them took.
-    Counts counts;
+    PrefillNeurons counts;
     const auto observe = [&counts](const LayerObservation& layer) -> Status {
       CountNeurons(layer, &counts);
       return {};
@@ -118,7 +140,7 @@ Status MeasurePrefill(const PrefillRow& wanted, std::span<const int32_t> ids, Pr
     recording.EndRecording();
     if (is_short) continue;
     row->bytes_read = engine.statistics().weights.reads.bytes_read - before;
-    row->needed_flops = PrefillFlops(engine.config(), ids.size(), counts.chosen, counts.active);
+    row->needed_flops = PrefillFlops(engine.config(), ids.size(), counts, engine.predictor_info());
   }
   BareLoopInput bare;
   bare.options = &options;
@@ -131,6 +153,7 @@ Status MeasurePrefill(const PrefillRow& wanted, std::span<const int32_t> ids, Pr
 }
 
 std::string FormatPrefill(std::span<const PrefillMeasurement> rows) {
+  const double peak = BestPeak(rows);
   std::string text = fmt::format(
       "| prompt | tokens, batch | ms | tokens/s | read | reads alone, ms | arithmetic at the peak, ms | bound / measured | "
       "first token of {}, ms | opening, ms |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
@@ -143,7 +166,7 @@ std::string FormatPrefill(std::span<const PrefillMeasurement> rows) {
     const double ms = Percentile(row.prompt_ms, 0.5);
     text += fmt::format("| {} | {}, {} | {:.1f} | {:.1f} | {} | {:.1f} | {:.1f} | {:.2f} | {} | {:.1f} |\n", row.name, row.num_tokens, row.batch,
                         ms, 1e3 * static_cast<double>(row.num_tokens) / ms, FormatSize(row.bytes_read),
-                        Percentile(row.reads_alone_ms, 0.5), row.compute_bound_ms(), row.bound_ms() / ms,
+                        Percentile(row.reads_alone_ms, 0.5), row.compute_bound_ms(peak), row.bound_ms(peak) / ms,
                         row.first_token_ms.empty() ? "-" : fmt::format("{:.1f}", Percentile(row.first_token_ms, 0.5)),
                         Percentile(row.open_ms, 0.5));
   }
@@ -151,6 +174,7 @@ std::string FormatPrefill(std::span<const PrefillMeasurement> rows) {
 }
 
 nlohmann::ordered_json PrefillToJson(std::span<const PrefillMeasurement> rows) {
+  const double peak = BestPeak(rows);
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
   for (const PrefillMeasurement& row : rows) {
     nlohmann::ordered_json item = {{"name", row.name}, {"fits", row.refusal.empty()}};
@@ -162,9 +186,9 @@ nlohmann::ordered_json PrefillToJson(std::span<const PrefillMeasurement> rows) {
       item["ms"] = Percentile(row.prompt_ms, 0.5);
       item["bytes_read"] = row.bytes_read;
       item["needed_flops"] = row.needed_flops;
-      item["peak_flops_per_second"] = row.peak_flops_per_second;
+      item["peak_flops_per_second"] = peak;
       item["reads_alone_ms"] = Percentile(row.reads_alone_ms, 0.5);
-      item["bound_ms"] = row.bound_ms();
+      item["bound_ms"] = row.bound_ms(peak);
       item["open_ms"] = Percentile(row.open_ms, 0.5);
       item["first_token_ms"] = nullptr;
       if (!row.first_token_ms.empty()) item["first_token_ms"] = Percentile(row.first_token_ms, 0.5);

@@ -33,16 +33,22 @@ struct PrefillMeasurement {
   std::vector<double> reads_alone_ms;  // the prompt's reads, nothing else done
   uint64_t bytes_read = 0;             // of the last prompt
   double needed_flops = 0;             // of the last prompt: below
-  double peak_flops_per_second = 0;    // all threads' fused multiply-adds in registers, the best of this run
+  double peak_flops_per_second = 0;    // all threads' fused multiply-adds in registers, the best of this row's rounds
 
-  double compute_bound_ms() const { return 1e3 * needed_flops / peak_flops_per_second; }
+  double compute_bound_ms(double peak) const { return 1e3 * needed_flops / peak; }
   // The larger one of the arithmetic at the processor's peak and the reads alone.
-  double bound_ms() const;
+  double bound_ms(double peak) const;
 };
 
-// Multiplications and additions of a prompt: matrices of all tokens, of bundles the up rows that the selector chose for a token and the
-// down rows that were active, attention's products. The predictors' own are not needed.
-double PrefillFlops(const ModelConfig& config, uint64_t num_tokens, uint64_t num_chosen, uint64_t num_active);
+// What was computed of a prompt's FFN beside matrices: pairs of a token and a neuron, in all layers.
+struct PrefillNeurons {
+  uint64_t chosen = 0;  // by the selector: up (and gate) rows
+  uint64_t active = 0;  // down rows
+};
+
+// Multiplications and additions of a prompt: matrices, bundles and predictors as far as its tokens need them, attention's products, the
+// logits of the last token. `predictor`: nullptr without one.
+double PrefillFlops(const ModelConfig& config, uint64_t num_tokens, const PrefillNeurons& neurons, const PredictorInfo* predictor);
 
 // One round, added to `row`. `ids`: the prompt, which starts a session. kDoesNotFit becomes row->refusal.
 Status MeasurePrefill(const PrefillRow& wanted, std::span<const int32_t> ids, PrefillMeasurement* row);

@@ -75,6 +75,8 @@ class Engine {
   const Tokenizer* tokenizer() const { return tokenizer_.has_value() ? &*tokenizer_ : nullptr; }
   Weights& weights() { return *weights_; }
   bool has_predictor() const { return plan_.use_predictor(); }
+  // nullptr without one.
+  const PredictorInfo* predictor_info() const { return has_predictor() ? &predictors_->info() : nullptr; }
   // Whether the selector misses no active neuron.
   bool is_exact() const { return plan_.exact; }
   EngineStatistics statistics() const;

@@ -304,6 +304,9 @@ void Planner::Grow(Choice& choice) const {
       better.block_bytes = block_bytes;
     });
   }
+  for (uint32_t buffers : {4u}) {
+    if (choice.num_scan_buffers > 0) with_slots_kept(98, [&](Choice& better) { better.num_scan_buffers = buffers; });
+  }
 }
 
 Error Planner::Refusal(uint32_t context) const {

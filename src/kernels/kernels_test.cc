@@ -21,6 +21,7 @@
 
 #include "src/base/aligned_vector.h"
 #include "src/base/random.h"
+#include "src/kernels/chosen_rows.h"
 #include "src/kernels/scalar.h"
 #include "src/kernels/token_panels.h"
 #include "src/kernels/training_kernels.h"
@@ -205,6 +206,36 @@ TEST_P(KernelsTest, PanelsOfEveryBatchAndRange) {
     for (size_t num_tokens = 1; num_tokens <= 70; num_tokens += 3) {
       for (size_t end : {0, 1, 6, 11, 12, 13, 48, 57}) {
         ComparePanels(random_, DType::kF16, weights, 3, 3 + end, 1056, num_tokens, Values::kOrdinary);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST_P(KernelsTest, ChosenRowsHaveTheBitsOfAllRows) {
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (size_t columns : {1, 31, 32, 100, 1024, 1056, 2090}) {
+      for (Values values : kValues) {
+        constexpr size_t kRows = 23, kTokens = 9;
+        const Weights weights(random_, dtype, kRows, columns, values);
+        const std::vector<float> x = DrawMany(random_, kTokens * (columns + 1), values);
+        std::vector<float> all(kTokens * kRows), expected;
+        scalar::DotRows(dtype, weights.rows, 0, kRows, columns, x.data(), columns + 1, kTokens, all.data(), kRows);
+        std::vector<uint32_t> begin = {0};
+        std::vector<uint16_t> row;
+        for (size_t t = 0; t < kTokens; ++t) {
+          for (size_t i = 0; i < kRows; ++i) {
+            if (random_.Below(kTokens) > t) continue;  // the first token chose few, the last one nearly all
+            row.push_back(static_cast<uint16_t>(i));
+            expected.push_back(all[t * kRows + i]);
+          }
+          begin.push_back(static_cast<uint32_t>(row.size()));
+        }
+        AlignedVector<float> copies(kRows * kChosenColumns), lanes(row.size() * scalar::kLanes);
+        std::vector<float> got(row.size());
+        DotChosenRows(dtype, weights.rows, kRows, columns, x.data(), columns + 1, kTokens, {begin.data(), row.data()},
+                      reinterpret_cast<std::byte*>(copies.data()), lanes.data(), got.data());
+        ExpectSameBits(got, expected, std::string(DTypeName(dtype)) + " " + std::to_string(columns) + " columns, chosen rows");
         if (HasFatalFailure()) return;
       }
     }

@@ -6,7 +6,6 @@
 #include "src/base/clock.h"
 #include "src/kernels/layer_kernels.h"
 #include "src/kernels/quantised_kernels.h"
-#include "src/kernels/token_panels.h"
 #include "src/model/tiles.h"
 
 namespace frugal {
@@ -55,7 +54,13 @@ Forward::Forward(Weights& weights, Selector& selector, Selector* early, ThreadPo
   activations_.resize(size_t{max_rows} * config_.ffn_size);
   gates_.resize(GateFloats(config_, max_rows));
   products_.resize(ProductFloats(config_, max_rows) * static_cast<size_t>(pool.num_threads()));
-  up_rows_.resize(UpRowFloats(config_, static_cast<uint32_t>(pool.num_threads()), max_rows));
+  if (max_rows > 1) {
+    parted_members_.resize(config_.ffn_size);
+    parted_rows_.resize(config_.ffn_size);
+  }
+  if (HasChosenRooms(config_, max_rows)) {
+    chosen_rooms_.assign(static_cast<size_t>(pool.num_threads()), ChosenRoom(config_.hidden_size, max_rows, has_bundled_gate()));
+  }
   logits_.resize(size_t{max_logit_rows} * config_.vocab_size);
   const MatrixInputs inputs = InputsOf(weights.model(), weights.plan());
   if (inputs.panels && TakesPanels(max_rows)) {
@@ -74,7 +79,7 @@ uint64_t Forward::MemoryBytes(const ModelConfig& config, uint32_t num_threads, u
   const uint64_t rows = max_rows;
   uint64_t floats = rows * config.hidden_size * 4 + rows * config.query_size() + KvFloats(config, max_rows) +
                     uint64_t{max_context} * num_threads + config.ffn_size * 2 + rows * config.ffn_size + GateFloats(config, max_rows) +
-                    num_threads * ProductFloats(config, max_rows) + UpRowFloats(config, num_threads, max_rows) +
+                    num_threads * ProductFloats(config, max_rows) + (rows > 1 ? config.ffn_size * 2 : 0) +
                     uint64_t{max_logit_rows} * config.vocab_size + Rotation::Floats(config.rope, max_rows);
   if (config.has_local_rope) floats += Rotation::Floats(config.local_rope, max_rows);
   if (config.has_projections()) floats += rows * config.embedding_size;
@@ -82,6 +87,9 @@ uint64_t Forward::MemoryBytes(const ModelConfig& config, uint32_t num_threads, u
     floats += TokenPanelFloats(max_rows, LongestInput(config)) + num_threads * PanelScratchFloats(LongestInput(config));
   }
   uint64_t bytes = floats * sizeof(float) + rows * Selector::WordsPerToken(config.ffn_size) * sizeof(uint64_t);
+  if (HasChosenRooms(config, max_rows)) {
+    bytes += num_threads * ChosenRoom::SizeBytes(config.hidden_size, max_rows, config.ffn_layout == FfnLayout::kBundle3);
+  }
   if (inputs.quantised) {
     const uint64_t size = InputElements(config, max_rows);
     bytes += size + size / kQuantisedBlock * sizeof(float);
@@ -203,6 +211,7 @@ Status Forward::Embed(std::span<const BatchRow> rows) {
 Status Forward::RunLayer(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows, const LayerObserver* observer) {
   const uint32_t num_rows = static_cast<uint32_t>(rows.size());
   const uint64_t start = NowNs();
+  if (num_rows > kEarlyRows) weights_.PrefetchWhole(layer);
   NormalizeInput(layer, num_rows);
   if (config_.parallel()) {
     NormalizeFfnInput(layer, num_rows);

@@ -2,7 +2,8 @@
 // each architecture is the reference. A step takes a batch of (sequence, token, position) rows: decode is one row, prefill many. A row's
 // result does not depend on the other rows.
 //
-// forward.cc: a step and a layer; forward_attention.cc: attention; forward_ffn.cc: the FFN from bundles; forward_dense.cc: from matrices.
+// forward.cc: a step and a layer; forward_attention.cc: attention; forward_ffn.cc: the FFN from bundles; forward_chosen.cc: of many rows;
+// forward_dense.cc: from matrices.
 // All memory is allocated by the constructor. Engine thread only; inner loops run on the pool.
 #pragma once
 
@@ -14,6 +15,8 @@
 #include "src/base/aligned_vector.h"
 #include "src/base/function_ref.h"
 #include "src/base/thread_pool.h"
+#include "src/kernels/token_panels.h"
+#include "src/model/chosen_room.h"
 #include "src/model/kv_cache.h"
 #include "src/model/rotation.h"
 #include "src/model/weights.h"
@@ -115,8 +118,21 @@ class Forward {
   };
   Status ComputeActivations(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
   void ActivateAll(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t num_rows, int worker);
+  // Neurons that at least this share of the rows chose are multiplied with all of them: a product of a chosen neuron takes about three times as
+  // long, since no weight that was loaded serves two rows.
+  static constexpr double kCommonShare = 0.7;
+  struct PartedBundles {
+    ReadyBundles common, rare;
+  };
+  PartedBundles Part(const BundleWave& wave, const ReadyBundles& ready, uint32_t num_rows);
+  bool TakesChosenTogether(const BundleInfo& bundle, uint32_t num_rows) const;
+  size_t ChosenMembersOfTile(const BundleInfo& bundle, uint32_t num_rows) const;
   void ActivateChosen(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t num_rows,
                       int worker);
+  void ActivateOneByOne(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t row,
+                        int worker);
+  uint32_t ActivateTogether(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t first,
+                            uint32_t num_rows, int worker);
   // out[row, i] = up row i (or gate row) . FFN input of row first_row + row, for i < count. All rows of the batch, or one.
   void DotUpRows(DType dtype, const RowSet& up, size_t count, uint32_t first_row, uint32_t num_rows, int worker, float* out);
   // Up's products of one row with members[i] of a wave become its activations, in place; `gates`: the gate's products, with bundle3.
@@ -125,11 +141,12 @@ class Forward {
   bool has_bundled_gate() const { return config_.ffn_layout == FfnLayout::kBundle3; }
   bool selects_by_gates() const { return config_.ffn_layout == FfnLayout::kGateAndBundle2; }
   static uint64_t ProductFloats(const ModelConfig& config, uint32_t max_rows);  // of a thread
-  static uint64_t UpRowFloats(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows);
+  static bool HasChosenRooms(const ModelConfig& config, uint32_t max_rows);
   static uint64_t KvFloats(const ModelConfig& config, uint32_t max_rows);
   static uint64_t GateFloats(const ModelConfig& config, uint32_t max_rows);
   bool IsChosen(uint32_t row, uint32_t position) const;
   void SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
+  void SumDownOfMany(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
   void PrefetchEarly(uint32_t layer, const float* input, uint32_t num_rows);
   void PrefetchSelected(uint32_t layer, uint32_t num_rows);
   // Lists the union of `num_rows` active sets into positions_ and counts_.
@@ -176,7 +193,8 @@ class Forward {
   AlignedVector<float> gates_;       // [max_rows, ffn_size], activated, where the gate is a matrix
   AlignedVector<float> products_;    // [num_threads, 2 with bundle3 else 1, products_per_thread_]: of a tile
   const size_t products_per_thread_;
-  AlignedVector<float> up_rows_;     // [num_threads, up (and gate with bundle3), kSparseMembers, hidden_size]: copies, where rows are many
+  std::vector<uint32_t> parted_members_, parted_rows_;  // [ffn_size]
+  std::vector<ChosenRoom> chosen_rooms_;                // [num_threads], where rows are many
   std::vector<float> logits_;        // [max_logit_rows, vocab_size]
   AlignedVector<float> panels_;        // of the prepared input, where weights are float and rows many
   AlignedVector<float> panel_scratch_; // [num_threads, PanelScratchFloats]

@@ -7,7 +7,6 @@
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
 #include "src/kernels/quantised_kernels.h"
-#include "src/kernels/token_panels.h"
 #include "src/model/activation.h"
 #include "src/model/forward.h"
 #include "src/model/tiles.h"
@@ -16,27 +15,10 @@ namespace frugal {
 namespace {
 
 constexpr uint32_t kColumnUnit = 64;  // of a tile of the down sum: whole quantised blocks and cache lines
-// Of the down sum of many rows: pieces of 4 KiB of 16-bit weights, 4 MiB of them, which stay in the L3 cache. Narrower pieces in the L2
-// cache were slower: bundles lie a power of two apart, so that few of them fit it.
-constexpr size_t kDownMembers = 1024;
-constexpr uint32_t kDownColumns = 2048;
-constexpr uint32_t kDownRows = 32;  // of a tile
-// A batch whose rows chose less than this share of its products computes the chosen ones alone, which takes about three times as long for
-// each: no weight that was loaded serves two rows.
-constexpr double kSparseShare = 1.0 / 3;
-constexpr size_t kSparseMembers = 64;  // of a tile then: their up rows stay in the L2 cache
-
-void PrefetchFloats(const float* x, size_t size) {
-  for (size_t i = 0; i < size; i += 16) __builtin_prefetch(x + i, 0, 2);
-}
-
 }  // namespace
 
-// Copies of up rows (and gate rows), of the largest type.
-uint64_t Forward::UpRowFloats(const ModelConfig& config, uint32_t num_threads, uint32_t max_rows) {
-  if (max_rows < kManyTokens || config.ffn_layout == FfnLayout::kMatrices) return 0;
-  const uint64_t parts = config.ffn_layout == FfnLayout::kBundle3 ? 2 : 1;
-  return uint64_t{num_threads} * parts * kSparseMembers * config.hidden_size;
+bool Forward::HasChosenRooms(const ModelConfig& config, uint32_t max_rows) {
+  return max_rows >= kLeastPanelTokens && config.ffn_layout != FfnLayout::kMatrices;
 }
 
 uint64_t Forward::ProductFloats(const ModelConfig& config, uint32_t max_rows) {
@@ -156,27 +138,22 @@ Status Forward::BundledFfn(uint32_t layer, uint32_t num_rows) {
 
 // activations_[row][member] = what down is multiplied with for the rows that chose the neuron, 0 for the others.
 Status Forward::ComputeActivations(uint32_t layer, const BundleWave& wave, uint32_t num_rows) {
+  const BundleInfo& bundle = weights_.model().bundles()[layer];
   while (true) {
     ReadyBundles ready;
     FRUGAL_ASSIGN(ready.members, weights_.NextReady(&ready.rows));
     if (ready.members.empty()) return {};
-    uint64_t num_chosen = 0;
-    for (const uint32_t member : ready.members) num_chosen += counts_[wave.begin + member];
-    const uint64_t num_products = ready.members.size() * uint64_t{num_rows};
-    const bool sparse = static_cast<double>(num_chosen) < kSparseShare * static_cast<double>(num_products);
-    const Tiles tiles = sparse ? CutTilesOf(kSparseMembers, ready.members.size(), pool_.num_threads())
-                               : CutTiles(ready.members.size(), config_.hidden_size, num_rows, pool_.num_threads());
-    pool_.Run(
-        tiles.count,
-        [&](int tile, int worker) {
-          const size_t begin = tiles.begin(tile), end = tiles.end(tile);
-          if (sparse) {
-            ActivateChosen(layer, wave, ready, begin, end, num_rows, worker);
-          } else {
-            ActivateAll(layer, wave, ready, begin, end, num_rows, worker);
-          }
-        },
-        [&] { weights_.Poll(); });
+    const PartedBundles parted = num_rows == 1 ? PartedBundles{ready, {}} : Part(wave, ready, num_rows);
+    const auto activate = [&](const ReadyBundles& bundles, const Tiles& tiles, auto&& of_tile) {
+      if (bundles.members.empty()) return;
+      pool_.Run(
+          tiles.count,
+          [&](int tile, int worker) { (this->*of_tile)(layer, wave, bundles, tiles.begin(tile), tiles.end(tile), num_rows, worker); },
+          [&] { weights_.Poll(); });
+    };
+    const size_t num_common = parted.common.members.size(), num_rare = parted.rare.members.size();
+    activate(parted.common, CutTiles(num_common, config_.hidden_size, num_rows, pool_.num_threads()), &Forward::ActivateAll);
+    activate(parted.rare, CutTilesOf(ChosenMembersOfTile(bundle, num_rows), num_rare, pool_.num_threads()), &Forward::ActivateChosen);
   }
 }
 
@@ -240,73 +217,21 @@ void Forward::ActivateAll(uint32_t layer, const BundleWave& wave, const ReadyBun
   }
 }
 
-// The same for each row's chosen members alone. The tile's up rows stay in the L2 cache meanwhile, and a row's input comes while the one
-// before it is multiplied.
-void Forward::ActivateChosen(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end,
-                             uint32_t num_rows, int worker) {
-  const BundleInfo& bundle = weights_.model().bundles()[layer];
-  std::byte* copies = reinterpret_cast<std::byte*>(up_rows_.data() + static_cast<size_t>(worker) * UpRowFloats(config_, 1, max_rows_));
-  const auto side_by_side = [&](RowSet rows, DType dtype) -> RowSet {
-    if (num_rows < kManyTokens || IsQuantised(dtype)) return rows;
-    // Bundles lie a power of two apart, so only a few of them fit a cache.
-    const size_t row_bytes = RowBytes(dtype, config_.hidden_size).value();
-    std::byte* const first = copies;
-    for (size_t i = 0; i < end - begin; ++i, copies += row_bytes) std::memcpy(copies, rows.row(i), row_bytes);
-    return {first, row_bytes, nullptr};
-  };
-  const RowSet rows = ready.rows.From(begin);
-  const RowSet up = side_by_side(rows.At(bundle.up_offset_bytes), bundle.up_type);
-  const RowSet gate = has_bundled_gate() ? side_by_side(rows, bundle.gate_type) : RowSet{};
-  uint32_t chosen[kSparseMembers], rows_of_chosen[kSparseMembers], gates_of_chosen[kSparseMembers];
-  float products[kSparseMembers], gates[kSparseMembers];
-  for (uint32_t row = 0; row < num_rows; ++row) {
-    float* const out = activations_.data() + size_t{row} * config_.ffn_size + wave.begin;
-    size_t num_chosen = 0;
-    for (size_t i = begin; i < end; ++i) {
-      const uint32_t member = ready.members[i];
-      out[member] = 0.0f;
-      chosen[num_chosen] = member;
-      rows_of_chosen[num_chosen] = up.IndexOf(i - begin);
-      gates_of_chosen[num_chosen] = gate.IndexOf(i - begin);
-      num_chosen += IsChosen(row, positions_[wave.begin + member]) ? 1 : 0;
-    }
-    if (row + 1 < num_rows) PrefetchFloats(ffn_input_.data() + (row + 1) * size_t{config_.hidden_size}, config_.hidden_size);
-    if (num_chosen == 0) continue;
-    DotUpRows(bundle.up_type, {up.base, up.stride_bytes, rows_of_chosen}, num_chosen, row, 1, worker, products);
-    if (has_bundled_gate()) DotUpRows(bundle.gate_type, {gate.base, gate.stride_bytes, gates_of_chosen}, num_chosen, row, 1, worker, gates);
-    FinishProducts(layer, row, wave, chosen, num_chosen, products, gates);
-    for (size_t i = 0; i < num_chosen; ++i) out[chosen[i]] = products[i];
-  }
-}
-
-// block_out_[row] += sum over the wave's members, in position order, of activation * down row. One row: threads split the columns into
-// long pieces, which the prefetchers follow. Many rows: a piece of the down rows stays in the L3 cache while all rows pass over it, some in each tile.
+// block_out_[row] += sum over the wave's members, in position order, of activation * down row. Threads split the columns into
+// long pieces, which the prefetchers follow.
 void Forward::SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows) {
+  if (num_rows >= kLeastPanelTokens) return SumDownOfMany(layer, wave, num_rows);
   const BundleInfo& bundle = weights_.model().bundles()[layer];
-  const size_t num_members = wave.end - wave.begin;
-  const uint32_t num_threads = static_cast<uint32_t>(pool_.num_threads());
-  const bool many = num_rows >= kManyTokens;
-  const size_t tile_members = many ? kDownMembers : num_members;
-  const uint32_t tile_rows = many ? kDownRows : num_rows;
-  const uint32_t tile_columns =
-      many ? kDownColumns : static_cast<uint32_t>(RoundUp((config_.hidden_size + num_threads - 1) / num_threads, kColumnUnit));
-  const uint32_t row_tiles = (num_rows + tile_rows - 1) / tile_rows;
-  const uint32_t column_tiles = (config_.hidden_size + tile_columns - 1) / tile_columns;
+  const uint32_t hidden = config_.hidden_size, num_threads = static_cast<uint32_t>(pool_.num_threads());
+  const uint32_t piece = static_cast<uint32_t>(RoundUp((hidden + num_threads - 1) / num_threads, kColumnUnit));
   pool_.Run(
-      static_cast<int>(row_tiles * column_tiles),
+      static_cast<int>((hidden + piece - 1) / piece),
       [&](int tile, int) {
-        const uint32_t first_row = static_cast<uint32_t>(tile) % row_tiles * tile_rows;
-        const uint32_t last_row = std::min(num_rows, first_row + tile_rows);
-        const uint32_t begin = static_cast<uint32_t>(tile) / row_tiles * tile_columns;
-        const uint32_t end = std::min(config_.hidden_size, begin + tile_columns);
-        for (size_t first = 0; first < num_members; first += tile_members) {
-          RowSet down = wave.rows.From(first);
-          down.base += bundle.down_offset_bytes;
-          for (uint32_t row = first_row; row < last_row; ++row) {
-            AddScaledRows(bundle.down_type, down, std::min(tile_members, num_members - first),
-                          activations_.data() + size_t{row} * config_.ffn_size + wave.begin + first, begin, end,
-                          block_out_.data() + size_t{row} * config_.hidden_size);
-          }
+        const uint32_t begin = static_cast<uint32_t>(tile) * piece, end = std::min(hidden, begin + piece);
+        for (uint32_t row = 0; row < num_rows; ++row) {
+          AddScaledRows(bundle.down_type, wave.rows.At(bundle.down_offset_bytes), wave.end - wave.begin,
+                        activations_.data() + size_t{row} * config_.ffn_size + wave.begin, begin, end,
+                        block_out_.data() + size_t{row} * hidden);
         }
       },
       [&] { weights_.Poll(); });

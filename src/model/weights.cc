@@ -173,10 +173,12 @@ Status Weights::BeginBundles(uint32_t layer, std::span<const uint32_t> positions
   }
   const uint32_t ffn_size = model_.config().ffn_size;
   // A prompt's union of active neurons is most of the layer: large sequential reads past the cache are cheaper.
-  if (num_tokens > 1 && scan_.has_value() && positions.size() * 2 >= ffn_size) {
+  scanned_last_ = num_tokens > 1 && scan_.has_value() && positions.size() * 2 >= ffn_size;
+  if (scanned_last_ || scan_ahead_) {
     open_.source = BundleSource::kScan;
-    scan_layout_ = LayOutScan(model_, layer, plan_.block_bytes);
-    scan_->Start(scan_layout_.groups, StreamRing::Order::kOnce, plan_.overlap);
+    if (!scan_ahead_) StartScan(layer);
+    CHECK(scan_ahead_.value_or(layer) == layer);
+    scan_ahead_.reset();
     return TakeError();
   }
   open_.source = BundleSource::kCache;
@@ -189,6 +191,17 @@ Status Weights::BeginBundles(uint32_t layer, std::span<const uint32_t> positions
     open_.kept = std::span(kept_slots_).first(positions.size());
   }
   return TakeError();
+}
+
+void Weights::StartScan(uint32_t layer) {
+  scan_layout_ = LayOutScan(model_, layer, plan_.block_bytes);
+  scan_->Start(scan_layout_.groups, StreamRing::Order::kOnce, plan_.overlap);
+}
+
+void Weights::PrefetchWhole(uint32_t layer) {
+  if (!scanned_last_ || !plan_.overlap || error_) return;
+  StartScan(layer);
+  scan_ahead_ = layer;
 }
 
 Result<BundleWave> Weights::NextWave() {
@@ -356,6 +369,7 @@ void Weights::Prefetch(uint32_t layer, std::span<const uint32_t> positions) {
 Status Weights::EndStep() {
   if (cache_ != nullptr) cache_->EndStep();
   stream_base_ += layout_.groups.size();
+  scanned_last_ = false;
   return TakeError();
 }
 

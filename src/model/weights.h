@@ -90,6 +90,8 @@ class Weights {
 
   // Early prediction: starts reading what is absent. No effect where bundles do not live on demand.
   void Prefetch(uint32_t layer, std::span<const uint32_t> positions);
+  // For a batch of several tokens: the layer is read whole when the one before it was. Its first reads start now.
+  void PrefetchWhole(uint32_t layer);
   // Submits and reaps; an error is kept for the next call that returns a Status.
   void Poll();
   Status EndStep();
@@ -148,6 +150,7 @@ class Weights {
   Result<const std::byte*> BlockData(uint32_t block, std::optional<uint64_t>* release);
   Status WaitForGroup(StreamRing& ring, uint64_t sequence);
   Result<BundleWave> NextBlockWave();
+  void StartScan(uint32_t layer);
   Result<BundleWave> NextScanWave();
   Result<BundleWave> NextCacheWave();
   BundleWave MakeBlockWave(const WeightBlock& block, const std::byte* data);
@@ -177,6 +180,8 @@ class Weights {
   std::optional<StreamRing> scan_;
   uint64_t stream_base_ = 0;              // sequence of the pass's first group
   BlockLayout scan_layout_;
+  bool scanned_last_ = false;            // the step's last layer was worth reading whole
+  std::optional<uint32_t> scan_ahead_;   // the layer that PrefetchWhole began
   std::unique_ptr<BundleCache> cache_;
   OpenBundles open_;
   std::vector<uint32_t> wave_index_;      // [ffn_size]: row of each member of the active list: slot, or row of a block

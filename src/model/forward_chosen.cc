@@ -1,0 +1,158 @@
+// The FFN of many rows, a prompt's: neurons that many of them chose are multiplied with all of them, the others with those rows alone;
+// the down sum from pieces of the down rows that stay in the cache while all rows pass.
+#include <algorithm>
+#include <cstring>
+
+#include "src/base/bytes.h"
+#include "src/model/forward.h"
+
+namespace frugal {
+namespace {
+
+constexpr size_t kOneByOneMembers = 64;  // of a tile whose rows are taken one by one
+constexpr uint32_t kDownColumns = 512;   // of a piece, at most
+
+}  // namespace
+
+// The ready members that fewer than kCommonShare of the rows chose, and the others, each in their order.
+Forward::PartedBundles Forward::Part(const BundleWave& wave, const ReadyBundles& ready, uint32_t num_rows) {
+  PartedBundles parted;
+  const uint32_t least = static_cast<uint32_t>(kCommonShare * num_rows);
+  const size_t count = ready.members.size();
+  size_t num_common = 0;
+  for (const uint32_t member : ready.members) num_common += counts_[wave.begin + member] > least ? 1 : 0;
+  if (num_common == count) {
+    parted.common = ready;
+    return parted;
+  }
+  size_t common = 0, rare = num_common;
+  for (size_t i = 0; i < count; ++i) {
+    size_t& place = counts_[wave.begin + ready.members[i]] > least ? common : rare;
+    parted_members_[place] = ready.members[i];
+    parted_rows_[place++] = ready.rows.IndexOf(i);
+  }
+  const auto part = [&](size_t first, size_t size) -> ReadyBundles {
+    return {{parted_members_.data() + first, size}, {ready.rows.base, ready.rows.stride_bytes, parted_rows_.data() + first}};
+  };
+  parted.common = part(0, num_common);
+  parted.rare = part(num_common, count - num_common);
+  return parted;
+}
+
+bool Forward::TakesChosenTogether(const BundleInfo& bundle, uint32_t num_rows) const {
+  return num_rows >= kLeastPanelTokens && !IsQuantised(bundle.up_type) && !(has_bundled_gate() && IsQuantised(bundle.gate_type));
+}
+
+size_t Forward::ChosenMembersOfTile(const BundleInfo& bundle, uint32_t num_rows) const {
+  if (!TakesChosenTogether(bundle, num_rows)) return kOneByOneMembers;
+  const uint32_t columns = std::min<uint32_t>(config_.hidden_size, kChosenColumns);
+  uint64_t row_bytes = RowBytes(bundle.up_type, columns).value();
+  if (has_bundled_gate()) row_bytes = std::max(row_bytes, RowBytes(bundle.gate_type, columns).value());
+  return std::min<size_t>(kMostChosenRows, ChosenRoom::CopyBytes(config_.hidden_size) / row_bytes);
+}
+
+// Members [begin, end) of those ready, for each row's chosen ones alone.
+void Forward::ActivateChosen(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t num_rows,
+                             int worker) {
+  for (uint32_t row = 0; row < num_rows; ++row) {
+    float* const out = activations_.data() + size_t{row} * config_.ffn_size + wave.begin;
+    for (size_t i = begin; i < end; ++i) out[ready.members[i]] = 0.0f;
+  }
+  if (!TakesChosenTogether(weights_.model().bundles()[layer], num_rows)) {
+    for (uint32_t row = 0; row < num_rows; ++row) ActivateOneByOne(layer, wave, ready, begin, end, row, worker);
+    return;
+  }
+  for (uint32_t row = 0; row < num_rows;) row += ActivateTogether(layer, wave, ready, begin, end, row, num_rows, worker);
+}
+
+void Forward::ActivateOneByOne(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t row,
+                               int worker) {
+  const BundleInfo& bundle = weights_.model().bundles()[layer];
+  uint32_t chosen[kOneByOneMembers], index[kOneByOneMembers];
+  float products[kOneByOneMembers], gates[kOneByOneMembers];
+  size_t count = 0;
+  for (size_t i = begin; i < end; ++i) {
+    chosen[count] = ready.members[i];
+    index[count] = ready.rows.IndexOf(i);
+    count += IsChosen(row, positions_[wave.begin + ready.members[i]]) ? 1 : 0;
+  }
+  if (count == 0) return;
+  const RowSet rows{ready.rows.base, ready.rows.stride_bytes, index};
+  DotUpRows(bundle.up_type, rows.At(bundle.up_offset_bytes), count, row, 1, worker, products);
+  if (has_bundled_gate()) DotUpRows(bundle.gate_type, rows, count, row, 1, worker, gates);
+  FinishProducts(layer, row, wave, chosen, count, products, gates);
+  float* const out = activations_.data() + size_t{row} * config_.ffn_size + wave.begin;
+  for (size_t i = 0; i < count; ++i) out[chosen[i]] = products[i];
+}
+
+// Rows from `first` on, as many as there is room for their pairs; gives their number.
+uint32_t Forward::ActivateTogether(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end,
+                                   uint32_t first, uint32_t num_rows, int worker) {
+  const BundleInfo& bundle = weights_.model().bundles()[layer];
+  ChosenRoom& room = chosen_rooms_[static_cast<size_t>(worker)];
+  const size_t count = end - begin;
+  const uint32_t* const members = ready.members.data() + begin;
+  uint32_t positions[kMostChosenRows];
+  for (size_t i = 0; i < count; ++i) positions[i] = positions_[wave.begin + members[i]];
+  uint32_t taken = 0, num_pairs = 0;
+  room.begin[0] = 0;
+  for (; first + taken < num_rows && num_pairs + count <= room.rows.size(); ++taken) {
+    uint16_t* const rows = room.rows.data();
+    for (size_t i = 0; i < count; ++i) {
+      rows[num_pairs] = static_cast<uint16_t>(i);
+      num_pairs += IsChosen(first + taken, positions[i]) ? 1 : 0;
+    }
+    room.begin[taken + 1] = num_pairs;
+  }
+  const size_t hidden = config_.hidden_size;
+  const ChosenPairs pairs{room.begin.data(), room.rows.data()};
+  const auto multiply = [&](DType dtype, const RowSet& rows, float* out) {
+    DotChosenRows(dtype, rows, count, hidden, ffn_input_.data() + first * hidden, hidden, taken, pairs,
+                  reinterpret_cast<std::byte*>(room.copies.data()), room.lanes.data(), out);
+  };
+  const RowSet bundles = ready.rows.From(begin);
+  multiply(bundle.up_type, bundles.At(bundle.up_offset_bytes), room.products.data());
+  if (has_bundled_gate()) multiply(bundle.gate_type, bundles, room.gates.data());
+  for (uint32_t t = 0; t < taken; ++t) {
+    uint32_t chosen[kMostChosenRows];
+    const uint32_t from = room.begin[t], size = room.begin[t + 1] - from;
+    for (uint32_t i = 0; i < size; ++i) chosen[i] = members[room.rows[from + i]];
+    float* const products = room.products.data() + from;
+    FinishProducts(layer, first + t, wave, chosen, size, products, room.gates.data() + from);
+    float* const out = activations_.data() + size_t{first + t} * config_.ffn_size + wave.begin;
+    for (uint32_t i = 0; i < size; ++i) out[chosen[i]] = products[i];
+  }
+  return taken;
+}
+
+// A thread takes some columns of all rows' sums: copied, since bundles lie a power of two apart, so that few of their down rows fit a cache.
+void Forward::SumDownOfMany(uint32_t layer, const BundleWave& wave, uint32_t num_rows) {
+  const BundleInfo& bundle = weights_.model().bundles()[layer];
+  const uint32_t hidden = config_.hidden_size, num_threads = static_cast<uint32_t>(pool_.num_threads());
+  const uint32_t unit = std::max<uint32_t>(64, TraitsOf(bundle.down_type).block_elements);  // cache lines, whole blocks
+  const uint32_t pieces = num_threads * ((hidden + num_threads * kDownColumns - 1) / (num_threads * kDownColumns));
+  const uint32_t piece = static_cast<uint32_t>(RoundUp((hidden + pieces - 1) / pieces, unit));
+  const size_t num_members = wave.end - wave.begin;
+  pool_.Run(
+      static_cast<int>((hidden + piece - 1) / piece),
+      [&](int tile, int worker) {
+        const uint32_t begin = static_cast<uint32_t>(tile) * piece, columns = std::min(piece, hidden - begin);
+        const uint64_t offset = bundle.down_offset_bytes + RowBytes(bundle.down_type, begin).value();
+        const uint64_t row_bytes = RowBytes(bundle.down_type, columns).value();
+        AlignedVector<float>& room = chosen_rooms_[static_cast<size_t>(worker)].copies;
+        std::byte* const copies = reinterpret_cast<std::byte*>(room.data());
+        const size_t together = room.size() * sizeof(float) / row_bytes;
+        for (size_t first = 0; first < num_members; first += together) {
+          const size_t count = std::min(together, num_members - first);
+          for (size_t i = 0; i < count; ++i) std::memcpy(copies + i * row_bytes, wave.rows.row(first + i) + offset, row_bytes);
+          for (uint32_t row = 0; row < num_rows; ++row) {
+            AddScaledRows(bundle.down_type, {copies, row_bytes, nullptr}, count,
+                          activations_.data() + size_t{row} * config_.ffn_size + wave.begin + first, 0, columns,
+                          block_out_.data() + size_t{row} * hidden + begin);
+          }
+        }
+      },
+      [&] { weights_.Poll(); });
+}
+
+}  // namespace frugal
