@@ -1,4 +1,4 @@
-#include "src/pack/checkpoint.h"
+#include "src/model/checkpoint.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -15,7 +15,7 @@
 #include "src/format/json_file.h"
 #include "src/format/packed_format.h"
 #include "src/format/untrusted_text.h"
-#include "src/pack/elements.h"
+#include "src/kernels/elements.h"
 
 namespace frugal {
 namespace {

@@ -1,5 +1,5 @@
-// A model to be packed: a Hugging Face checkpoint (safetensors or PyTorch) or a GGUF file that is not packed. Its config, its
-// tensors, and reads that check every number. One thread. What is read leaves the page cache again.
+// A model as people publish it, to be packed or run in place: a Hugging Face checkpoint (safetensors or PyTorch) or a GGUF file that is not
+// packed. Its config, its tensors, and reads that check every number. One thread. What is read leaves the page cache again.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@
 #include "src/format/regular_file.h"
 #include "src/format/tensor_source.h"
 #include "src/model/config.h"
-#include "src/pack/source_names.h"
+#include "src/model/source_names.h"
 #include "src/tensor/tensor_info.h"
 
 namespace frugal {
