@@ -107,4 +107,21 @@ Result<std::unique_ptr<TensorSource>> OpenCheckpointTensors(const std::string& d
   return BadModel("{}: holds neither {} nor {}, nor the index of either's shards", directory, kSafetensorsFileName, kPytorchFileName);
 }
 
+Result<std::unique_ptr<TensorSource>> OpenCheckpointFile(const std::string& path) {
+  const std::filesystem::path whole = path;
+  const bool is_pytorch = path.ends_with(kPytorchExtension);
+  const std::string usual = is_pytorch ? kPytorchFileName : kSafetensorsFileName;
+  const std::string directory = whole.has_parent_path() ? whole.parent_path().string() : ".";
+  // "model-00001-of-00002.safetensors" of model.safetensors.index.json.
+  if (whole.filename().string().find("-of-") != std::string::npos && HasShards(directory, usual)) {
+    return BadModel("{}: is one of several files of a model: name their directory, {}", path, directory);
+  }
+  if (is_pytorch) {
+    FRUGAL_ASSIGN(std::unique_ptr<TensorSource> source, PytorchCheckpoint::OpenFile(path));
+    return source;
+  }
+  FRUGAL_ASSIGN(std::unique_ptr<TensorSource> source, SafetensorsDirectory::OpenFile(path));
+  return source;
+}
+
 }  // namespace frugal

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "src/base/result.h"
 #include "src/format/tensor_source.h"
@@ -23,5 +24,10 @@ Result<CheckpointDirectory> ResolveCheckpointDirectory(const std::string& path);
 // model.safetensors or pytorch_model.bin, one file or shards with an index; safetensors first, as transformers does.
 // Errors as SafetensorsDirectory::Open and PytorchCheckpoint::Open; kBadModel when it holds neither.
 Result<std::unique_ptr<TensorSource>> OpenCheckpointTensors(const std::string& directory);
+
+constexpr std::string_view kSafetensorsExtension = ".safetensors";
+constexpr std::string_view kPytorchExtension = ".bin";
+// One file of weights, which its name says the format of. kBadModel too for one of several shards: the model is their directory.
+Result<std::unique_ptr<TensorSource>> OpenCheckpointFile(const std::string& path);
 
 }  // namespace frugal

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -52,10 +53,20 @@ uint64_t OffsetBytes(DType dtype, uint64_t element) {
 
 }  // namespace
 
+bool IsCheckpointPath(const std::string& path) {
+  if (IsDirectory(path)) return true;
+  if (!path.ends_with(kSafetensorsExtension) && !path.ends_with(kPytorchExtension)) return false;
+  const Result<RegularFile> file = OpenRegularFile(path);
+  std::array<char, 4> magic = {};
+  if (!file || file->size_bytes < magic.size()) return true;
+  const Status read = ReadFully(file->fd.get(), path, 0, std::as_writable_bytes(std::span(magic)));
+  return !read || std::string_view(magic.data(), magic.size()) != "GGUF";
+}
+
 Result<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& path, std::optional<Activation> activation) {
   auto checkpoint = std::unique_ptr<Checkpoint>(new Checkpoint());
   struct stat status = {};
-  if (stat(path.c_str(), &status) != 0 || IsDirectory(path)) {
+  if (stat(path.c_str(), &status) != 0 || IsCheckpointPath(path)) {
     FRUGAL_TRY(checkpoint->OpenDirectory(path, activation));
   } else {
     FRUGAL_TRY(checkpoint->OpenGguf(path, activation));
@@ -68,7 +79,10 @@ Result<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& path, st
 }
 
 Status Checkpoint::OpenDirectory(const std::string& path, std::optional<Activation> activation) {
-  FRUGAL_ASSIGN(CheckpointDirectory directory, ResolveCheckpointDirectory(path));
+  const bool is_file = !IsDirectory(path) && IsCheckpointPath(path);
+  const size_t slash = path.rfind('/');
+  const std::string parent = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+  FRUGAL_ASSIGN(CheckpointDirectory directory, ResolveCheckpointDirectory(is_file ? parent : path));
   path_ = std::move(directory.path);
   model_name_ = std::move(directory.name);
   const std::string config_path = path_ + "/config.json";
@@ -84,7 +98,7 @@ Status Checkpoint::OpenDirectory(const std::string& path, std::optional<Activati
   if (extra != config.end() && extra->is_number_unsigned()) {
     num_extra_layers_ = static_cast<uint32_t>(std::min<uint64_t>(extra->get<uint64_t>(), ConfigLimits::kLayers));
   }
-  FRUGAL_ASSIGN(tensors_, OpenCheckpointTensors(path_));
+  FRUGAL_ASSIGN(tensors_, is_file ? OpenCheckpointFile(path) : OpenCheckpointTensors(path_));
   return {};
 }
 

@@ -21,10 +21,13 @@
 
 namespace frugal {
 
+// A directory, or a file of safetensors or PyTorch by its name: nothing that begins as a GGUF.
+bool IsCheckpointPath(const std::string& path);
+
 class Checkpoint {
  public:
-  // A directory (hugging_face.h says which) or a GGUF file. `activation` replaces what the source says of itself. Errors as
-  // those of config.json, of the readers of the tensors, and of ResolveCheckpointDirectory.
+  // A directory (hugging_face.h says which), one file of weights with a config.json beside it, or a GGUF file. `activation` replaces what
+  // the source says of itself. Errors as those of config.json, of the readers of the tensors, and of ResolveCheckpointDirectory.
   static Result<std::unique_ptr<Checkpoint>> Open(const std::string& path, std::optional<Activation> activation);
 
   // For messages: the directory of config.json, or the GGUF file.
@@ -56,6 +59,7 @@ class Checkpoint {
 
   // Whether the path is one of the checkpoint's files, under whatever name.
   bool HasFile(const std::string& path) const;
+  const std::vector<std::string>& file_paths() const { return tensors_->file_paths(); }
   const std::string& PathOf(const TensorInfo& tensor) const { return files_[tensor.file_index].path; }
   // "FILE: TENSOR: row R, column C at offset O": the beginning of a message.
   std::string Place(const TensorInfo& tensor, uint64_t element) const;
