@@ -311,7 +311,11 @@ TEST_F(ShardsTest, A12MissingDuplicatedOrForeignShards) {
   dir_.Write(kSecond, "version https://git-lfs.github.com/spec/v1\n");
   ExpectDirectoryRefused(std::string(kSecond) + ": is a Git LFS pointer");
   ASSERT_EQ(unlink(dir_.File(kSecond).c_str()), 0);
-  ExpectDirectoryRefused(kSecond, ErrorCode::kIo);
+  ExpectDirectoryRefused(std::string(kSecond) + ": is missing");
+  ExpectDirectoryRefused("places tensor 'c' there");
+  ASSERT_EQ(symlink("nothing", dir_.File(kSecond).c_str()), 0);
+  ExpectDirectoryRefused(std::string(kSecond) + ": is missing");
+  ASSERT_EQ(unlink(dir_.File(kSecond).c_str()), 0);
   ASSERT_EQ(symlink(kSecond, dir_.File(kSecond).c_str()), 0);
   ExpectDirectoryRefused(std::string(kSecond) + ": is a symbolic link that leads in a circle");
 }

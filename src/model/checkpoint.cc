@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -41,27 +40,12 @@ Result<std::optional<bool>> FindBool(const nlohmann::json& config, std::initiali
   return std::optional<bool>();
 }
 
-bool IsDirectory(const std::string& path) {
-  struct stat status = {};
-  return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
-}
-
 uint64_t OffsetBytes(DType dtype, uint64_t element) {
   const DTypeTraits traits = TraitsOf(dtype);
   return element / traits.block_elements * traits.block_bytes;
 }
 
 }  // namespace
-
-bool IsCheckpointPath(const std::string& path) {
-  if (IsDirectory(path)) return true;
-  if (!path.ends_with(kSafetensorsExtension) && !path.ends_with(kPytorchExtension)) return false;
-  const Result<RegularFile> file = OpenRegularFile(path);
-  std::array<char, 4> magic = {};
-  if (!file || file->size_bytes < magic.size()) return true;
-  const Status read = ReadFully(file->fd.get(), path, 0, std::as_writable_bytes(std::span(magic)));
-  return !read || std::string_view(magic.data(), magic.size()) != "GGUF";
-}
 
 Result<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& path, std::optional<Activation> activation) {
   auto checkpoint = std::unique_ptr<Checkpoint>(new Checkpoint());
@@ -79,12 +63,9 @@ Result<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& path, st
 }
 
 Status Checkpoint::OpenDirectory(const std::string& path, std::optional<Activation> activation) {
-  const bool is_file = !IsDirectory(path) && IsCheckpointPath(path);
-  const size_t slash = path.rfind('/');
-  const std::string parent = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-  FRUGAL_ASSIGN(CheckpointDirectory directory, ResolveCheckpointDirectory(is_file ? parent : path));
-  path_ = std::move(directory.path);
-  model_name_ = std::move(directory.name);
+  FRUGAL_ASSIGN(const CheckpointDirectory directory, ResolveCheckpointDirectory(path));
+  path_ = directory.path;
+  model_name_ = directory.name;
   const std::string config_path = path_ + "/config.json";
   FRUGAL_ASSIGN(const nlohmann::json config, ReadJsonFile(config_path));
   FRUGAL_ASSIGN(config_, ParseHuggingFaceConfig(config, config_path));
@@ -98,7 +79,7 @@ Status Checkpoint::OpenDirectory(const std::string& path, std::optional<Activati
   if (extra != config.end() && extra->is_number_unsigned()) {
     num_extra_layers_ = static_cast<uint32_t>(std::min<uint64_t>(extra->get<uint64_t>(), ConfigLimits::kLayers));
   }
-  FRUGAL_ASSIGN(tensors_, is_file ? OpenCheckpointFile(path) : OpenCheckpointTensors(path_));
+  FRUGAL_ASSIGN(tensors_, OpenCheckpointTensors(directory));
   return {};
 }
 
@@ -147,14 +128,12 @@ Result<const TensorInfo*> Checkpoint::Require(const std::string& name, std::span
   return tensor;
 }
 
-std::vector<std::string> Checkpoint::UnusedTensors() const {
-  std::vector<std::string> lines;
+std::vector<const TensorInfo*> Checkpoint::UnusedTensors() const {
+  std::vector<const TensorInfo*> unused;
   for (const TensorInfo& tensor : tensors_->tensors()) {
-    if (required_.contains(tensor.name) || IsKnownSuperfluous(tensor.name, config_, names_)) continue;
-    lines.push_back(fmt::format("{}: tensor {} {} is not used", PathOf(tensor), Printable(tensor.name),
-                                ShapeText(tensor.shape)));
+    if (!required_.contains(tensor.name) && !IsKnownSuperfluous(tensor.name, config_, names_)) unused.push_back(&tensor);
   }
-  return lines;
+  return unused;
 }
 
 std::string Checkpoint::Place(const TensorInfo& tensor, uint64_t element) const {

@@ -21,9 +21,6 @@
 
 namespace frugal {
 
-// A directory, or a file of safetensors or PyTorch by its name: nothing that begins as a GGUF.
-bool IsCheckpointPath(const std::string& path);
-
 class Checkpoint {
  public:
   // A directory (hugging_face.h says which), one file of weights with a config.json beside it, or a GGUF file. `activation` replaces what
@@ -46,8 +43,8 @@ class Checkpoint {
   // of another shape or type.
   Result<const TensorInfo*> Require(const std::string& name, std::span<const uint64_t> shape);
 
-  // A line for each tensor that nobody has required and that is not known to be superfluous.
-  std::vector<std::string> UnusedTensors() const;
+  // Each tensor that nobody has required and that is not known to be superfluous.
+  std::vector<const TensorInfo*> UnusedTensors() const;
 
   // Elements of the tensor, in row-major order; `out` holds a whole number of them, or of quantised blocks. kBadModel names
   // file, tensor, row, column and offset of the first NaN or infinity; kIo and kBadModel when they cannot be read.

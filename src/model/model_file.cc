@@ -4,6 +4,7 @@
 
 #include "src/base/bytes.h"
 #include "src/format/byte_source.h"
+#include "src/format/hugging_face.h"
 #include "src/format/packed_format.h"
 
 namespace frugal {
@@ -156,7 +157,7 @@ Result<ModelFile> ModelFile::OpenCheckpoint(const std::string& path, std::option
   file.config_ = checkpoint->config();
   FRUGAL_ASSIGN(file.places_, TensorPlaces::FromCheckpoint(*checkpoint));
   FRUGAL_TRY(file.LoadTensors());
-  file.unused_tensors_ = checkpoint->UnusedTensors();
+  for (const TensorInfo* tensor : checkpoint->UnusedTensors()) file.unused_tensors_.push_back(tensor->name);
   return file;
 }
 
@@ -406,7 +407,7 @@ Result<VectorInfo> ModelFile::MakeVector(const std::string& name, uint64_t size)
 
 Status ModelFile::RequireBundles() const {
   if (has_bundles()) return {};
-  if (is_checkpoint()) return BadModel("{}: not a packed model but a checkpoint; `frugal pack` makes one of it", path_);
+  if (is_checkpoint()) return BadModel("{}: is a checkpoint, no packed model", path_);
   if (is_packed_) return BadModel("{}: has no bundles: its layout is \"{}\"", path_, FfnLayoutName(config_.ffn_layout));
   return BadModel("{}: not a packed model: key {} is missing; `frugal pack` makes one", path_, kPackedVersionKey);
 }
