@@ -34,7 +34,7 @@ Result<OpenedHeader> OpenHeader(const EngineOptions& options) {
     FRUGAL_ASSIGN(header.predictor, PredictorFile::Inspect(path, header.model->config()));
   }
   FRUGAL_ASSIGN(const TokenizerHeader tokenizer, ReadTokenizerHeader(*header.model, options.ram_bytes));
-  header.tokenizer_bytes = tokenizer.memory_bytes;
+  header.tokenizer_bytes = tokenizer.bytes;
   header.model->set_end_ids(tokenizer.bos_id, tokenizer.eos_id);
   return header;
 }
@@ -48,7 +48,7 @@ Result<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options) {
   engine->model_ = std::move(header.model);
   const PredictorInfo* info = header.predictor ? &*header.predictor : nullptr;
   FRUGAL_ASSIGN(engine->plan_, MakePlan(*engine->model_, info, header.tokenizer_bytes, options));
-  if (header.tokenizer_bytes > 0) {
+  if (header.tokenizer_bytes.held > 0) {
     FRUGAL_ASSIGN(Tokenizer tokenizer, LoadTokenizer(*engine->model_));
     engine->tokenizer_.emplace(std::move(tokenizer));
   }

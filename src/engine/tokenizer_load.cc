@@ -1,5 +1,6 @@
 #include "src/engine/tokenizer_load.h"
 
+#include <malloc.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -22,18 +23,27 @@ uint64_t FileBytes(const std::string& directory) {
   return size_bytes;
 }
 
-// Files as text and parsed, lists that grow by doubling, and the tokenizer that is made of them.
+// Of files that are not to be read: what the lists of the shortest tokens take.
 constexpr uint64_t kMostBytesPerFileByte = 14;
 
-uint64_t MemoryBytes(const Vocabulary& vocabulary, uint64_t file_bytes) {
+TokenizerBytes BytesOf(const Vocabulary& vocabulary, uint64_t file_bytes) {
   uint64_t token_bytes = 0;
   for (const std::string& token : vocabulary.tokens) token_bytes += token.size();
   const uint64_t num_tokens = vocabulary.tokens.size(), num_merges = vocabulary.merges.size();
   const uint64_t num_added = std::max<uint64_t>(vocabulary.added_tokens.size(), Tokenizer::kUsualAddedTokens);
-  // While a list grows, its old and its new elements are there.
-  constexpr uint64_t kGrowth = 3, kEntryBytes = 48;
-  return Tokenizer::EstimateMemoryBytes(num_tokens, num_merges, token_bytes, num_added, vocabulary) + 2 * file_bytes +
-         kGrowth * (num_tokens * kEntryBytes + num_merges * sizeof(std::string));
+  TokenizerBytes bytes;
+  bytes.held = Tokenizer::EstimateMemoryBytes(num_tokens, num_merges, token_bytes, num_added, vocabulary);
+  // The files as text, and what is parsed of them. While a list grows, its elements are there twice.
+  constexpr uint64_t kGrowth = 2, kEntryBytes = 48;
+  bytes.reading = 2 * file_bytes + kGrowth * (num_tokens * kEntryBytes + num_merges * sizeof(std::string));
+  return bytes;
+}
+
+// What was freed goes back to the system: weights take its place.
+void TrimHeap() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
 }
 
 Result<Vocabulary> ReadVocabulary(const ModelFile& model) {
@@ -59,28 +69,32 @@ Result<bool> HasTokenizer(const ModelFile& model) {
 
 Result<Tokenizer> LoadTokenizer(const ModelFile& model) {
   if (!model.is_checkpoint()) return LoadTokenizer(model.gguf());
-  FRUGAL_ASSIGN(const Vocabulary vocabulary, ReadVocabulary(model));
-  return Tokenizer::Create(vocabulary, model.checkpoint_directory());
+  Result<Tokenizer> tokenizer = [&]() -> Result<Tokenizer> {
+    FRUGAL_ASSIGN(const Vocabulary vocabulary, ReadVocabulary(model));
+    return Tokenizer::Create(vocabulary, model.checkpoint_directory());
+  }();
+  TrimHeap();
+  return tokenizer;
 }
 
 Result<TokenizerHeader> ReadTokenizerHeader(const ModelFile& model, uint64_t ram_bytes) {
-  TokenizerHeader header{0, model.config().bos_id, model.config().eos_id};
+  TokenizerHeader header{{}, model.config().bos_id, model.config().eos_id};
   if (!model.is_checkpoint()) {
     FRUGAL_ASSIGN(const bool has_tokenizer, HasTokenizer(model.gguf()));
     if (has_tokenizer) {
-      FRUGAL_ASSIGN(header.memory_bytes, EstimateTokenizerBytes(model.gguf()));
+      FRUGAL_ASSIGN(header.bytes.held, EstimateTokenizerBytes(model.gguf()));
     }
     return header;
   }
   const uint64_t file_bytes = FileBytes(model.checkpoint_directory());
   if (ram_bytes != 0 && file_bytes > ram_bytes / kMostBytesPerFileByte) {
-    header.memory_bytes = file_bytes * kMostBytesPerFileByte;
+    header.bytes.held = file_bytes * kMostBytesPerFileByte;
     return header;
   }
   const Result<Vocabulary> vocabulary = ReadVocabulary(model);
   if (!vocabulary && IsAbsent(vocabulary.error())) return header;
   if (!vocabulary) return vocabulary.error();
-  header.memory_bytes = MemoryBytes(*vocabulary, file_bytes);
+  header.bytes = BytesOf(*vocabulary, file_bytes);
   header.bos_id = vocabulary->bos_id;
   header.eos_id = vocabulary->eos_id;
   return header;

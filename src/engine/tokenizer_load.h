@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "src/base/result.h"
+#include "src/engine/options.h"
 #include "src/model/model_file.h"
 #include "src/text/tokenizer.h"
 
@@ -15,13 +16,12 @@ Result<bool> HasTokenizer(const ModelFile& model);
 Result<Tokenizer> LoadTokenizer(const ModelFile& model);
 
 struct TokenizerHeader {
-  // At least what LoadTokenizer, and reading this header, have allocated at any moment; 0 where there is none. The files of a checkpoint
-  // are read whole, and what that took the heap may keep.
-  uint64_t memory_bytes = 0;
+  // At least what LoadTokenizer and reading this header have allocated at any moment.
+  TokenizerBytes bytes;
   // Of a checkpoint's tokenizer, which are the model's.
   int32_t bos_id = -1, eos_id = -1;
 };
-// `ram_bytes`: the budget, 0 for none. Files that cannot be read within it are not read, and memory_bytes is what would do.
+// `ram_bytes`: the budget, 0 for none. Files that cannot be read within it are not read, and `bytes` is what would do.
 Result<TokenizerHeader> ReadTokenizerHeader(const ModelFile& model, uint64_t ram_bytes);
 
 }  // namespace frugal
