@@ -8,7 +8,9 @@
 #include <nlohmann/json.hpp>
 
 #include "src/base/bytes.h"
+#include "src/format/gguf_writer.h"
 #include "src/format/json_file.h"
+#include "src/format/safetensors.h"
 #include "tests/support.h"
 
 namespace frugal::testing {
@@ -163,6 +165,58 @@ TEST_P(CheckpointGoldenTest, TensorsMayBeginAnywhere) {
       options.mode = mode;
       ExpectSameBits(Logits(options), expected, fmt::format("{} blanks, {}", blanks, RunModeName(mode)));
     }
+  }
+}
+
+// As llama.cpp's converter writes a Persimmon: every tensor as the checkpoint has it, query, key and value fused head by head.
+void WritePersimmonGguf(const std::string& from, const std::string& to) {
+  const auto source = SafetensorsDirectory::Open(from).value();
+  auto writer = GgufWriter::Open(to, Overwrite::kNo, 32).value();
+  writer->AddString("general.architecture", "persimmon");
+  const std::vector<std::pair<std::string, uint32_t>> keys = {
+      {"block_count", 3},  {"embedding_length", 64},        {"feed_forward_length", 256}, {"attention.head_count", 4},
+      {"vocab_size", 320}, {"attention.head_count_kv", 4}, {"context_length", 256},      {"rope.dimension_count", 8}};
+  for (const auto& [key, value] : keys) writer->AddUint32("persimmon." + key, value);
+  writer->AddFloat32("persimmon.attention.layer_norm_epsilon", 1e-5f);
+  writer->AddFloat32("persimmon.rope.freq_base", 25000.0f);
+  const std::vector<std::pair<std::string, std::string>> names = {
+      {"model.embed_tokens.", "token_embd."},    {"model.final_layernorm.", "output_norm."},
+      {"lm_head.", "output."},                   {"model.layers.", "blk."},
+      {"self_attn.query_key_value.", "attn_qkv."}, {"self_attn.dense.", "attn_output."},
+      {"self_attn.q_layernorm.", "attn_q_norm."}, {"self_attn.k_layernorm.", "attn_k_norm."},
+      {"input_layernorm.", "attn_norm."},        {"post_attention_layernorm.", "ffn_norm."},
+      {"mlp.dense_h_to_4h.", "ffn_up."},         {"mlp.dense_4h_to_h.", "ffn_down."}};
+  for (const TensorInfo& tensor : source->tensors()) {
+    std::string name = tensor.name;
+    for (const auto& [part, renamed] : names) {
+      const size_t at = name.find(part);
+      if (at != std::string::npos) name.replace(at, part.size(), renamed);
+    }
+    writer->AddTensor(name, tensor.dtype, tensor.shape);
+  }
+  ASSERT_TRUE(writer->BeginData());
+  const std::string bytes = ReadAll(source->file_paths()[0]);
+  for (size_t i = 0; i < source->tensors().size(); ++i) {
+    const Extent& extent = source->tensors()[i].extent;
+    ASSERT_TRUE(writer->WriteTensorPart(i, 0, std::as_bytes(std::span(bytes).subspan(extent.offset_bytes, extent.size_bytes))));
+  }
+  ASSERT_TRUE(writer->Finish());
+}
+
+TEST(FusedGgufTest, HeadsOfAPersimmonAreTakenApart) {
+  const std::string directory = FindGolden("persimmon");
+  if (!fs::exists(directory + "/model.safetensors")) GTEST_SKIP() << directory << " has no safetensors";
+  const GoldenModel golden = ReadGolden(directory);
+  TemporaryDirectory temporary;
+  WritePersimmonGguf(directory, temporary.File("persimmon.gguf"));
+  EngineOptions options = TestOptions(directory);
+  options.logit_rows = options.max_batch;
+  options.mode = RunMode::kNaive;
+  const std::vector<float> expected = LogitsOf(options, golden.sequences);
+  options.model_path = temporary.File("persimmon.gguf");
+  for (const RunMode mode : {RunMode::kResident, RunMode::kNaive}) {
+    options.mode = mode;
+    ExpectSameBits(LogitsOf(options, golden.sequences), expected, RunModeName(mode));
   }
 }
 
