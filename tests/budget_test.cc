@@ -69,6 +69,19 @@ TEST_F(BudgetTest, TheSmallestBudgetAndThreeLargerOnesAreKept) {
   }
 }
 
+// Files are read whole to make the tokenizer, and every shard is open.
+TEST_F(BudgetTest, ACheckpointInPlaceKeepsItsBudget) {
+  for (const char* mode : {"flash", "naive"}) {
+    const std::vector<std::string> flags = {"-c", "128", "-t", "2", "--mode", mode};
+    std::vector<std::string> generous = flags;
+    generous.insert(generous.end(), {"--ram", "200M"});
+    for (const std::string& model : {TaleDirectory(), FindGolden("opt-sharded")}) {
+      const uint64_t smallest = Plan(model, generous)["smallest_bytes"].get<uint64_t>();
+      for (const uint64_t ram : {smallest, smallest + 2 * kMiB, smallest + 30 * kMiB}) ExpectRuns(model, ram, flags);
+    }
+  }
+}
+
 // It is filled before the first token, through slots and buffers that the budget has anyway.
 TEST_F(BudgetTest, ASketchIsPartOfTheBudget) {
   const std::string packed = PackModel(TaleDirectory(), directory_);

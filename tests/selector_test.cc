@@ -107,7 +107,7 @@ TEST_P(SelectorTest, ThePlanTakesASketchWhereTheBudgetDoesNotHoldAllNeurons) {
   options.predictor = true;
   const auto header = OpenHeader(options);
   ASSERT_TRUE(header) << header.error().message;
-  const auto plan = MakePlan(*header->model, nullptr, 0, options);
+  const auto plan = MakePlan(*header->model, nullptr, {}, options);
   ASSERT_TRUE(plan) << plan.error().message;
   options.ram_bytes = plan->smallest_bytes;
   EXPECT_EQ(selector(), SelectorKind::kAll) << "the sketch does not fit";

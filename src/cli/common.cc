@@ -47,7 +47,7 @@ void Exit::RunAsCallback(CLI::App& sub, std::function<Status()> work) {
       const CLI::Option* const model = sub.get_option_no_throw("--model");
       if (status || model == nullptr || status.error().code != ErrorCode::kBadModel) return status;
       Error error = std::move(status).error();
-      error.message += PackHint(model->as<std::string>());
+      error.message += PackHint(sub.get_name(), model->as<std::string>());
       return error;
     });
   });

@@ -23,7 +23,7 @@ class Exit {
  public:
   // Makes `work` the subcommand's callback. Its error is printed ("frugal: MESSAGE", stderr) and becomes the
   // exit code; an exception of a library does too (bad_alloc: 6, others: 1). A bad model that is a checkpoint
-  // (--model) is told how to pack it.
+  // (--model) is told how to pack it, where the verb takes packed models alone.
   void RunAsCallback(CLI::App& sub, std::function<Status()> work);
   // For work outside a callback.
   void Run(const std::function<Status()>& work);

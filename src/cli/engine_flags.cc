@@ -88,7 +88,7 @@ Result<Activation> ParseActivationFlag(const std::string& text) {
 }
 
 void AddModelArgument(CLI::App& sub, std::string& model_path) {
-  sub.add_option("model,-m,--model", model_path, "packed model (.gguf)")->required();
+  sub.add_option("model,-m,--model", model_path, "packed model (.gguf); of what runs in place, a GGUF or a Hugging Face directory too")->required();
 }
 
 void AddEngineFlags(CLI::App& sub, EngineFlags& flags) {

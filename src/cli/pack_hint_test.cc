@@ -18,15 +18,27 @@ TEST(PackHint, ACheckpointIsToBePacked) {
   }
   const std::string command = "frugal pack " + model + " -o some-model.gguf";
   for (const char* name : {"", "/model.safetensors", "/pytorch_model.bin", "/config.json"}) {
-    EXPECT_NE(PackHint(model + name).find(command), std::string::npos) << PackHint(model + name);
+    EXPECT_NE(PackHint("train", model + name).find(command), std::string::npos) << PackHint("train", model + name);
   }
+}
+
+TEST(PackHint, WhatRunsInPlaceIsNotToBePacked) {
+  const TempDir directory;
+  directory.Write("config.json", "{}");
+  directory.Write("model.safetensors", "damaged");
+  EXPECT_EQ(PackHint("run", directory.path()), "");
+  EXPECT_EQ(PackHint("plan", directory.File("model.safetensors")), "");
+  EXPECT_EQ(PackHint("eval", directory.File("config.json")), "; the model is its directory, " + directory.path());
 }
 
 TEST(PackHint, NothingIsSaidOfOtherFiles) {
   const TempDir directory;
-  EXPECT_EQ(PackHint(directory.Write("model.gguf", "GGUF")), "");
-  EXPECT_EQ(PackHint(directory.File("absent.gguf")), "");
-  EXPECT_NE(PackHint(directory.Write("model.safetensors", "")).find("a directory with a config.json"), std::string::npos);
+  for (const char* verb : {"train", "run"}) {
+    EXPECT_EQ(PackHint(verb, directory.Write("model.gguf", "GGUF")), "");
+    EXPECT_EQ(PackHint(verb, directory.File("absent.gguf")), "");
+  }
+  EXPECT_NE(PackHint("check", directory.Write("model.safetensors", "")).find("a directory with a config.json"), std::string::npos);
+  EXPECT_EQ(PackHint("run", directory.Write("vocab.json", "")), "");
 }
 
 }  // namespace

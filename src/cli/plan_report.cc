@@ -10,10 +10,13 @@
 namespace frugal {
 namespace {
 
+// "blk.*.attn_q.weight", "model.layers.*.self_attn.q_proj.weight": without the first part that is a number.
 std::string GroupName(const std::string& name) {
-  if (!name.starts_with("blk.")) return name;
-  const size_t end = name.find('.', 4);
-  return end == std::string::npos ? name : "blk.*" + name.substr(end);
+  for (size_t dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1)) {
+    const size_t end = name.find_first_not_of("0123456789", dot + 1);
+    if (end != std::string::npos && end > dot + 1 && name[end] == '.') return name.substr(0, dot + 1) + "*" + name.substr(end);
+  }
+  return name;
 }
 
 std::string FormatLedger(const EnginePlan& plan) {
@@ -42,11 +45,13 @@ std::string FormatTensors(const EnginePlan& plan, TensorDetail detail) {
       groups.push_back({tensor.name, tensor.where, 1, tensor.size_bytes, tensor.resident_bytes});
     }
   }
+  size_t width = 32;
+  for (const TensorGroup& group : groups) width = std::max(width, group.name.size());
   std::string text =
-      fmt::format("\nTensors\n  {:<32}{:>6}{:>13}{:>13}  {}\n", "name", "count", "size", "resident", "where");
+      fmt::format("\nTensors\n  {:<{}}{:>6}{:>13}{:>13}  {}\n", "name", width, "count", "size", "resident", "where");
   for (const TensorGroup& group : groups) {
-    text += fmt::format("  {:<32}{:>6}{:>13}{:>13}  {}\n", group.name, group.num_tensors,
-                        FormatSize(group.size_bytes), FormatSize(group.resident_bytes), group.where);
+    text += fmt::format("  {:<{}}{:>6}{:>13}{:>13}  {}\n", group.name, width, group.num_tensors, FormatSize(group.size_bytes),
+                        FormatSize(group.resident_bytes), group.where);
   }
   return text;
 }

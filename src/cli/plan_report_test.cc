@@ -43,6 +43,12 @@ TEST(PlanReportTest, TensorsOfAllLayersThatLiveAlikeAreOneLine) {
   EXPECT_EQ(groups[2].name, "blk.*.ffn_bundle.weight");
   EXPECT_EQ(groups[3].name, "output.weight");
   EXPECT_EQ(groups[3].resident_bytes, 1u);
+  const std::vector<TensorGroup> of_checkpoint = GroupTensors({{"transformer.h.0.query_key_value.weight (key rows)", "streamed", 1, 0},
+                                                               {"transformer.h.31.query_key_value.weight (key rows)", "streamed", 2, 0},
+                                                               {"lm_head.weight", "streamed", 4, 0}});
+  ASSERT_EQ(of_checkpoint.size(), 2u);
+  EXPECT_EQ(of_checkpoint[0].name, "transformer.h.*.query_key_value.weight (key rows)");
+  EXPECT_EQ(of_checkpoint[0].size_bytes, 3u);
 }
 
 }  // namespace

@@ -101,7 +101,7 @@ Status Evaluator::Prepare() {
     return MakeError(ErrorCode::kUsage, "--skip {} leaves nothing of pieces of {}", flags_.skip, piece_);
   }
   if (!flags_.text_path.empty()) {
-    if (header_.tokenizer_bytes == 0) {
+    if (header_.tokenizer_bytes.held == 0) {
       return MakeError(ErrorCode::kUsage, "{}: has no tokenizer: give --ids instead of --text",
                        options_.model_path);
     }

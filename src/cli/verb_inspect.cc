@@ -1,4 +1,4 @@
-// frugal inspect FILE: what a GGUF file says of itself.
+// frugal inspect MODEL: what a GGUF file or a checkpoint says of itself.
 #include <fmt/format.h>
 
 #include "src/base/bytes.h"
@@ -36,11 +36,17 @@ std::string PackedText(const PackedSummary& packed) {
 }
 
 std::string InspectionText(const Inspection& inspection) {
-  std::string text =
-      fmt::format("{}: GGUF version {}, {}, {:.1f} M parameters, alignment {}, data from offset {}\n",
-                  Printable(inspection.path), inspection.version, FormatSize(inspection.file_bytes),
-                  static_cast<double>(inspection.num_parameters) / 1e6, inspection.alignment_bytes,
-                  inspection.data_offset_bytes);
+  const double millions = static_cast<double>(inspection.num_parameters) / 1e6;
+  std::string text;
+  if (inspection.files.empty()) {
+    text = fmt::format("{}: GGUF version {}, {}, {:.1f} M parameters, alignment {}, data from offset {}\n", Printable(inspection.path),
+                       inspection.version, FormatSize(inspection.file_bytes), millions, inspection.alignment_bytes,
+                       inspection.data_offset_bytes);
+  } else {
+    text = fmt::format("{}: checkpoint, {}, {:.1f} M parameters in {} file{}\n", Printable(inspection.path),
+                       FormatSize(inspection.file_bytes), millions, inspection.files.size(), inspection.files.size() == 1 ? "" : "s");
+    for (const std::string& file : inspection.files) text += fmt::format("  {}\n", Printable(file));
+  }
   if (inspection.packed) text += PackedText(*inspection.packed);
   if (inspection.config) {
     text += fmt::format("not packed; activation {}\n", ActivationName(inspection.config->activation));
@@ -55,9 +61,9 @@ std::string InspectionText(const Inspection& inspection) {
   }
   text += fmt::format("\n{} tensors\n", inspection.tensors.size());
   for (const TensorInfo& tensor : inspection.tensors) {
-    text += fmt::format("  {:<36} {:<5} [{}] at {}, {}\n", Printable(tensor.name), DTypeName(tensor.dtype),
-                        fmt::join(tensor.shape, ", "), tensor.extent.offset_bytes,
-                        FormatSize(tensor.extent.size_bytes));
+    text += fmt::format("  {:<36} {:<5} [{}] at {}, {}{}\n", Printable(tensor.name), DTypeName(tensor.dtype), fmt::join(tensor.shape, ", "),
+                        tensor.extent.offset_bytes, FormatSize(tensor.extent.size_bytes),
+                        inspection.files.size() < 2 ? "" : fmt::format(", file {}", tensor.file_index + 1));
   }
   return text;
 }

@@ -13,7 +13,7 @@
 #include "src/cli/system_limits.h"
 #include "src/cli/text_pieces.h"
 #include "src/cli/verbs.h"
-#include "src/engine/vocabulary_load.h"
+#include "src/engine/tokenizer_load.h"
 #include "src/format/hugging_face.h"
 #include "src/format/json_file.h"
 #include "src/format/neuron_order.h"
@@ -246,12 +246,12 @@ Result<TokenSequences> ReadCalibrationText(const PackFlags& flags, const std::st
     FRUGAL_ASSIGN(std::vector<int32_t> ids, ReadIdsFile(flags.ids_path));
     reader = PieceReader::FromIds(std::move(ids), sequence_tokens, flags.num_tokens);
   } else {
-    FRUGAL_ASSIGN(const bool has_tokenizer, HasTokenizer(model.gguf()));
+    FRUGAL_ASSIGN(const bool has_tokenizer, HasTokenizer(model));
     if (!has_tokenizer) {
       return MakeError(ErrorCode::kUsage, "{} has no tokenizer: calibrate it with --calibrate-ids",
                        flags.source_path);
     }
-    FRUGAL_ASSIGN(tokenizer, LoadTokenizer(model.gguf()));
+    FRUGAL_ASSIGN(tokenizer, LoadTokenizer(model));
     const auto encode = [&tokenizer](const std::string& story) {
       return tokenizer->Encode(story, SpecialTokens::kAdd);
     };

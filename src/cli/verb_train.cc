@@ -8,7 +8,7 @@
 #include "src/cli/train_report.h"
 #include "src/cli/training_text.h"
 #include "src/cli/verbs.h"
-#include "src/engine/vocabulary_load.h"
+#include "src/engine/tokenizer_load.h"
 #include "src/train/train.h"
 
 namespace frugal {
@@ -30,13 +30,13 @@ struct TrainFlags {
 // memory.
 Status ReadText(const TrainFlags& flags, TrainOptions& options) {
   FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path));
-  FRUGAL_ASSIGN(const bool has_tokenizer, HasTokenizer(model.gguf()));
+  FRUGAL_ASSIGN(const bool has_tokenizer, HasTokenizer(model));
   if (!has_tokenizer) {
     return MakeError(ErrorCode::kUsage,
                      "{} has no tokenizer: train it without --text, on text that it samples itself",
                      options.model_path);
   }
-  FRUGAL_ASSIGN(const Tokenizer tokenizer, LoadTokenizer(model.gguf()));
+  FRUGAL_ASSIGN(const Tokenizer tokenizer, LoadTokenizer(model));
   TrainingTextOptions text_options;
   text_options.separator = flags.separator;
   text_options.sequence_tokens = std::min(options.sequence_tokens, model.config().max_context);

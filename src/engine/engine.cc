@@ -7,7 +7,7 @@
 #include "src/base/clock.h"
 #include "src/engine/gate_sketch_load.h"
 #include "src/engine/selector_choice.h"
-#include "src/engine/vocabulary_load.h"
+#include "src/engine/tokenizer_load.h"
 
 namespace frugal {
 
@@ -33,10 +33,9 @@ Result<OpenedHeader> OpenHeader(const EngineOptions& options) {
   if (wants_predictor && (!options.predictor_path.empty() || stat(path.c_str(), &status) == 0)) {
     FRUGAL_ASSIGN(header.predictor, PredictorFile::Inspect(path, header.model->config()));
   }
-  FRUGAL_ASSIGN(const bool has_tokenizer, HasTokenizer(header.model->gguf()));
-  if (has_tokenizer) {
-    FRUGAL_ASSIGN(header.tokenizer_bytes, EstimateTokenizerBytes(header.model->gguf()));
-  }
+  FRUGAL_ASSIGN(const TokenizerHeader tokenizer, ReadTokenizerHeader(*header.model, options.ram_bytes));
+  header.tokenizer_bytes = tokenizer.bytes;
+  header.model->set_end_ids(tokenizer.bos_id, tokenizer.eos_id);
   return header;
 }
 
@@ -49,8 +48,8 @@ Result<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options) {
   engine->model_ = std::move(header.model);
   const PredictorInfo* info = header.predictor ? &*header.predictor : nullptr;
   FRUGAL_ASSIGN(engine->plan_, MakePlan(*engine->model_, info, header.tokenizer_bytes, options));
-  if (header.tokenizer_bytes > 0) {
-    FRUGAL_ASSIGN(Tokenizer tokenizer, LoadTokenizer(engine->model_->gguf()));
+  if (header.tokenizer_bytes.held > 0) {
+    FRUGAL_ASSIGN(Tokenizer tokenizer, LoadTokenizer(*engine->model_));
     engine->tokenizer_.emplace(std::move(tokenizer));
   }
   FRUGAL_ASSIGN(engine->pool_, ThreadPool::Create(engine->plan_.num_threads));
@@ -187,11 +186,17 @@ EngineStatistics Engine::statistics() const {
 }
 
 std::string Engine::Describe() const {
-  std::string io = fmt::format("{}, {}", weights_->backend_name(), weights_->file().direct() ? "O_DIRECT" : "buffered");
-  for (const std::string* note : {&weights_->file().direct_note(), &weights_->reader_note()}) {
+  const std::span<const File> files = weights_->files();
+  const auto buffered = std::find_if(files.begin(), files.end(), [](const File& file) { return !file.direct(); });
+  std::string io = fmt::format("{}, {}", weights_->backend_name(), buffered == files.end() ? "O_DIRECT" : "buffered");
+  const std::string direct_note = buffered == files.end() ? "" : buffered->direct_note();
+  for (const std::string* note : {&direct_note, &weights_->reader_note()}) {
     if (!note->empty()) io += fmt::format(" ({})", *note);
   }
-  std::string layout = model_->is_packed() ? "FFN in matrices" : "ordinary GGUF, weights not verified (no hashes)";
+  std::string layout = "FFN in matrices";
+  if (!model_->is_packed()) {
+    layout = fmt::format("{}, weights not verified (no hashes)", model_->is_checkpoint() ? "checkpoint in place" : "ordinary GGUF");
+  }
   if (model_->has_bundles()) layout = fmt::format("bundles of {} B", model_->bundles()[0].stride_bytes);
   if (model_->has_bundles() && !options_.bundling) layout += " read in halves";
   if (options_.activation) layout += fmt::format(", activation {}", ActivationName(*options_.activation));

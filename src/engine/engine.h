@@ -113,7 +113,7 @@ std::string DefaultPredictorPath(const std::string& model_path);
 struct OpenedHeader {
   std::unique_ptr<ModelFile> model;
   std::optional<PredictorInfo> predictor;
-  uint64_t tokenizer_bytes = 0;
+  TokenizerBytes tokenizer_bytes;
 };
 Result<OpenedHeader> OpenHeader(const EngineOptions& options);
 

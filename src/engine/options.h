@@ -33,6 +33,12 @@ enum class SelectorKind {
   kAll,        // no choice: exact
 };
 
+// What a model's tokenizer takes.
+struct TokenizerBytes {
+  uint64_t held = 0;     // while the engine is open; 0 where there is none
+  uint64_t reading = 0;  // besides, while it is made, before any weight is read: files that are read whole
+};
+
 struct EngineOptions {
   std::string model_path;
   // Replaces what the file says: a GGUF has no key for a ReLU where its architecture's activation is another.

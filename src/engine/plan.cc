@@ -33,7 +33,7 @@ struct Choice {
 
 class Planner {
  public:
-  Planner(const ModelFile& model, const PredictorInfo* predictor, uint64_t tokenizer_bytes, const EngineOptions& options)
+  Planner(const ModelFile& model, const PredictorInfo* predictor, const TokenizerBytes& tokenizer_bytes, const EngineOptions& options)
       : model_(model), config_(model.config()), predictor_(predictor), tokenizer_bytes_(tokenizer_bytes), options_(options) {}
 
   Result<EnginePlan> Make();
@@ -62,7 +62,7 @@ class Planner {
   const ModelFile& model_;
   const ModelConfig& config_;
   const PredictorInfo* predictor_;
-  const uint64_t tokenizer_bytes_;
+  const TokenizerBytes tokenizer_bytes_;
   const EngineOptions& options_;
   SelectorKind selector_ = SelectorKind::kAll;
 };
@@ -124,7 +124,12 @@ void Planner::AddLedger(const Choice& choice, const BlockLayout& layout, EngineP
   ledger.Add("activations", Forward::MemoryBytes(config_, options_.num_threads, choice.max_rows, plan.max_logit_rows,
                                                  choice.context, Forward::InputsOf(model_, plan.weights)),
              fmt::format("batches of {}", choice.max_rows));
-  ledger.Add("tokenizer", tokenizer_bytes_);
+  // What is above is allocated when the files are closed again.
+  const uint64_t later_bytes = ledger.total_bytes();
+  ledger.Add("tokenizer", tokenizer_bytes_.held);
+  if (tokenizer_bytes_.reading > later_bytes) {
+    ledger.Add("tokenizer files", tokenizer_bytes_.reading - later_bytes, "read whole, before the weights");
+  }
   // 8 bytes a page, and the upper levels.
   ledger.Add("page tables", ledger.total_bytes() / 4096 * 8 + 64 * kKiB);
   ledger.Add("process", ProcessBytes(options_.num_threads), "code, stacks, small objects, kernel memory");
@@ -403,7 +408,7 @@ const char* RunModeName(RunMode mode) {
 
 uint64_t ProcessBytes(int num_threads) { return 7 * kMiB / 4 + uint64_t(num_threads) * 64 * kKiB; }
 
-Result<EnginePlan> MakePlan(const ModelFile& model, const PredictorInfo* predictor, uint64_t tokenizer_bytes,
+Result<EnginePlan> MakePlan(const ModelFile& model, const PredictorInfo* predictor, const TokenizerBytes& tokenizer_bytes,
                             const EngineOptions& options) {
   return Planner(model, predictor, tokenizer_bytes, options).Make();
 }

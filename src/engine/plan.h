@@ -50,9 +50,9 @@ struct EnginePlan {
 // tests/budget_test (docs/benchmarks.md).
 uint64_t ProcessBytes(int num_threads);
 
-// `predictor`: nullptr when there is none (flash then uses all neurons). `tokenizer_bytes`: 0 without one.
+// `predictor`: nullptr when there is none (flash then uses all neurons).
 // kDoesNotFit with the smallest budget, kUsage for options that contradict each other.
-Result<EnginePlan> MakePlan(const ModelFile& model, const PredictorInfo* predictor, uint64_t tokenizer_bytes,
+Result<EnginePlan> MakePlan(const ModelFile& model, const PredictorInfo* predictor, const TokenizerBytes& tokenizer_bytes,
                             const EngineOptions& options);
 
 }  // namespace frugal

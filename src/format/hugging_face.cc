@@ -3,14 +3,17 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <span>
 #include <system_error>
 #include <vector>
 
 #include "src/format/json_file.h"
 #include "src/format/pytorch_checkpoint.h"
+#include "src/format/regular_file.h"
 #include "src/format/safetensors.h"
 #include "src/format/untrusted_text.h"
 
@@ -80,7 +83,23 @@ std::string NameOfSnapshot(const std::string& directory) {
   return ModelName(directory);
 }
 
+std::string ParentOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
 }  // namespace
+
+bool IsCheckpointPath(const std::string& path) {
+  if (IsDirectory(path)) return true;
+  if (!path.ends_with(kSafetensorsExtension) && !path.ends_with(kPytorchExtension)) return false;
+  const Result<RegularFile> file = OpenRegularFile(path);
+  std::array<char, 4> magic = {};
+  if (!file || file->size_bytes < magic.size()) return true;
+  const Status read = ReadFully(file->fd.get(), path, 0, std::as_writable_bytes(std::span(magic)));
+  return !read || std::string_view(magic.data(), magic.size()) != "GGUF";
+}
 
 Result<CheckpointDirectory> ResolveCheckpointDirectory(const std::string& path) {
   struct stat status = {};
@@ -88,11 +107,15 @@ Result<CheckpointDirectory> ResolveCheckpointDirectory(const std::string& path) 
     if (errno == ELOOP) return BadModel("{}: is a symbolic link that leads in a circle", path);
     return MakeError(ErrorCode::kIo, "{}: cannot be opened: {}", path, std::strerror(errno));
   }
+  if (!IsDirectory(path) && IsCheckpointPath(path)) {
+    const std::string parent = ParentOf(path);
+    return CheckpointDirectory{parent, NameOfSnapshot(parent), path};
+  }
   if (Exists(path + "/config.json") || !IsDirectory(path + "/snapshots")) {
-    return CheckpointDirectory{path, NameOfSnapshot(path)};
+    return CheckpointDirectory{path, NameOfSnapshot(path), ""};
   }
   FRUGAL_ASSIGN(std::string snapshot, FindSnapshot(path));
-  return CheckpointDirectory{std::move(snapshot), ModelName(path)};
+  return CheckpointDirectory{std::move(snapshot), ModelName(path), ""};
 }
 
 Result<std::unique_ptr<TensorSource>> OpenCheckpointTensors(const std::string& directory) {
@@ -105,6 +128,23 @@ Result<std::unique_ptr<TensorSource>> OpenCheckpointTensors(const std::string& d
     return source;
   }
   return BadModel("{}: holds neither {} nor {}, nor the index of either's shards", directory, kSafetensorsFileName, kPytorchFileName);
+}
+
+Result<std::unique_ptr<TensorSource>> OpenCheckpointTensors(const CheckpointDirectory& directory) {
+  const std::string& file = directory.file;
+  if (file.empty()) return OpenCheckpointTensors(directory.path);
+  const bool is_pytorch = file.ends_with(kPytorchExtension);
+  // "model-00001-of-00002.safetensors" of model.safetensors.index.json.
+  const bool is_shard = file.find("-of-", file.rfind('/') + 1) != std::string::npos;
+  if (is_shard && HasShards(directory.path, is_pytorch ? kPytorchFileName : kSafetensorsFileName)) {
+    return BadModel("{}: is one of several files of a model: name their directory, {}", file, directory.path);
+  }
+  if (is_pytorch) {
+    FRUGAL_ASSIGN(std::unique_ptr<TensorSource> source, PytorchCheckpoint::OpenFile(file));
+    return source;
+  }
+  FRUGAL_ASSIGN(std::unique_ptr<TensorSource> source, SafetensorsDirectory::OpenFile(file));
+  return source;
 }
 
 }  // namespace frugal

@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include "src/base/temp_dir_for_test.h"
 #include "src/format/pytorch_bytes_for_test.h"
@@ -67,6 +69,43 @@ TEST_F(CacheTest, ReadsTheSnapshotOfMainInPlace) {
   EXPECT_EQ(ResolveCheckpointDirectory(dir_.path())->path, dir_.path());
 }
 
+TEST_F(CacheTest, AFileOfWeightsIsReadAlone) {
+  const std::string file = Snapshot("abc123") + "/pytorch_model.bin";
+  ASSERT_TRUE(IsCheckpointPath(file));
+  const auto resolved = ResolveCheckpointDirectory(file);
+  ASSERT_TRUE(resolved) << resolved.error().message;
+  EXPECT_EQ(resolved->path, Snapshot("abc123"));
+  EXPECT_EQ(resolved->name, "a-model");
+  EXPECT_EQ(resolved->file, file);
+  const auto tensors = OpenCheckpointTensors(*resolved);
+  ASSERT_TRUE(tensors) << tensors.error().message;
+  EXPECT_EQ((*tensors)->file_paths(), std::vector<std::string>{file});
+  EXPECT_NE((*tensors)->Find("a"), nullptr);
+}
+
+TEST_F(CacheTest, OneOfSeveralFilesIsRefused) {
+  fs::remove(Snapshot("abc123") + "/pytorch_model.bin");
+  const std::string shard = Snapshot("abc123") + "/pytorch_model-00001-of-00002.bin";
+  fs::copy_file(entry_ + "/blobs/pytorch_model.bin", shard);
+  const auto alone = OpenCheckpointTensors(*ResolveCheckpointDirectory(shard));
+  EXPECT_TRUE(alone) << alone.error().message;
+  Link("abc123", "pytorch_model.bin.index.json", "{}");
+  const auto refused = OpenCheckpointTensors(*ResolveCheckpointDirectory(shard));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kBadModel);
+  EXPECT_NE(refused.error().message.find("name their directory"), std::string::npos) << refused.error().message;
+}
+
+TEST_F(CacheTest, OnlyWhatMayBeACheckpointIsOne) {
+  EXPECT_TRUE(IsCheckpointPath(entry_));
+  EXPECT_TRUE(IsCheckpointPath(dir_.Write("a.safetensors", "")));
+  EXPECT_TRUE(IsCheckpointPath(dir_.File("absent.safetensors")));
+  EXPECT_FALSE(IsCheckpointPath(dir_.Write("b.safetensors", "GGUF....")));
+  EXPECT_FALSE(IsCheckpointPath(dir_.Write("b.bin", "GGUF")));
+  EXPECT_FALSE(IsCheckpointPath(dir_.Write("model.gguf", "PK")));
+  EXPECT_FALSE(IsCheckpointPath(dir_.File("absent")));
+}
+
 TEST_F(CacheTest, TakesTheOnlySnapshotWhereNoRefSays) {
   fs::remove(entry_ + "/refs/main");
   EXPECT_EQ(ResolveCheckpointDirectory(entry_)->path, Snapshot("abc123"));
@@ -124,15 +163,15 @@ TEST_F(CacheTest, A12ShardsOfPytorchCheckpoints) {
   const auto index = [&](const std::string& map) {
     Write("snapshots/abc123/pytorch_model.bin.index.json", R"({"weight_map":{)" + map + "}}");
   };
-  const auto expect = [&](const std::string& part, ErrorCode code = ErrorCode::kBadModel) {
+  const auto expect = [&](const std::string& part) {
     const auto tensors = OpenCheckpointTensors(snapshot);
     ASSERT_FALSE(tensors) << part;
-    EXPECT_EQ(tensors.error().code, code);
+    EXPECT_EQ(tensors.error().code, ErrorCode::kBadModel);
     EXPECT_NE(tensors.error().message.find(part), std::string::npos) << tensors.error().message;
   };
   Write("snapshots/abc123/" + first, Checkpoint("a"));
   index(R"("a":")" + first + R"(","b":")" + second + '"');
-  expect(second + ": cannot be opened", ErrorCode::kIo);
+  expect(second + ": is missing");
   Write("snapshots/abc123/" + second, Checkpoint("b"));
   const auto tensors = OpenCheckpointTensors(snapshot);
   ASSERT_TRUE(tensors) << tensors.error().message;

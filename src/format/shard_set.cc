@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -24,6 +25,15 @@ bool Exists(const std::string& path) {
 }
 
 std::string IndexName(const std::string& file_name) { return file_name + ".index.json"; }
+
+// A download that is not whole: the shard is not there, or is a link to nothing.
+Status CheckIsThere(const std::string& path, uint32_t file_index, const ShardIndex& index) {
+  struct stat status = {};
+  if (stat(path.c_str(), &status) == 0 || errno != ENOENT) return {};  // opening it tells what else is wrong
+  const auto entry = std::find_if(index.entries.begin(), index.entries.end(),
+                                  [&](const ShardIndex::Entry& candidate) { return candidate.file_index == file_index; });
+  return BadModel("{}: is missing; {} places tensor '{}' there", path, index.path, Printable(entry->tensor));
+}
 
 // The tensors of one shard must be exactly those that the index places there.
 Status CheckShard(const std::string& path, uint32_t file_index, const std::vector<TensorInfo>& tensors,
@@ -85,6 +95,7 @@ Result<ShardSet> ReadShards(const std::string& directory, const std::string& fil
   ShardSet set;
   for (uint32_t i = 0; i < index.files.size(); ++i) {
     const std::string path = directory + "/" + index.files[i];
+    FRUGAL_TRY(CheckIsThere(path, i, index));
     FRUGAL_ASSIGN(std::vector<TensorInfo> shard, read_header(path));
     FRUGAL_TRY(CheckShard(path, i, shard, index));
     for (TensorInfo& tensor : shard) {

@@ -4,6 +4,7 @@
 
 #include "src/base/bytes.h"
 #include "src/format/byte_source.h"
+#include "src/format/hugging_face.h"
 #include "src/format/packed_format.h"
 
 namespace frugal {
@@ -132,22 +133,45 @@ bool IsHashed(const TensorInfo& info) {
 }  // namespace
 
 Result<ModelFile> ModelFile::Open(const std::string& path, std::optional<Activation> activation) {
+  if (IsCheckpointPath(path)) return OpenCheckpoint(path, activation);
   FRUGAL_ASSIGN(auto source, OpenFileSource(path));
   FRUGAL_ASSIGN(GgufReader reader, GgufReader::Open(std::move(source)));
   return FromReader(std::move(reader), path, activation);
 }
 
 Result<ModelFile> ModelFile::FromReader(GgufReader reader, std::string path, std::optional<Activation> activation) {
-  ModelFile file(std::move(reader));
+  ModelFile file;
+  file.gguf_.emplace(std::move(reader));
   file.path_ = std::move(path);
-  FRUGAL_TRY(file.Load(activation));
+  file.file_paths_ = {file.path_};
+  FRUGAL_TRY(file.LoadGguf(activation));
   return file;
 }
 
-Status ModelFile::Load(std::optional<Activation> activation) {
-  is_packed_ = gguf_.Find(kPackedVersionKey) != nullptr;
+Result<ModelFile> ModelFile::OpenCheckpoint(const std::string& path, std::optional<Activation> activation) {
+  FRUGAL_ASSIGN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(path, activation));
+  ModelFile file;
+  file.path_ = path;
+  file.checkpoint_directory_ = checkpoint->path();
+  file.file_paths_ = checkpoint->file_paths();
+  file.config_ = checkpoint->config();
+  FRUGAL_ASSIGN(file.places_, TensorPlaces::FromCheckpoint(*checkpoint));
+  FRUGAL_TRY(file.LoadTensors());
+  for (const TensorInfo* tensor : checkpoint->UnusedTensors()) file.unused_tensors_.push_back(tensor->name);
+  return file;
+}
+
+Status ModelFile::LoadGguf(std::optional<Activation> activation) {
+  is_packed_ = gguf_->Find(kPackedVersionKey) != nullptr;
   if (is_packed_) FRUGAL_TRY(CheckPackedKeys());
-  FRUGAL_ASSIGN(config_, ReadGgufConfig(gguf_, activation));
+  FRUGAL_ASSIGN(config_, ReadGgufConfig(*gguf_, activation));
+  FRUGAL_ASSIGN(places_, TensorPlaces::FromGguf(*gguf_, config_));
+  FRUGAL_TRY(LoadTensors());
+  if (!is_packed_) ListUnused();
+  return is_packed_ ? LoadHashes() : Status();
+}
+
+Status ModelFile::LoadTensors() {
   layers_.resize(config_.num_layers);
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
     FRUGAL_TRY(LoadAttention(layer));
@@ -156,8 +180,8 @@ Status ModelFile::Load(std::optional<Activation> activation) {
     if (config_.ffn_layout != FfnLayout::kMatrices) FRUGAL_TRY(LoadBundles(layer));
   }
   FRUGAL_TRY(LoadGlobals());
-  if (!is_packed_) ListUnused();
-  return is_packed_ ? LoadHashes() : Status();
+  places_ = {};
+  return {};
 }
 
 void ModelFile::ListUnused() {
@@ -169,7 +193,7 @@ void ModelFile::ListUnused() {
   for (const auto& vectors : layer_vectors_) std::for_each(vectors.begin(), vectors.end(), note);
   std::for_each(global_vectors_.begin(), global_vectors_.end(), note);
   std::sort(used.begin(), used.end());
-  for (const TensorInfo& info : gguf_.tensors()) {
+  for (const TensorInfo& info : gguf_->tensors()) {
     if (std::binary_search(used.begin(), used.end(), info.extent.offset_bytes)) continue;
     if (info.name.ends_with("attn_rot_embd") || info.name.ends_with("rope_freqs.weight")) continue;  // known and superfluous
     unused_tensors_.push_back(info.name);
@@ -177,14 +201,14 @@ void ModelFile::ListUnused() {
 }
 
 Status ModelFile::CheckPackedKeys() const {
-  FRUGAL_ASSIGN(const uint64_t version, gguf_.GetUint(kPackedVersionKey));
+  FRUGAL_ASSIGN(const uint64_t version, gguf_->GetUint(kPackedVersionKey));
   if (version != kPackedVersion) {
     return BadModel("{}: {} is {}, this program reads {}", path_, kPackedVersionKey, version, kPackedVersion);
   }
-  FRUGAL_ASSIGN(const uint64_t chunk_bytes, gguf_.GetUint(kHashChunkKey));
+  FRUGAL_ASSIGN(const uint64_t chunk_bytes, gguf_->GetUint(kHashChunkKey));
   if (chunk_bytes != kHashChunkBytes) return BadModel("{}: {} is {}, expected {}", path_, kHashChunkKey, chunk_bytes, kHashChunkBytes);
-  if (gguf_.alignment_bytes() != kPackedAlignmentBytes) {
-    return BadModel("{}: general.alignment is {}, expected {}", path_, gguf_.alignment_bytes(), kPackedAlignmentBytes);
+  if (gguf_->alignment_bytes() != kPackedAlignmentBytes) {
+    return BadModel("{}: general.alignment is {}, expected {}", path_, gguf_->alignment_bytes(), kPackedAlignmentBytes);
   }
   return {};
 }
@@ -192,21 +216,10 @@ Status ModelFile::CheckPackedKeys() const {
 Status ModelFile::LoadAttention(uint32_t layer) {
   LayerMatrices& matrices = layers_[layer];
   const uint64_t hidden = config_.hidden_size, query = config_.query_size(), kv = config_.kv_size();
-  const std::string fused = LayerTensorName(layer, "attn_qkv.weight");
   const uint32_t first = static_cast<uint32_t>(matrices_.size());
-  // A packed file has them apart: hashes cover whole tensors.
-  if (!is_packed_ && gguf_.FindTensor(fused) != nullptr) {
-    FRUGAL_ASSIGN(const uint32_t id, AddMatrix(fused, query + 2 * kv, hidden));
-    matrices_.resize(id);
-    const TensorInfo& info = *gguf_.FindTensor(fused);
-    matrices.q = AddMatrixRows(info, "query", 0, query);
-    matrices.k = AddMatrixRows(info, "key", query, kv);
-    matrices.v = AddMatrixRows(info, "value", query + kv, kv);
-  } else {
-    FRUGAL_ASSIGN(matrices.q, AddMatrix(LayerTensorName(layer, "attn_q.weight"), query, hidden));
-    FRUGAL_ASSIGN(matrices.k, AddMatrix(LayerTensorName(layer, "attn_k.weight"), kv, hidden));
-    FRUGAL_ASSIGN(matrices.v, AddMatrix(LayerTensorName(layer, "attn_v.weight"), kv, hidden));
-  }
+  FRUGAL_ASSIGN(matrices.q, AddMatrix(LayerTensorName(layer, "attn_q.weight"), query, hidden));
+  FRUGAL_ASSIGN(matrices.k, AddMatrix(LayerTensorName(layer, "attn_k.weight"), kv, hidden));
+  FRUGAL_ASSIGN(matrices.v, AddMatrix(LayerTensorName(layer, "attn_v.weight"), kv, hidden));
   FRUGAL_ASSIGN(matrices.o, AddMatrix(LayerTensorName(layer, "attn_output.weight"), hidden, query));
   for (size_t i = first; i < matrices_.size(); ++i) matrices_[i].of_attention = true;
   return {};
@@ -226,19 +239,11 @@ Status ModelFile::LoadFfnMatrices(uint32_t layer) {
 
 Status ModelFile::LoadLayerVectors(uint32_t layer) {
   auto& vectors = layer_vectors_.emplace_back();
-  const std::string fused = LayerTensorName(layer, "attn_qkv.bias");
-  const bool is_fused = !is_packed_ && gguf_.FindTensor(fused) != nullptr;
-  const uint64_t query = config_.query_size(), kv = config_.kv_size();
   for (size_t i = 0; i < kNumLayerVectors; ++i) {
     const LayerVector which = static_cast<LayerVector>(i);
     const uint64_t size = SizeOf(config_, kVectorNames[i].size);
-    if (is_fused && which >= LayerVector::kQBias && which <= LayerVector::kVBias) {
-      const uint64_t first = which == LayerVector::kQBias ? 0 : which == LayerVector::kKBias ? query : query + kv;
-      FRUGAL_ASSIGN(vectors[i], MakeVectorPart(fused, query + 2 * kv, first, size));
-      continue;
-    }
     const std::string name = VectorTensorName(config_, layer, which);
-    const bool is_there = gguf_.FindTensor(name) != nullptr;
+    const bool is_there = places_.Find(name) != nullptr;
     bool needed = IsNeeded(config_, kVectorNames[i].need);
     if (kVectorNames[i].need == Need::kBias) {
       needed = AlwaysHasBias(config_, which) || (layer == 0 ? is_there : layer_vectors_[0][i].size > 0);
@@ -272,19 +277,19 @@ Status ModelFile::LoadGlobals() {
     FRUGAL_TRY(load(GlobalVector::kFinalNormWeight, "output_norm.weight", config_.hidden_size));
     if (config_.norm == NormKind::kLayer) FRUGAL_TRY(load(GlobalVector::kFinalNormBias, "output_norm.bias", config_.hidden_size));
   }
-  if (config_.architecture == Architecture::kPhi2 || gguf_.FindTensor("output.bias") != nullptr) {
+  if (config_.architecture == Architecture::kPhi2 || places_.Find("output.bias") != nullptr) {
     FRUGAL_TRY(load(GlobalVector::kOutputBias, "output.bias", config_.vocab_size));
   }
-  if (config_.rope.dims > 0 && gguf_.FindTensor("rope_freqs.weight") != nullptr) {
+  if (config_.rope.dims > 0 && places_.Find("rope_freqs.weight") != nullptr) {
     FRUGAL_TRY(load(GlobalVector::kRopeDivisors, "rope_freqs.weight", config_.rope.dims / 2));
   }
   return {};
 }
 
 Status ModelFile::LoadHashes() {
-  FRUGAL_ASSIGN(const TensorInfo* hashes, Require(kTensorHashesName));
+  FRUGAL_ASSIGN(const TensorInfo* hashes, RequirePacked(kTensorHashesName));
   uint64_t expected = 0;
-  for (const TensorInfo& info : gguf_.tensors()) {
+  for (const TensorInfo& info : gguf_->tensors()) {
     if (IsHashed(info)) expected += NumHashChunks(info.extent.size_bytes);
   }
   if (hashes->dtype != DType::kI64 || hashes->extent.size_bytes != expected * 8) {
@@ -292,7 +297,7 @@ Status ModelFile::LoadHashes() {
                     ShapeText(hashes->shape));
   }
   tensor_hashes_ = hashes->extent;
-  FRUGAL_ASSIGN(const TensorInfo* hash_of_hashes, Require(kHashOfHashesName));
+  FRUGAL_ASSIGN(const TensorInfo* hash_of_hashes, RequirePacked(kHashOfHashesName));
   if (hash_of_hashes->dtype != DType::kI64 || hash_of_hashes->extent.size_bytes != (bundles_.size() + 2) * 8) {
     return BadModel("{}: {}: expected I64 [{}]", path_, kHashOfHashesName, bundles_.size() + 2);
   }
@@ -303,8 +308,8 @@ Status ModelFile::LoadHashes() {
 Status ModelFile::LoadBundles(uint32_t layer) {
   BundleInfo bundle;
   bundle.name = BundleTensorName(layer);
-  FRUGAL_ASSIGN(const TensorInfo* info, Require(bundle.name));
-  FRUGAL_ASSIGN(const std::string types, gguf_.GetString(BundleTypesKey(layer)));
+  FRUGAL_ASSIGN(const TensorInfo* info, RequirePacked(bundle.name));
+  FRUGAL_ASSIGN(const std::string types, gguf_->GetString(BundleTypesKey(layer)));
   const bool has_gate = config_.ffn_layout == FfnLayout::kBundle3;
   if (!ParseBundleTypes(types, has_gate, config_.hidden_size, bundle)) {
     return BadModel("{}: {} is \"{}\", expected {} types of weights as in \"F16,F16\" for rows of {}", path_,
@@ -313,7 +318,7 @@ Status ModelFile::LoadBundles(uint32_t layer) {
   bundle.up_offset_bytes = has_gate ? *RowBytes(bundle.gate_type, config_.hidden_size) : 0;
   bundle.down_offset_bytes = bundle.up_offset_bytes + *RowBytes(bundle.up_type, config_.hidden_size);
   const uint64_t used = bundle.down_offset_bytes + *RowBytes(bundle.down_type, config_.hidden_size);
-  FRUGAL_ASSIGN(bundle.stride_bytes, gguf_.GetUint(kBundleStrideKey));
+  FRUGAL_ASSIGN(bundle.stride_bytes, gguf_->GetUint(kBundleStrideKey));
   if (bundle.stride_bytes % kSectorBytes != 0 || bundle.stride_bytes < used || bundle.stride_bytes > used + 8192) {
     return BadModel("{}: {} is {}, expected a multiple of {} that holds {} bytes", path_, kBundleStrideKey, bundle.stride_bytes,
                     kSectorBytes, used);
@@ -324,7 +329,7 @@ Status ModelFile::LoadBundles(uint32_t layer) {
                     ShapeText(info->shape));
   }
   bundle.extent = info->extent;
-  FRUGAL_ASSIGN(const TensorInfo* hashes, Require(BundleHashesName(layer)));
+  FRUGAL_ASSIGN(const TensorInfo* hashes, RequirePacked(BundleHashesName(layer)));
   if (hashes->dtype != DType::kI64 || hashes->extent.size_bytes != uint64_t{config_.ffn_size} * 8) {
     return BadModel("{}: {}: expected I64 [{}]", path_, hashes->name, config_.ffn_size);
   }
@@ -333,63 +338,76 @@ Status ModelFile::LoadBundles(uint32_t layer) {
   return {};
 }
 
-Result<const TensorInfo*> ModelFile::Require(const std::string& name) const {
-  const TensorInfo* info = gguf_.FindTensor(name);
+Result<const TensorInfo*> ModelFile::RequirePacked(const std::string& name) const {
+  const TensorInfo* info = gguf_->FindTensor(name);
   if (info == nullptr) return BadModel("{}: tensor {} is missing", path_, name);
-  if (is_packed_ && info->extent.offset_bytes % kPackedAlignmentBytes != 0) {
+  if (info->extent.offset_bytes % kPackedAlignmentBytes != 0) {
     return BadModel("{}: {}: offset {} is no multiple of {}", path_, name, info->extent.offset_bytes, kPackedAlignmentBytes);
   }
   return info;
 }
 
-uint64_t ModelFile::FirstHash(const TensorInfo& wanted) const {
+Result<const TensorPlace*> ModelFile::Require(const std::string& name) const {
+  if (is_packed_) FRUGAL_TRY(RequirePacked(name));
+  const TensorPlace* place = places_.Find(name);
+  if (place == nullptr) return BadModel("{}: tensor {} is missing", path_, name);
+  return place;
+}
+
+uint64_t ModelFile::FirstHash(const std::string& name) const {
   uint64_t first = 0;
   if (!is_packed_) return first;
-  for (const TensorInfo& info : gguf_.tensors()) {
-    if (&info == &wanted) break;
+  for (const TensorInfo& info : gguf_->tensors()) {
+    if (info.name == name) break;
     if (IsHashed(info)) first += NumHashChunks(info.extent.size_bytes);
   }
   return first;
 }
 
 Result<uint32_t> ModelFile::AddMatrix(const std::string& name, uint64_t rows, uint64_t columns) {
-  FRUGAL_ASSIGN(const TensorInfo* info, Require(name));
+  FRUGAL_ASSIGN(const TensorPlace* place, Require(name));
   const std::vector<uint64_t> shape = {rows, columns};
   // A row of quantised blocks that are not whole is no row of the GGUF reader either.
-  if (info->shape != shape || !IsWeightType(info->dtype)) {
-    return BadModel("{}: {}: expected a float or quantised type of {}, found {} {}", path_, name, ShapeText(shape), DTypeName(info->dtype),
-                    ShapeText(info->shape));
+  if (place->shape != shape || !IsWeightType(place->dtype)) {
+    return BadModel("{}: {}: expected a float or quantised type of {}, found {} {}", path_, name, ShapeText(shape), DTypeName(place->dtype),
+                    ShapeText(place->shape));
   }
-  matrices_.push_back({name, info->dtype, rows, columns, info->extent, *RowBytes(info->dtype, columns), FirstHash(*info)});
-  return static_cast<uint32_t>(matrices_.size() - 1);
-}
-
-uint32_t ModelFile::AddMatrixRows(const TensorInfo& info, const char* part, uint64_t first, uint64_t rows) {
-  const uint64_t row_bytes = *RowBytes(info.dtype, info.columns());
-  const Extent extent{info.extent.offset_bytes + first * row_bytes, rows * row_bytes};
-  matrices_.push_back({fmt::format("{} ({} rows)", info.name, part), info.dtype, rows, info.columns(), extent, row_bytes, 0});
+  MatrixInfo matrix;
+  matrix.name = place->name;
+  matrix.dtype = place->dtype;
+  matrix.rows = rows;
+  matrix.columns = columns;
+  matrix.file_index = place->file_index;
+  matrix.row_bytes = *RowBytes(place->dtype, columns);
+  matrix.extent = {place->offset_bytes, rows * matrix.row_bytes};
+  matrix.runs = place->runs;
+  matrix.first_hash = FirstHash(name);
+  matrices_.push_back(std::move(matrix));
   return static_cast<uint32_t>(matrices_.size() - 1);
 }
 
 Result<VectorInfo> ModelFile::MakeVector(const std::string& name, uint64_t size) const {
-  FRUGAL_ASSIGN(const TensorInfo* info, Require(name));
-  if (info->shape != std::vector<uint64_t>{size} || !IsFloat(info->dtype)) {
-    return BadModel("{}: {}: expected F32, F16 or BF16 [{}], found {} {}", path_, name, size, DTypeName(info->dtype),
-                    ShapeText(info->shape));
+  FRUGAL_ASSIGN(const TensorPlace* place, Require(name));
+  if (place->shape != std::vector<uint64_t>{size} || !IsFloat(place->dtype)) {
+    return BadModel("{}: {}: expected F32, F16 or BF16 [{}], found {} {}", path_, name, size, DTypeName(place->dtype),
+                    ShapeText(place->shape));
   }
-  return VectorInfo{name, info->dtype, size, info->extent, FirstHash(*info)};
-}
-
-Result<VectorInfo> ModelFile::MakeVectorPart(const std::string& name, uint64_t all, uint64_t first, uint64_t size) const {
-  FRUGAL_ASSIGN(VectorInfo vector, MakeVector(name, all));
-  const uint64_t element_bytes = TraitsOf(vector.dtype).block_bytes;
+  VectorInfo vector;
+  vector.name = place->name;
+  vector.dtype = place->dtype;
   vector.size = size;
-  vector.extent = {vector.extent.offset_bytes + first * element_bytes, size * element_bytes};
+  vector.file_index = place->file_index;
+  const uint64_t element_bytes = TraitsOf(place->dtype).block_bytes;
+  vector.extent = {place->offset_bytes, size == 0 ? 0 : place->runs.OffsetBytes(size - 1, element_bytes) + element_bytes};
+  vector.runs = place->runs;
+  vector.first_hash = FirstHash(name);
+  vector.lacks_one = place->lacks_one;
   return vector;
 }
 
 Status ModelFile::RequireBundles() const {
   if (has_bundles()) return {};
+  if (is_checkpoint()) return BadModel("{}: is a checkpoint, no packed model", path_);
   if (is_packed_) return BadModel("{}: has no bundles: its layout is \"{}\"", path_, FfnLayoutName(config_.ffn_layout));
   return BadModel("{}: not a packed model: key {} is missing; `frugal pack` makes one", path_, kPackedVersionKey);
 }
@@ -440,10 +458,12 @@ uint64_t ModelFile::vector_floats() const {
   return sum;
 }
 
-uint64_t ModelFile::longest_vector() const {
+uint64_t ModelFile::longest_vector_bytes() const {
   uint64_t most = 0;
-  for (const VectorInfo& vector : layer_vectors_[0]) most = std::max(most, vector.size);
-  for (const VectorInfo& vector : global_vectors_) most = std::max(most, vector.size);
+  for (const auto& layer : layer_vectors_) {
+    for (const VectorInfo& vector : layer) most = std::max(most, vector.extent.size_bytes);
+  }
+  for (const VectorInfo& vector : global_vectors_) most = std::max(most, vector.extent.size_bytes);
   return most;
 }
 

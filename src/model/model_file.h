@@ -1,6 +1,6 @@
-// A model file, opened: its config and where every tensor lies, all validated against the config. No weight is read. Immutable.
-// Packed by frugal (docs/packed-model.md draws it), or an ordinary GGUF, which runs in place: its FFN are matrices, nothing in it is
-// aligned to sectors, and it has no hashes, so that its weights cannot be verified.
+// A model on disk, opened: its config and where every tensor lies, all validated against the config. No weight is read.
+// Packed by frugal (docs/packed-model.md draws it), or what runs in place, an ordinary GGUF or a Hugging Face checkpoint: its FFN are
+// matrices, nothing in it is aligned to sectors, and it has no hashes, so that its weights cannot be verified.
 #pragma once
 
 #include <array>
@@ -9,21 +9,28 @@
 #include <string>
 #include <vector>
 
+#include "src/base/check.h"
 #include "src/format/gguf_reader.h"
 #include "src/model/config.h"
+#include "src/model/tensor_places.h"
 #include "src/tensor/tensor_info.h"
 
 namespace frugal {
 
-// A matrix in RAM or streamed: [rows, columns], row-major. Query, key and value of one tensor (attn_qkv) are three matrices.
+// A matrix in RAM or streamed: [rows, columns], row-major. Query, key and value of one tensor (attn_qkv) are three matrices, whose rows may
+// lie in runs.
 struct MatrixInfo {
   std::string name;
   DType dtype = DType::kF16;
   uint64_t rows = 0, columns = 0;
-  Extent extent;
+  uint32_t file_index = 0;
+  Extent extent;  // from the first row on, the bytes of all rows; there are others between its runs
+  RowRuns runs;
   uint64_t row_bytes = 0;
   uint64_t first_hash = 0;  // index in frugal.tensor_hashes
   bool of_attention = false;
+
+  uint64_t OffsetOfRow(uint64_t row) const { return extent.offset_bytes + runs.OffsetBytes(row, row_bytes); }
 };
 
 // Norms, biases: converted to float and kept in RAM in every mode.
@@ -31,8 +38,11 @@ struct VectorInfo {
   std::string name;
   DType dtype = DType::kF16;
   uint64_t size = 0;
-  Extent extent;
+  uint32_t file_index = 0;
+  Extent extent;  // from the first element to the last; others lie between its runs
+  RowRuns runs;
   uint64_t first_hash = 0;
+  bool lacks_one = false;  // stored as w, and means 1 + w
 };
 
 // Those that a model lacks have size 0.
@@ -87,14 +97,29 @@ struct MatrixIds {
 
 class ModelFile {
  public:
-  // kBadModel names the tensor or key that is missing, of a wrong shape or type; kIo when the file cannot be read.
-  // `activation` replaces what the file says.
+  // A GGUF, or what IsCheckpointPath (hugging_face.h) takes. kBadModel names the tensor or key that is missing, of a wrong shape or type; kIo when a file
+  // cannot be read. `activation` replaces what the file says.
   static Result<ModelFile> Open(const std::string& path, std::optional<Activation> activation = std::nullopt);
   static Result<ModelFile> FromReader(GgufReader reader, std::string path, std::optional<Activation> activation = std::nullopt);
 
+  // As the user named it.
   const std::string& path() const { return path_; }
+  // The files of weights: MatrixInfo::file_index counts in these. Of packed files one.
+  const std::vector<std::string>& file_paths() const { return file_paths_; }
   const ModelConfig& config() const { return config_; }
-  const GgufReader& gguf() const { return gguf_; }
+  // Of packed files and ordinary GGUF.
+  const GgufReader& gguf() const {
+    CHECK(gguf_.has_value());
+    return *gguf_;
+  }
+  bool is_checkpoint() const { return !gguf_.has_value(); }
+  // Where a checkpoint has its config.json and its tokenizer.
+  const std::string& checkpoint_directory() const { return checkpoint_directory_; }
+  // Of a checkpoint: its tokenizer may know better than config.json.
+  void set_end_ids(int32_t bos_id, int32_t eos_id) {
+    config_.bos_id = bos_id;
+    config_.eos_id = eos_id;
+  }
   const std::vector<MatrixInfo>& matrices() const { return matrices_; }
   const MatrixIds& ids() const { return ids_; }
   const LayerMatrices& layer(uint32_t layer) const { return layers_[layer]; }
@@ -102,7 +127,7 @@ class ModelFile {
     return layer_vectors_[layer][static_cast<size_t>(which)];
   }
   const VectorInfo& vector(GlobalVector which) const { return global_vectors_[static_cast<size_t>(which)]; }
-  // Of an ordinary GGUF: tensors that this architecture does not use, so that it may be another than it says. Worth a warning.
+  // Of what runs in place: tensors that this architecture does not use, so that it may be another than it says. Worth a warning.
   const std::vector<std::string>& unused_tensors() const { return unused_tensors_; }
   // Written by frugal: its weights have hashes and lie aligned.
   bool is_packed() const { return is_packed_; }
@@ -120,17 +145,19 @@ class ModelFile {
   uint64_t streamable_bytes() const;
   uint64_t ffn_bytes() const;
   uint64_t vector_floats() const;
-  uint64_t longest_vector() const;
+  uint64_t longest_vector_bytes() const;  // as stored
   // Whether any matrix or up row is quantised: its inputs are quantised too.
   bool has_quantised_rows() const;
   // Whether any is not, of those that inputs are multiplied with.
   bool has_float_rows() const;
 
  private:
-  explicit ModelFile(GgufReader gguf) : gguf_(std::move(gguf)) {}
+  ModelFile() = default;
+  static Result<ModelFile> OpenCheckpoint(const std::string& path, std::optional<Activation> activation);
+  Status LoadGguf(std::optional<Activation> activation);
+  Status LoadTensors();
   // A matrix of which only rows are used, never a product.
   bool gives_rows_only(uint32_t matrix) const;
-  Status Load(std::optional<Activation> activation);
   Status CheckPackedKeys() const;
   Status LoadAttention(uint32_t layer);
   Status LoadFfnMatrices(uint32_t layer);
@@ -138,18 +165,18 @@ class ModelFile {
   Status LoadGlobals();
   Status LoadHashes();
   Status LoadBundles(uint32_t layer);
-  Result<const TensorInfo*> Require(const std::string& name) const;
+  // A tensor that only packed files have.
+  Result<const TensorInfo*> RequirePacked(const std::string& name) const;
+  Result<const TensorPlace*> Require(const std::string& name) const;
   Result<uint32_t> AddMatrix(const std::string& name, uint64_t rows, uint64_t columns);
-  // Rows [first, first + rows) of a tensor.
-  uint32_t AddMatrixRows(const TensorInfo& info, const char* part, uint64_t first, uint64_t rows);
   Result<VectorInfo> MakeVector(const std::string& name, uint64_t size) const;
-  // Elements [first, first + size) of a tensor of `all` elements.
-  Result<VectorInfo> MakeVectorPart(const std::string& name, uint64_t all, uint64_t first, uint64_t size) const;
-  uint64_t FirstHash(const TensorInfo& info) const;
+  uint64_t FirstHash(const std::string& name) const;
   void ListUnused();
 
-  GgufReader gguf_;
-  std::string path_;
+  std::optional<GgufReader> gguf_;
+  std::string path_, checkpoint_directory_;
+  std::vector<std::string> file_paths_;
+  TensorPlaces places_;  // empty again when all are found
   bool is_packed_ = false;
   ModelConfig config_;
   std::vector<MatrixInfo> matrices_;

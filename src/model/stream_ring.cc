@@ -6,13 +6,13 @@
 
 namespace frugal {
 
-StreamRing::StreamRing(const File& file, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers, uint64_t tag_owner)
-    : file_(&file), reader_(&reader), buffer_bytes_(buffer_bytes), num_buffers_(num_buffers), tag_owner_(tag_owner) {}
+StreamRing::StreamRing(std::span<const File> files, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers, uint64_t tag_owner)
+    : files_(files), reader_(&reader), buffer_bytes_(buffer_bytes), num_buffers_(num_buffers), tag_owner_(tag_owner) {}
 
-Result<StreamRing> StreamRing::Create(const File& file, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers,
+Result<StreamRing> StreamRing::Create(std::span<const File> files, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers,
                                       uint64_t tag_owner) {
   CHECK(num_buffers > 0);
-  StreamRing ring(file, reader, RoundUp(buffer_bytes, 4096), num_buffers, tag_owner);
+  StreamRing ring(files, reader, RoundUp(buffer_bytes, 4096), num_buffers, tag_owner);
   FRUGAL_ASSIGN(ring.memory_, AlignedBuffer::Allocate(ring.buffer_bytes_ * num_buffers));
   ring.ready_.assign(num_buffers, 0);
   return ring;
@@ -46,12 +46,13 @@ bool StreamRing::TrySubmit(uint64_t sequence) {
   const StreamGroup& wanted = group(sequence);
   CHECK(wanted.extent.size_bytes <= buffer_bytes_);
   const uint32_t buffer = static_cast<uint32_t>(sequence % num_buffers_);
-  // A group ends at a multiple of 4096, an ordinary GGUF anywhere; the reader takes an end that the device's alignment asks for.
-  const uint64_t file_end = RoundUp(file_->size_bytes(), file_->alignment_bytes());
+  const File& file = files_[wanted.file_index];
+  // A group ends at a multiple of 4096, a file anywhere; the reader takes an end that the device's alignment asks for.
+  const uint64_t file_end = RoundUp(file.size_bytes(), file.alignment_bytes());
   const uint64_t size_bytes = std::min(wanted.extent.end_bytes(), file_end) - wanted.extent.offset_bytes;
   const iovec destination = {memory_.data() + buffer * buffer_bytes_, size_bytes};
   WholeRead read;
-  read.file = file_;
+  read.file = &file;
   read.offset_bytes = wanted.extent.offset_bytes;
   read.destinations = {&destination, 1};
   read.tag = tag_owner_ | buffer;
@@ -72,6 +73,12 @@ void StreamRing::Release(uint64_t sequence) {
   CHECK(sequence == next_release_);
   ++next_release_;
   Advance();
+}
+
+const StreamGroup& StreamRing::GroupOf(const WholeCompletion& completion) const {
+  const uint64_t buffer = completion.tag & ~tag_owner_;
+  // The only one of the groups in the buffers that is in this one.
+  return group(next_release_ + (buffer + num_buffers_ - next_release_ % num_buffers_) % num_buffers_);
 }
 
 void StreamRing::OnCompletion(const WholeCompletion& completion) { ready_[completion.tag & ~tag_owner_] = 1; }

@@ -14,7 +14,8 @@ namespace frugal {
 class StreamRing {
  public:
   // `tag_owner`: the bits of WholeRead::tag that say "this ring's".
-  static Result<StreamRing> Create(const File& file, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers,
+  // `files`: StreamGroup::file_index counts in them; they outlive this.
+  static Result<StreamRing> Create(std::span<const File> files, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers,
                                    uint64_t tag_owner);
   StreamRing(StreamRing&&) = default;
 
@@ -30,15 +31,17 @@ class StreamRing {
   // Asks for group `sequence` when nothing is read ahead.
   void Demand(uint64_t sequence);
   void OnCompletion(const WholeCompletion& completion);
+  // What a read of this ring was for.
+  const StreamGroup& GroupOf(const WholeCompletion& completion) const;
   uint64_t next_to_release() const { return next_release_; }
   const StreamGroup& group(uint64_t sequence) const { return groups_[sequence % groups_.size()]; }
   bool active() const { return !groups_.empty(); }
 
  private:
-  StreamRing(const File& file, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers, uint64_t tag_owner);
+  StreamRing(std::span<const File> files, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers, uint64_t tag_owner);
   bool TrySubmit(uint64_t sequence);
 
-  const File* file_;
+  std::span<const File> files_;
   WholeReader* reader_;
   uint64_t buffer_bytes_;
   uint32_t num_buffers_;

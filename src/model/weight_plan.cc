@@ -16,7 +16,9 @@ struct Piece {  // a tensor to be cut
   uint32_t matrix = kNoMatrix;
   uint32_t layer = 0;
   uint64_t rows = 0, row_bytes = 0;
+  uint32_t file_index = 0;
   Extent extent;
+  RowRuns runs;
   uint64_t first_hash = 0;
   uint64_t unit_bytes = 0;  // cuts lie on multiples of it
   uint64_t memory_row_bytes = 0;
@@ -24,29 +26,34 @@ struct Piece {  // a tensor to be cut
 
 Piece MatrixPiece(const ModelFile& model, const WeightPlan& plan, uint32_t id) {
   const MatrixInfo& matrix = model.matrices()[id];
-  return {id, 0, matrix.rows, matrix.row_bytes, matrix.extent, matrix.first_hash, model.is_packed() ? kHashChunkBytes : 1,
-          *RowBytes(MemoryType(model, plan, id), matrix.columns)};
+  const uint64_t memory_row_bytes = *RowBytes(MemoryType(model, plan, id), matrix.columns);
+  return {id, 0, matrix.rows, matrix.row_bytes, matrix.file_index, matrix.extent, matrix.runs, matrix.first_hash,
+          model.is_packed() ? kHashChunkBytes : 1, memory_row_bytes};
 }
 
 Piece BundlePiece(const ModelFile& model, uint32_t layer) {
   const BundleInfo& bundle = model.bundles()[layer];
-  return {kNoMatrix, layer, model.config().ffn_size, bundle.stride_bytes, bundle.extent, 0, kReadAlignment, bundle.stride_bytes};
+  const uint64_t rows = model.config().ffn_size;
+  return {kNoMatrix, layer, rows, bundle.stride_bytes, 0, bundle.extent, {rows, 0}, 0, kReadAlignment, bundle.stride_bytes};
 }
 
 void Cut(const Piece& piece, uint64_t block_bytes, std::vector<WeightBlock>& blocks) {
   // The fewest rows whose bytes are whole units.
   const uint64_t unit_rows = piece.unit_bytes / std::gcd(piece.row_bytes, piece.unit_bytes);
   const uint64_t wanted = std::max<uint64_t>(1, block_bytes / (unit_rows * piece.row_bytes)) * unit_rows;
-  for (uint64_t row = 0; row < piece.rows; row += wanted) {
+  for (uint64_t row = 0; row < piece.rows;) {
+    const uint64_t in_run = piece.runs.run_rows - row % piece.runs.run_rows;
     WeightBlock block;
     block.matrix = piece.matrix;
     block.layer = piece.layer;
     block.first_row = row;
-    block.num_rows = std::min(wanted, piece.rows - row);
-    block.extent = {piece.extent.offset_bytes + row * piece.row_bytes, block.num_rows * piece.row_bytes};
+    block.num_rows = std::min({wanted, in_run, piece.rows - row});
+    block.file_index = piece.file_index;
+    block.extent = {piece.extent.offset_bytes + piece.runs.OffsetBytes(row, piece.row_bytes), block.num_rows * piece.row_bytes};
     block.memory_bytes = block.num_rows * piece.memory_row_bytes;
     block.first_hash = piece.first_hash + row * piece.row_bytes / kHashChunkBytes;
     blocks.push_back(block);
+    row += block.num_rows;
   }
 }
 
@@ -54,6 +61,11 @@ void Cut(const Piece& piece, uint64_t block_bytes, std::vector<WeightBlock>& blo
 // files.
 uint64_t LeadBytes(const WeightBlock& block) {
   return block.memory_bytes == block.extent.size_bytes ? block.extent.offset_bytes % kReadAlignment : 0;
+}
+
+// Whether a block begins another run of the rows of the one before it. It lies right behind that in memory, so that both are one product.
+bool BeginsRun(const WeightBlock& before, const WeightBlock& block) {
+  return block.matrix != kNoMatrix && block.matrix == before.matrix && block.extent.offset_bytes != before.extent.end_bytes();
 }
 
 uint64_t ResidentBytes(const WeightBlock& block) { return RoundUp(LeadBytes(block) + block.memory_bytes, kReadAlignment); }
@@ -64,15 +76,21 @@ void ChooseResident(uint64_t budget_bytes, BlockLayout& layout) {
   for (const WeightBlock& block : layout.blocks) total += ResidentBytes(block);
   const double share = total == 0 ? 0.0 : std::min(1.0, static_cast<double>(budget_bytes) / static_cast<double>(total));
   double credit = 0.0;
+  const WeightBlock* before = nullptr;  // the last one, where it is resident
   for (WeightBlock& block : layout.blocks) {
-    const uint64_t size = ResidentBytes(block);
+    const bool continues = before != nullptr && BeginsRun(*before, block);
+    const uint64_t begin = continues ? before->memory_offset + before->memory_bytes : layout.resident_bytes + LeadBytes(block);
+    const uint64_t end = RoundUp(begin + block.memory_bytes, kReadAlignment);
+    const uint64_t size = end - layout.resident_bytes;
+    before = nullptr;
     credit += share * static_cast<double>(size);
     const bool fits = size <= budget_bytes - layout.resident_bytes;
     if (!fits || (share < 1.0 && credit < static_cast<double>(size))) continue;
     credit -= static_cast<double>(size);
     block.resident = true;
-    block.memory_offset = layout.resident_bytes + LeadBytes(block);
-    layout.resident_bytes += size;
+    block.memory_offset = begin;
+    layout.resident_bytes = end;
+    before = &block;
   }
 }
 
@@ -85,11 +103,12 @@ void MakeGroups(uint64_t block_bytes, BlockLayout& layout) {
     const bool joins = [&] {
       if (layout.groups.empty()) return false;
       const StreamGroup& last = layout.groups.back();
+      if (last.file_index != block.file_index) return false;
       const bool follows = last.first_block + last.num_blocks == i && layout.blocks[i - 1].extent.end_bytes() <= block.extent.offset_bytes;
       return follows && last.extent.end_bytes() >= begin &&
              end - last.extent.offset_bytes <= block_bytes;
     }();
-    if (!joins) layout.groups.push_back({{begin, 0}, i, 0});
+    if (!joins) layout.groups.push_back({block.file_index, {begin, 0}, i, 0});
     StreamGroup& group = layout.groups.back();
     block.group = static_cast<uint32_t>(layout.groups.size() - 1);
     block.memory_offset = block.extent.offset_bytes - group.extent.offset_bytes;

@@ -37,6 +37,7 @@ struct WeightBlock {
   uint32_t matrix = kNoMatrix;  // or:
   uint32_t layer = 0;           // the layer whose bundles these are, when matrix == kNoMatrix
   uint64_t first_row = 0, num_rows = 0;
+  uint32_t file_index = 0;
   Extent extent;                // in the file
   bool resident = false;
   uint64_t memory_bytes = 0;    // resident: its size there; differs from the extent's where MemoryType differs from the file's
@@ -47,6 +48,7 @@ struct WeightBlock {
 
 // One large sequential read: consecutive streamed blocks that are neighbours in the file.
 struct StreamGroup {
+  uint32_t file_index = 0;
   Extent extent;
   uint32_t first_block = 0, num_blocks = 0;  // in the order of use
 };
@@ -64,8 +66,8 @@ DType MemoryType(const ModelFile& model, const WeightPlan& plan, uint32_t matrix
 // Whether any product of the plan takes quantised inputs.
 bool UsesQuantisedInputs(const ModelFile& model, const WeightPlan& plan);
 
-// The blocks that a plan gives. In a packed file a block's bytes begin at a chunk of its tensor's hashes and at a multiple of 4096; in an
-// ordinary GGUF anywhere, and what is read for it begins and ends at multiples of 4096.
+// The blocks that a plan gives. In a packed file a block's bytes begin at a chunk of its tensor's hashes and at a multiple of 4096; in what
+// runs in place anywhere, and what is read for it begins and ends at multiples of 4096.
 BlockLayout LayOutBlocks(const ModelFile& model, const WeightPlan& plan);
 // The groups in which one layer's bundles are read past the cache.
 BlockLayout LayOutScan(const ModelFile& model, uint32_t layer, uint64_t block_bytes);

@@ -30,7 +30,8 @@ void Weights::Dispatch(std::span<const WholeCompletion> completions) {
     if ((completion.tag & BundleCache::kTagOwner) != 0) {
       status = cache_->OnCompletion(completion);
     } else if (completion.failed) {
-      status = StreamError(completion.failure);
+      const bool is_stream = (completion.tag & kStreamTag) != 0;
+      status = StreamError(is_stream ? layout_ : scan_layout_, (is_stream ? *stream_ : *scan_).GroupOf(completion), completion.failure);
     } else if ((completion.tag & kStreamTag) != 0) {
       stream_->OnCompletion(completion);
     } else {
@@ -128,10 +129,10 @@ Status Weights::ReadRow(uint32_t matrix, uint64_t row, std::span<float> out) {
     return {};
   }
   if (!model_.is_packed()) {
-    const uint64_t offset = info.extent.offset_bytes + row * info.row_bytes;
+    const uint64_t offset = info.OffsetOfRow(row);
     const uint64_t begin = RoundDown(offset, 4096);
-    const uint64_t end = std::min(RoundUp(offset + info.row_bytes, 4096), file_.size_bytes());
-    FRUGAL_TRY(Direct(begin, row_scratch_.bytes().first(end - begin), fmt::format("{}: row {}", info.name, row)));
+    const uint64_t end = std::min(RoundUp(offset + info.row_bytes, 4096), files_[info.file_index].size_bytes());
+    FRUGAL_TRY(Direct(info.file_index, begin, row_scratch_.bytes().first(end - begin), fmt::format("{}: row {}", info.name, row)));
     ConvertToFloat(info.dtype, row_scratch_.data() + (offset - begin), info.columns, out.data());
     return {};
   }
@@ -139,7 +140,7 @@ Status Weights::ReadRow(uint32_t matrix, uint64_t row, std::span<float> out) {
   const uint64_t begin = RoundDown(row * info.row_bytes, kHashChunkBytes);
   const uint64_t end = std::min(RoundUp((row + 1) * info.row_bytes, kHashChunkBytes), info.extent.size_bytes);
   const std::span<std::byte> bytes = row_scratch_.bytes().first(RoundUp(end - begin, 4096));
-  FRUGAL_TRY(Direct(info.extent.offset_bytes + begin, bytes, fmt::format("{}: row {}", info.name, row)));
+  FRUGAL_TRY(Direct(0, info.extent.offset_bytes + begin, bytes, fmt::format("{}: row {}", info.name, row)));
   if (plan_.verify != VerifyMode::kOff) {
     FRUGAL_TRY(VerifyChunks(info.name, info.row_bytes, begin, info.first_hash + begin / kHashChunkBytes,
                             bytes.first(end - begin), info.extent.offset_bytes + begin));
@@ -151,10 +152,10 @@ Status Weights::ReadRow(uint32_t matrix, uint64_t row, std::span<float> out) {
 uint64_t Weights::ReadBytes(uint64_t size_bytes) const { return model_.is_packed() ? RoundUp(size_bytes, 4096) : size_bytes; }
 
 // Reads into memory and waits; other reads go on meanwhile.
-Status Weights::Direct(uint64_t offset_bytes, std::span<std::byte> destination, const std::string& what) {
+Status Weights::Direct(uint32_t file_index, uint64_t offset_bytes, std::span<std::byte> destination, const std::string& what) {
   FRUGAL_TRY(TakeError());
   const uint64_t start = NowNs();
-  Status status = reader_->ReadNow(file_, offset_bytes, destination, fmt::format("{}: {}", file_.path(), what));
+  Status status = reader_->ReadNow(files_[file_index], offset_bytes, destination, fmt::format("{}: {}", files_[file_index].path(), what));
   stall_ns_ += NowNs() - start;
   if (!status) error_ = std::move(status).error();
   return TakeError();
@@ -382,7 +383,7 @@ const std::byte* Weights::PeekBundle(uint32_t layer, uint32_t position) const {
 
 Status Weights::ReadBundle(uint32_t layer, uint32_t position, std::span<std::byte> out) {
   const BundleInfo& bundle = model_.bundles()[layer];
-  return Direct(bundle.extent.offset_bytes + position * bundle.stride_bytes, out.first(bundle.stride_bytes),
+  return Direct(0, bundle.extent.offset_bytes + position * bundle.stride_bytes, out.first(bundle.stride_bytes),
                 fmt::format("{}: row {}", bundle.name, position));
 }
 

@@ -1,4 +1,4 @@
-// The seam of design.md section 4: the forward pass asks for weights here and does not know where they live. Owns the file, the reader,
+// The seam of design.md section 4: the forward pass asks for weights here and does not know where they live. Owns the files, the reader,
 // the resident buffer, the streams and the bundle cache. Engine thread only; between tiles it is polled.
 //
 // Order of use: the blocks of a streamed plan must be asked for in the order of the forward pass (layer by layer q, k, v, o, then gate, up
@@ -106,7 +106,7 @@ class Weights {
 
   const ModelFile& model() const { return model_; }
   const WeightPlan& plan() const { return plan_; }
-  const File& file() const { return file_; }
+  std::span<const File> files() const { return files_; }
   std::string_view backend_name() const { return reader_->backend_name(); }
   const std::string& reader_note() const { return reader_note_; }
   uint64_t content_hash() const { return content_hash_; }
@@ -130,7 +130,7 @@ class Weights {
     std::optional<uint64_t> release;  // kBlocks, kScan: the group to give back after the wave
   };
 
-  Weights(const ModelFile& model, const WeightPlan& plan, File file);
+  Weights(const ModelFile& model, const WeightPlan& plan, std::vector<File> files);
   Status Load(const WeightsOptions& options);
   Status LoadHashes();
   Status VerifyHeader(uint64_t expected);
@@ -156,12 +156,13 @@ class Weights {
   BundleWave MakeBlockWave(const WeightBlock& block, const std::byte* data);
   // What is read for `size_bytes` of a tensor: up to the next multiple of 4096, where the file is packed.
   uint64_t ReadBytes(uint64_t size_bytes) const;
-  Status Direct(uint64_t offset_bytes, std::span<std::byte> destination, const std::string& what);
-  Error StreamError(const ReadFailure& failure) const;
+  Status Direct(uint32_t file_index, uint64_t offset_bytes, std::span<std::byte> destination, const std::string& what);
+  // A failed read of one of `layout`'s groups.
+  Error StreamError(const BlockLayout& layout, const StreamGroup& group, const ReadFailure& failure) const;
 
   const ModelFile& model_;
   const WeightPlan plan_;
-  File file_;
+  std::vector<File> files_;  // of packed models one
   std::string reader_note_;
   std::unique_ptr<WholeReader> reader_;  // outlives what it reads into: members below drain it
   uint64_t content_hash_ = 0;

@@ -35,8 +35,8 @@ uint64_t MaxRowScratchBytes(const ModelFile& model) {
 
 }  // namespace
 
-Weights::Weights(const ModelFile& model, const WeightPlan& plan, File file)
-    : model_(model), plan_(PlanFor(model, plan)), file_(std::move(file)) {}
+Weights::Weights(const ModelFile& model, const WeightPlan& plan, std::vector<File> files)
+    : model_(model), plan_(PlanFor(model, plan)), files_(std::move(files)) {}
 
 uint64_t Weights::VectorBytes(const ModelFile& model) { return model.vector_floats() * sizeof(float); }
 
@@ -59,8 +59,12 @@ uint64_t Weights::ReaderBytes(const WeightsOptions& options) {
 }
 
 Result<std::unique_ptr<Weights>> Weights::Open(const ModelFile& model, const WeightPlan& plan, const WeightsOptions& options) {
-  FRUGAL_ASSIGN(File file, File::Open(model.path(), options.direct, kSectorBytes));
-  std::unique_ptr<Weights> weights(new Weights(model, plan, std::move(file)));
+  std::vector<File> files;
+  for (const std::string& path : model.file_paths()) {
+    FRUGAL_ASSIGN(File file, File::Open(path, options.direct, kSectorBytes));
+    files.push_back(std::move(file));
+  }
+  std::unique_ptr<Weights> weights(new Weights(model, plan, std::move(files)));
   FRUGAL_TRY(weights->Load(options));
   return weights;
 }
@@ -82,8 +86,9 @@ Status Weights::Load(const WeightsOptions& options) {
   reader_options.backend = options.backend;
   reader_options.queue_depth = options.queue_depth;
   reader_options.num_pread_threads = options.num_pread_threads;
-  const int fd = file_.fd();
-  reader_options.fds = {&fd, 1};
+  std::vector<int> fds;
+  for (const File& file : files_) fds.push_back(file.fd());
+  reader_options.fds = fds;
   FRUGAL_ASSIGN(OpenedReader opened, OpenReader(reader_options));
   reader_note_ = opened.note;
   if (options.decorate_reader) opened.reader = options.decorate_reader(std::move(opened.reader));
@@ -95,7 +100,7 @@ Status Weights::Load(const WeightsOptions& options) {
   if (plan_.ffn == FfnPlacement::kOnDemand) FRUGAL_TRY(OpenCache());
   if (!layout_.groups.empty()) {
     FRUGAL_ASSIGN(StreamRing ring,
-                  StreamRing::Create(file_, *reader_, layout_.stream_buffer_bytes, plan_.num_stream_buffers, kStreamTag));
+                  StreamRing::Create(files_, *reader_, layout_.stream_buffer_bytes, plan_.num_stream_buffers, kStreamTag));
     stream_.emplace(std::move(ring));
     stream_->Start(layout_.groups, StreamRing::Order::kCyclic, plan_.overlap);
   }
@@ -108,7 +113,7 @@ Status Weights::LoadHashes() {
   const uint64_t ffn_size = model_.config().ffn_size;
   const auto read = [this](const Extent& extent, std::span<uint64_t> out, const std::string& what) -> Status {
     FRUGAL_ASSIGN(AlignedBuffer buffer, AlignedBuffer::Allocate(RoundUp(extent.size_bytes, 4096)));
-    FRUGAL_TRY(Direct(extent.offset_bytes, buffer.bytes(), what));
+    FRUGAL_TRY(Direct(0, extent.offset_bytes, buffer.bytes(), what));
     std::memcpy(out.data(), buffer.data(), extent.size_bytes);
     return {};
   };
@@ -119,7 +124,7 @@ Status Weights::LoadHashes() {
   FRUGAL_TRY(VerifyHeader(hash_of_hashes[num_layers + 1]));
   const auto check = [&](std::span<const uint64_t> hashes, uint32_t index, const std::string& name) -> Status {
     if (HashBytes(std::as_bytes(hashes)) == hash_of_hashes[index]) return {};
-    return BadModel("{}: {}: row {} at offset {}: the hashes do not match their own hash: the file is damaged", file_.path(), name, 0,
+    return BadModel("{}: {}: row {} at offset {}: the hashes do not match their own hash: the file is damaged", files_[0].path(), name, 0,
                     model_.gguf().FindTensor(name)->extent.offset_bytes);
   };
   bundle_hashes_.resize(num_layers * ffn_size);
@@ -141,28 +146,35 @@ Status Weights::VerifyHeader(uint64_t expected) {
   XXH3_64bits_reset(state.get());
   for (uint64_t at = 0; at < size; at += piece.size_bytes()) {
     const std::span<std::byte> bytes = piece.bytes().first(std::min<uint64_t>(piece.size_bytes(), size - at));
-    FRUGAL_TRY(Direct(at, bytes, "header (no tensor)"));
+    FRUGAL_TRY(Direct(0, at, bytes, "header (no tensor)"));
     XXH3_64bits_update(state.get(), bytes.data(), bytes.size());
   }
   if (XXH3_64bits_digest(state.get()) == expected) return {};
-  return BadModel("{}: {}: row {}: the header (bytes 0 to {}) does not match its hash: the file is damaged", file_.path(),
+  return BadModel("{}: {}: row {}: the header (bytes 0 to {}) does not match its hash: the file is damaged", files_[0].path(),
                   kHashOfHashesName, model_.bundles().size() + 1, size);
 }
 
 Status Weights::LoadVector(const VectorInfo& info, std::span<float> out, AlignedBuffer& scratch) {
   const std::span<std::byte> bytes = scratch.bytes().first(ReadBytes(info.extent.size_bytes));
-  FRUGAL_TRY(Direct(info.extent.offset_bytes, bytes, info.name));
+  FRUGAL_TRY(Direct(info.file_index, info.extent.offset_bytes, bytes, info.name));
   if (plan_.verify != VerifyMode::kOff) {
     FRUGAL_TRY(VerifyChunks(info.name, TraitsOf(info.dtype).block_bytes, 0, info.first_hash, bytes.first(info.extent.size_bytes),
                             info.extent.offset_bytes));
   }
-  ConvertToFloat(info.dtype, bytes.data(), info.size, out.data());
+  const uint64_t element_bytes = TraitsOf(info.dtype).block_bytes;
+  for (uint64_t i = 0; i < info.size; i += info.runs.run_rows) {
+    const uint64_t count = std::min(info.runs.run_rows, info.size - i);
+    ConvertToFloat(info.dtype, bytes.data() + info.runs.OffsetBytes(i, element_bytes), count, out.data() + i);
+  }
+  if (info.lacks_one) {
+    for (float& value : out) value += 1.0f;
+  }
   return {};
 }
 
 Status Weights::LoadVectors() {
   vectors_.resize(model_.vector_floats());
-  FRUGAL_ASSIGN(AlignedBuffer scratch, AlignedBuffer::Allocate(RoundUp(model_.longest_vector() * sizeof(float), 4096)));
+  FRUGAL_ASSIGN(AlignedBuffer scratch, AlignedBuffer::Allocate(RoundUp(model_.longest_vector_bytes(), 4096)));
   size_t at = 0;
   const auto load = [&](const VectorInfo& info, size_t* where) -> Status {
     *where = at;
@@ -210,7 +222,7 @@ Status Weights::LoadConverted(const WeightBlock& block, AlignedBuffer& staging) 
     part.first_row = block.first_row + row;
     part.first_hash = block.first_hash + row * matrix.row_bytes / kHashChunkBytes;
     part.extent = {block.extent.offset_bytes + row * matrix.row_bytes, part.num_rows * matrix.row_bytes};
-    FRUGAL_TRY(Direct(part.extent.offset_bytes, bytes.first(ReadBytes(part.extent.size_bytes)), matrix.name));
+    FRUGAL_TRY(Direct(part.file_index, part.extent.offset_bytes, bytes.first(ReadBytes(part.extent.size_bytes)), matrix.name));
     if (plan_.verify != VerifyMode::kOff) FRUGAL_TRY(VerifyBlock(part, bytes.data()));
     for (uint64_t i = 0; i < part.num_rows; ++i) {
       ConvertToFloat(matrix.dtype, bytes.data() + i * matrix.row_bytes, matrix.columns, floats.data());
@@ -235,7 +247,7 @@ Status Weights::LoadResident() {
     const std::string& name = block.matrix != kNoMatrix ? model_.matrices()[block.matrix].name : model_.bundles()[block.layer].name;
     const std::span<std::byte> bytes =
         resident_.bytes().subspan(block.memory_offset, ReadBytes(block.extent.size_bytes));
-    FRUGAL_TRY(Direct(block.extent.offset_bytes, bytes, name));
+    FRUGAL_TRY(Direct(block.file_index, block.extent.offset_bytes, bytes, name));
     if (plan_.verify != VerifyMode::kOff) FRUGAL_TRY(VerifyBlock(block, bytes.data()));
   }
   return {};
@@ -243,7 +255,7 @@ Status Weights::LoadResident() {
 
 Status Weights::OpenCache() {
   BundleSpace space;
-  space.file = &file_;
+  space.file = &files_[0];
   space.num_layers = model_.config().num_layers;
   space.bundles_per_layer = model_.config().ffn_size;
   space.stride_bytes = model_.bundles()[0].stride_bytes;
@@ -261,7 +273,7 @@ Status Weights::OpenCache() {
     for (uint32_t layer = 0; layer < space.num_layers; ++layer) {
       largest = std::max(largest, LayOutScan(model_, layer, plan_.block_bytes).stream_buffer_bytes);
     }
-    FRUGAL_ASSIGN(StreamRing ring, StreamRing::Create(file_, *reader_, largest, plan_.num_scan_buffers, kScanTag));
+    FRUGAL_ASSIGN(StreamRing ring, StreamRing::Create(files_, *reader_, largest, plan_.num_scan_buffers, kScanTag));
     scan_.emplace(std::move(ring));
   }
   return {};
@@ -287,7 +299,7 @@ Status Weights::VerifyChunks(const std::string& name, uint64_t row_bytes, uint64
     if (HashBytes(bytes.subspan(at, size)) == tensor_hashes_[first_hash + chunk]) continue;
     const uint64_t first_row = (first_byte + at) / row_bytes;
     const uint64_t last_row = (first_byte + at + size - 1) / row_bytes;
-    return BadModel("{}: {}: row {} to {} at offset {}: these bytes do not match their hash: the file is damaged", file_.path(),
+    return BadModel("{}: {}: row {} to {} at offset {}: these bytes do not match their hash: the file is damaged", files_[0].path(),
                     name, first_row, last_row, file_offset + at);
   }
   return {};
@@ -299,7 +311,7 @@ Status Weights::VerifyBundles(const WeightBlock& block, const std::byte* bytes) 
   const uint64_t* hashes = bundle_hashes_.data() + uint64_t{block.layer} * model_.config().ffn_size + block.first_row;
   for (uint64_t i = 0; i < block.num_rows; ++i) {
     if (HashBytes({bytes + i * bundle.stride_bytes, bundle.stride_bytes}) == hashes[i]) continue;
-    return BadModel("{}: {}: row {} at offset {}: its bytes do not match their hash: the file is damaged", file_.path(),
+    return BadModel("{}: {}: row {} at offset {}: its bytes do not match their hash: the file is damaged", files_[0].path(),
                     bundle.name, block.first_row + i, block.extent.offset_bytes + i * bundle.stride_bytes);
   }
   return {};
@@ -312,22 +324,19 @@ Status Weights::VerifyBlock(const WeightBlock& block, const std::byte* bytes) {
                       {bytes, block.extent.size_bytes}, block.extent.offset_bytes);
 }
 
-Error Weights::StreamError(const ReadFailure& failure) const {
-  const auto describe = [&](const std::string& name, const Extent& extent, uint64_t row_bytes) {
-    const uint64_t offset = std::max(failure.offset_bytes, extent.offset_bytes);  // a read may begin before its tensor
-    return MakeError(ErrorCode::kIo, "{}: {}: row {}: {}", file_.path(), name, (offset - extent.offset_bytes) / row_bytes,
-                     DescribeFailure(failure));
-  };
-  const auto holds = [&](const Extent& extent) {
-    return failure.offset_bytes >= RoundDown(extent.offset_bytes, 4096) && failure.offset_bytes < RoundUp(extent.end_bytes(), 4096);
-  };
-  for (const MatrixInfo& matrix : model_.matrices()) {
-    if (holds(matrix.extent)) return describe(matrix.name, matrix.extent, matrix.row_bytes);
-  }
-  for (const BundleInfo& bundle : model_.bundles()) {
-    if (holds(bundle.extent)) return describe(bundle.name, bundle.extent, bundle.stride_bytes);
-  }
-  return MakeError(ErrorCode::kIo, "{}: {}", file_.path(), DescribeFailure(failure));
+Error Weights::StreamError(const BlockLayout& layout, const StreamGroup& group, const ReadFailure& failure) const {
+  // A read may begin before its first block.
+  uint32_t index = group.first_block;
+  const uint32_t last = group.first_block + group.num_blocks - 1;
+  while (index < last && failure.offset_bytes >= layout.blocks[index].extent.end_bytes()) ++index;
+  const WeightBlock& block = layout.blocks[index];
+  const bool is_matrix = block.matrix != kNoMatrix;
+  const std::string& name = is_matrix ? model_.matrices()[block.matrix].name : model_.bundles()[block.layer].name;
+  const uint64_t row_bytes = is_matrix ? model_.matrices()[block.matrix].row_bytes : model_.bundles()[block.layer].stride_bytes;
+  const uint64_t offset = std::max(failure.offset_bytes, block.extent.offset_bytes);
+  const uint64_t row = std::min((offset - block.extent.offset_bytes) / row_bytes, block.num_rows - 1);
+  return MakeError(ErrorCode::kIo, "{}: {}: row {}: {}", files_[group.file_index].path(), name, block.first_row + row,
+                   DescribeFailure(failure));
 }
 
 }  // namespace frugal

@@ -6,7 +6,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/check.h"
-#include "src/pack/elements.h"
+#include "src/kernels/elements.h"
 
 namespace frugal {
 namespace {

@@ -18,9 +18,9 @@
 #include "src/format/packed_format.h"
 #include "src/format/regular_file.h"
 #include "src/format/untrusted_text.h"
+#include "src/kernels/elements.h"
 #include "src/model/config.h"
 #include "src/pack/bundle_types.h"
-#include "src/pack/elements.h"
 
 namespace frugal {
 namespace {

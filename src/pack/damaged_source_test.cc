@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <numeric>
 
+#include "src/model/source_names.h"
 #include "src/pack/pack_for_test.h"
 #include "src/pack/packed_model_for_test.h"
-#include "src/pack/source_names.h"
 
 namespace frugal {
 namespace {

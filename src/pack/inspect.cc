@@ -9,7 +9,10 @@
 #include "src/format/byte_source.h"
 #include "src/format/gguf_parser.h"
 #include "src/format/gguf_reader.h"
+#include "src/format/hugging_face.h"
+#include "src/format/json_file.h"
 #include "src/format/packed_format.h"
+#include "src/format/regular_file.h"
 #include "src/format/tokenizer_keys.h"
 #include "src/format/untrusted_text.h"
 
@@ -158,9 +161,52 @@ nlohmann::ordered_json ToJson(const PackedSummary& packed) {
   return json;
 }
 
+uint64_t CountParameters(std::span<const TensorInfo> tensors) {
+  uint64_t count = 0;
+  for (const TensorInfo& tensor : tensors) {
+    if (IsWeightType(tensor.dtype)) count += tensor.rows() * tensor.columns();
+  }
+  return count;
+}
+
+// A member of config.json, at its top level.
+InspectedKey InspectMember(const std::string& name, const nlohmann::json& value) {
+  InspectedKey key;
+  key.key = Printable(name, kMaxPathBytes);
+  key.type = value.type_name();
+  key.value = value.is_string() ? nlohmann::json(Shown(value.get<std::string>())) : value;
+  if (!value.is_array()) return key;
+  key.count = value.size();
+  if (value.size() > kMaxShownElements) key.value.erase(key.value.begin() + kMaxShownElements, key.value.end());
+  return key;
+}
+
+Result<Inspection> InspectCheckpoint(const std::string& path, std::optional<Activation> activation) {
+  FRUGAL_ASSIGN(const CheckpointDirectory directory, ResolveCheckpointDirectory(path));
+  const std::string config_path = directory.path + "/config.json";
+  FRUGAL_ASSIGN(const nlohmann::json json, ReadJsonFile(config_path));
+  FRUGAL_ASSIGN(const std::unique_ptr<TensorSource> source, OpenCheckpointTensors(directory));
+  Inspection inspection;
+  inspection.path = path;
+  inspection.files = source->file_paths();
+  for (const std::string& file : inspection.files) {
+    FRUGAL_ASSIGN(const RegularFile opened, OpenRegularFile(file));
+    inspection.file_bytes += opened.size_bytes;
+  }
+  for (const auto& [name, value] : json.items()) inspection.keys.push_back(InspectMember(name, value));
+  inspection.tensors = source->tensors();
+  inspection.num_parameters = CountParameters(inspection.tensors);
+  Result<ModelConfig> config = ParseHuggingFaceConfig(json, config_path);
+  if (!config) return inspection;
+  if (activation) config->activation = *activation;
+  inspection.config = *std::move(config);
+  return inspection;
+}
+
 }  // namespace
 
 Result<Inspection> Inspect(const std::string& path, std::optional<Activation> activation) {
+  if (IsCheckpointPath(path)) return InspectCheckpoint(path, activation);
   FRUGAL_ASSIGN(std::unique_ptr<ByteSource> source, OpenFileSource(path));
   FRUGAL_ASSIGN(const std::unique_ptr<ByteSource> data, OpenFileSource(path));
   FRUGAL_ASSIGN(const GgufReader gguf, GgufReader::Open(std::move(source)));
@@ -175,9 +221,7 @@ Result<Inspection> Inspect(const std::string& path, std::optional<Activation> ac
     inspection.keys.push_back(std::move(key));
   }
   inspection.tensors = gguf.tensors();
-  for (const TensorInfo& tensor : inspection.tensors) {
-    if (IsWeightType(tensor.dtype)) inspection.num_parameters += tensor.rows() * tensor.columns();
-  }
+  inspection.num_parameters = CountParameters(inspection.tensors);
   if (gguf.Find(kPackedVersionKey) != nullptr) {
     FRUGAL_ASSIGN(inspection.packed, Summarise(gguf, *data, activation));
     const ModelConfig& config = inspection.packed->config;
@@ -190,12 +234,14 @@ Result<Inspection> Inspect(const std::string& path, std::optional<Activation> ac
 
 nlohmann::ordered_json ToJson(const Inspection& inspection) {
   nlohmann::ordered_json json;
-  json["file"] = {{"path", Printable(inspection.path, kMaxPathBytes)},
-                  {"file_bytes", inspection.file_bytes},
-                  {"gguf_version", inspection.version},
-                  {"alignment_bytes", inspection.alignment_bytes},
-                  {"data_offset_bytes", inspection.data_offset_bytes},
-                  {"num_parameters", inspection.num_parameters}};
+  json["file"] = {{"path", Printable(inspection.path, kMaxPathBytes)}, {"file_bytes", inspection.file_bytes}};
+  if (inspection.files.empty()) {
+    json["file"]["gguf_version"] = inspection.version;
+    json["file"]["alignment_bytes"] = inspection.alignment_bytes;
+    json["file"]["data_offset_bytes"] = inspection.data_offset_bytes;
+  }
+  json["file"]["num_parameters"] = inspection.num_parameters;
+  for (const std::string& file : inspection.files) json["files"].push_back(Printable(file, kMaxPathBytes));
   if (inspection.packed) json["packed"] = ToJson(*inspection.packed);
   if (inspection.config) json["activation"] = ActivationName(inspection.config->activation);
   json["keys"] = nlohmann::ordered_json::array();
@@ -211,6 +257,7 @@ nlohmann::ordered_json ToJson(const Inspection& inspection) {
                                {"shape", tensor.shape},
                                {"offset_bytes", tensor.extent.offset_bytes},
                                {"size_bytes", tensor.extent.size_bytes}});
+    if (!inspection.files.empty()) json["tensors"].back()["file"] = tensor.file_index;
   }
   return json;
 }

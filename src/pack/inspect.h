@@ -1,5 +1,5 @@
-// What a GGUF file says of itself: keys, tensors and, for packed models, the figures that people ask for. No
-// weight is read. Printing is the caller's.
+// What a GGUF file or a checkpoint says of itself: keys, tensors and, for packed models, the figures that people ask for. No weight is read.
+// Printing is the caller's.
 #pragma once
 
 #include <cstdint>
@@ -43,18 +43,20 @@ struct PackedSummary {
 
 struct Inspection {
   std::string path;
-  uint64_t file_bytes = 0;
-  uint32_t version = 0;
+  std::vector<std::string> files;  // of a checkpoint: TensorInfo::file_index counts in these; else empty
+  uint64_t file_bytes = 0;         // of all
+  uint32_t version = 0;            // this and the next two: of a GGUF
   uint64_t alignment_bytes = 0;
   uint64_t data_offset_bytes = 0;
-  std::vector<InspectedKey> keys;
+  std::vector<InspectedKey> keys;  // of a checkpoint those of config.json
   std::vector<TensorInfo> tensors;      // in file order
   uint64_t num_parameters = 0;          // of float and quantised tensors, and in bundles
   std::optional<PackedSummary> packed;  // of packed models
   std::optional<ModelConfig> config;    // of other models whose architecture is known
 };
 
-// Errors as GgufReader::Open; also kBadModel when a packed model lacks a key. `activation` replaces what the file says.
+// Errors as GgufReader::Open, of a checkpoint as ResolveCheckpointDirectory and OpenCheckpointTensors; also kBadModel when a packed model
+// lacks a key. `activation` replaces what the file says.
 Result<Inspection> Inspect(const std::string& path, std::optional<Activation> activation = std::nullopt);
 
 // The same as one object: file, keys, tensors, packed.

@@ -48,6 +48,26 @@ TEST(InspectTest, SummarisesAPackedModel) {
   EXPECT_FALSE(json.dump().empty());
 }
 
+TEST(InspectTest, ShowsACheckpoint) {
+  const auto inspection = Inspect(DataDir() + "falcon-7b-relu-bin");
+  ASSERT_TRUE(inspection.has_value()) << inspection.error().message;
+  ASSERT_EQ(inspection->files.size(), 2u);
+  EXPECT_EQ(inspection->file_bytes, std::filesystem::file_size(inspection->files[0]) + std::filesystem::file_size(inspection->files[1]));
+  EXPECT_GT(inspection->num_parameters, 100000u);
+  EXPECT_EQ(FindKey(*inspection, "model_type")->value, "falcon");
+  EXPECT_EQ(FindKey(*inspection, "architectures")->count, 1u);
+  ASSERT_TRUE(inspection->config.has_value());
+  EXPECT_EQ(inspection->config->activation.kind, ActivationKind::kRelu);
+  const nlohmann::ordered_json json = ToJson(*inspection);
+  EXPECT_EQ(json["files"].size(), 2u);
+  EXPECT_FALSE(json["file"].contains("gguf_version"));
+  EXPECT_EQ(json["tensors"].back()["file"], 1);
+  const auto alone = Inspect(DataDir() + "llama-relu/model.safetensors", Activation{ActivationKind::kFatRelu, 0.5f});
+  ASSERT_TRUE(alone.has_value()) << alone.error().message;
+  EXPECT_EQ(ActivationName(alone->config->activation), "fatrelu:0.5");
+  ExpectError(Inspect(DataDir() + "absent"), ErrorCode::kIo, "absent");
+}
+
 TEST(InspectTest, ShowsEveryKindOfKeyOfAnyGguf) {
   const TempDir directory;
   const std::string path = directory.File("plain.gguf");

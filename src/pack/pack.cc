@@ -15,8 +15,9 @@
 #include "src/format/hashed_gguf_writer.h"
 #include "src/format/packed_format.h"
 #include "src/format/tokenizer_keys.h"
+#include "src/format/untrusted_text.h"
+#include "src/model/checkpoint.h"
 #include "src/pack/bundle_panel.h"
-#include "src/pack/checkpoint.h"
 #include "src/pack/key_copy.h"
 #include "src/pack/model_keys.h"
 #include "src/pack/pack_plan.h"
@@ -327,7 +328,10 @@ class Packer {
     report_.down_type = plan_.down_type;
     report_.content_hash = writer_->content_hash();
     report_.memory = memory_.ledger;
-    for (std::string& line : checkpoint_->UnusedTensors()) report_.warnings.push_back(std::move(line));
+    for (const TensorInfo* tensor : checkpoint_->UnusedTensors()) {
+      report_.warnings.push_back(fmt::format("{}: tensor {} [{}] is not used", checkpoint_->PathOf(*tensor), Printable(tensor->name),
+                                             fmt::join(tensor->shape, ", ")));
+    }
   }
 
   const PackOptions& options_;

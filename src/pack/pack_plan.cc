@@ -1,46 +1,29 @@
 #include "src/pack/pack_plan.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "src/base/bytes.h"
 #include "src/format/hashed_gguf_writer.h"
 #include "src/format/packed_format.h"
+#include "src/model/checkpoint_map.h"
 
 namespace frugal {
 namespace {
 
 using Kind = PlannedTensor::Kind;
 
-// Whether a tensor is there.
-enum class Presence { kAlways, kWhereItIs, kNever };
-
 class Planner {
  public:
   Planner(Checkpoint& checkpoint, const PackPlanOptions& options)
-      : checkpoint_(checkpoint), config_(checkpoint.config()), names_(checkpoint.names()), options_(options) {
+      : checkpoint_(checkpoint), config_(checkpoint.config()), options_(options) {
     plan_.layout = LayoutOf(config_, options.gated_layout);
   }
 
-  // Vectors come first: an engine reads all of them when it opens. Then what a token needs, in the order in
-  // which it needs it, so that a pass over the file is sequential.
   Result<PackPlan> Run() {
     FRUGAL_TRY(CheckBlocks());
-    FRUGAL_TRY(AddTopVectors());
-    for (uint32_t layer = 0; layer < config_.num_layers; ++layer) FRUGAL_TRY(AddLayerVectors(layer));
-    FRUGAL_TRY(AddMatrix(names_.Top(names_.embedding), "token_embd.weight", config_.vocab_size, config_.embedding_size));
-    if (config_.learned_positions) FRUGAL_TRY(AddPositionTable());
-    if (config_.has_output_matrix) {
-      FRUGAL_TRY(AddMatrix(names_.output, "output.weight", config_.vocab_size, config_.embedding_size));
-    }
-    if (config_.has_projections()) {
-      FRUGAL_TRY(AddMatrix(names_.Top("project_in"), "project_in.weight", config_.hidden_size, config_.embedding_size));
-    }
-    for (uint32_t layer = 0; layer < config_.num_layers; ++layer) FRUGAL_TRY(AddLayerMatrices(layer));
-    if (config_.has_projections()) {
-      FRUGAL_TRY(AddMatrix(names_.Top("project_out"), "project_out.weight", config_.embedding_size, config_.hidden_size));
-    }
+    FRUGAL_ASSIGN(const std::vector<MappedTensor> mapped, MapCheckpoint(checkpoint_, RotatedRows::kAsGguf));
+    for (const MappedTensor& tensor : mapped) FRUGAL_TRY(AddMapped(tensor));
     for (uint32_t layer = 0; has_bundles() && layer < config_.num_layers; ++layer) AddOrder(layer);
     AddLargestDifference();
     return std::move(plan_);
@@ -71,153 +54,64 @@ class Planner {
     return plan_.tensors.back();
   }
 
-  // nullptr where it need not be there and is not, or is not to be used.
-  Result<const TensorInfo*> FindVector(const std::string& from, uint64_t size, Presence presence) {
-    const bool is_absent = presence == Presence::kNever || (presence == Presence::kWhereItIs && !checkpoint_.Has(from));
-    if (is_absent) return static_cast<const TensorInfo*>(nullptr);
-    return checkpoint_.Require(from, std::array{size});
+  static Kind KindOf(MappedTensor::Kind kind) {
+    switch (kind) {
+      case MappedTensor::Kind::kPlain:
+        return Kind::kPlain;
+      case MappedTensor::Kind::kRows:
+        return Kind::kRows;
+      case MappedTensor::Kind::kPlusOne:
+        return Kind::kPlusOne;
+      case MappedTensor::Kind::kValues:
+        break;
+    }
+    return Kind::kValues;
   }
 
-  Status AddVector(Kind kind, const std::string& from, const std::string& to, uint64_t size, Presence presence, uint32_t layer = 0) {
-    FRUGAL_ASSIGN(const TensorInfo* source, FindVector(from, size, presence));
-    if (source != nullptr) Add(kind, to, *source, kind == Kind::kPlusOne ? DType::kF32 : source->dtype, {size}).layer = layer;
+  // As written. Vectors keep theirs, but for the sums of kPlusOne; so do position embeddings that would be quantised.
+  DType TypeOf(const MappedTensor& tensor) const {
+    if (tensor.kind == MappedTensor::Kind::kPlusOne) return DType::kF32;
+    if (tensor.shape.size() < 2) return tensor.source->dtype;
+    const DType dtype = MatrixType(*tensor.source);
+    return tensor.name == "position_embd.weight" && IsQuantised(dtype) ? tensor.source->dtype : dtype;
+  }
+
+  Status AddMapped(const MappedTensor& mapped) {
+    if (mapped.kind == MappedTensor::Kind::kValues) {
+      AddValues(mapped);
+      return {};
+    }
+    if (has_bundles() && mapped.part != MappedTensor::Part::kOther) return AddBundled(mapped);
+    PlannedTensor& tensor = Add(KindOf(mapped.kind), mapped.name, *mapped.source, TypeOf(mapped), mapped.shape);
+    tensor.rows = mapped.rows;
     return {};
   }
 
-  // Weight, and bias where the norms have one, of what the source calls `from`.
-  Status AddNorm(const std::string& from, const std::string& to, uint64_t size, NormKind norm) {
-    const Kind kind = names_.norms_lack_one ? Kind::kPlusOne : Kind::kPlain;
-    FRUGAL_TRY(AddVector(kind, from + ".weight", to + ".weight", size, Presence::kAlways));
-    if (norm == NormKind::kRms) return {};
-    return AddVector(Kind::kPlain, from + ".bias", to + ".bias", size, Presence::kAlways);
-  }
-
-  Status AddTopVectors() {
-    if (config_.has_final_norm) {
-      FRUGAL_TRY(AddNorm(names_.Top(names_.final_norm), "output_norm", config_.hidden_size, config_.norm));
-    }
-    if (config_.has_output_matrix) {
-      const bool is_phi = config_.architecture == Architecture::kPhi2;
-      FRUGAL_TRY(AddVector(Kind::kPlain, std::string(names_.output) + ".bias", "output.bias", config_.vocab_size,
-                           is_phi ? Presence::kAlways : Presence::kWhereItIs));
-    }
-    return AddRopeFrequencies();
-  }
-
-  // Llama 3's scaling, which GGUF has no keys for.
-  Status AddRopeFrequencies() {
-    constexpr const char* kName = "rope_freqs.weight";
-    const uint64_t size = config_.rope.dims / 2;
-    if (checkpoint_.gguf() != nullptr) return AddVector(Kind::kPlain, kName, kName, size, Presence::kWhereItIs);
-    if (config_.rope.scaling.kind != RopeScaling::Kind::kLlama3) return {};
+  void AddValues(const MappedTensor& mapped) {
     PlannedTensor tensor;
     tensor.kind = Kind::kValues;
-    tensor.name = kName;
-    tensor.shape = {size};
-    tensor.values = Llama3Divisors(config_.rope);
-    plan_.num_hashes += NumHashChunks(size * sizeof(float));
+    tensor.name = mapped.name;
+    tensor.shape = mapped.shape;
+    tensor.values = mapped.values;
+    plan_.num_hashes += NumHashChunks(mapped.values.size() * sizeof(float));
     plan_.tensors.push_back(std::move(tensor));
-    return {};
   }
 
-  // What config.json says no to is ignored, as transformers does, even where it is there.
-  Presence BiasPresence(std::optional<bool> declared) const {
-    if (names_.linear_has_biases) return Presence::kAlways;
-    if (!declared) return Presence::kWhereItIs;
-    return *declared ? Presence::kAlways : Presence::kNever;
-  }
-
-  Status AddLayerNorm(uint32_t layer, const char* from, const char* to) {
-    return AddNorm(names_.Layer(layer, from), LayerTensorName(layer, to), config_.hidden_size, config_.norm);
-  }
-
-  Status AddLayerVectors(uint32_t layer) {
-    const LayerNames& from = names_.layer;
-    FRUGAL_TRY(AddLayerNorm(layer, from.attn_norm, "attn_norm"));
-    if (config_.parallel() && config_.has_ffn_norm) FRUGAL_TRY(AddLayerNorm(layer, from.attn_norm_2, "attn_norm_2"));
-    FRUGAL_TRY(AddAttentionBiases(layer));
-    if (config_.head_norm != HeadNorm::kNone) {
-      const NormKind kind = config_.head_norm == HeadNorm::kRms ? NormKind::kRms : NormKind::kLayer;
-      FRUGAL_TRY(AddNorm(names_.Layer(layer, from.q_norm), LayerTensorName(layer, "attn_q_norm"), config_.head_dim, kind));
-      FRUGAL_TRY(AddNorm(names_.Layer(layer, from.k_norm), LayerTensorName(layer, "attn_k_norm"), config_.head_dim, kind));
+  // A part of an FFN of bundles. The matrices of a layer come in the order gate, up, down.
+  Status AddBundled(const MappedTensor& mapped) {
+    const bool is_down = mapped.part == MappedTensor::Part::kDown;
+    if (mapped.shape.size() == 1) {
+      Add(is_down ? Kind::kPlain : Kind::kPositions, mapped.name, *mapped.source, TypeOf(mapped), mapped.shape).layer = mapped.layer;
+      return {};
     }
-    if (config_.has_post_norms) FRUGAL_TRY(AddLayerNorm(layer, from.post_attention_norm, "post_attention_norm"));
-    if (!config_.parallel()) FRUGAL_TRY(AddLayerNorm(layer, from.ffn_norm, "ffn_norm"));
-    if (config_.has_post_norms) FRUGAL_TRY(AddLayerNorm(layer, from.post_ffw_norm, "post_ffw_norm"));
-    const Presence presence = BiasPresence(checkpoint_.ffn_has_biases());
-    const Kind in_positions = has_bundles() ? Kind::kPositions : Kind::kPlain;
-    const auto add = [&](Kind kind, const char* part, const char* to, uint64_t size) {
-      return AddVector(kind, names_.Layer(layer, part) + ".bias", LayerTensorName(layer, to), size, presence, layer);
-    };
-    FRUGAL_TRY(add(Kind::kPlain, from.down, "ffn_down.bias", config_.hidden_size));
-    FRUGAL_TRY(add(in_positions, from.up, "ffn_up.bias", config_.ffn_size));
-    return config_.gated ? add(in_positions, from.gate, "ffn_gate.bias", config_.ffn_size) : Status();
-  }
-
-  struct ProjectionPart {
-    Projection projection;
-    const char* source;
-    const char* packed;
-    uint64_t rows;
-  };
-  std::array<ProjectionPart, 3> Projections() const {
-    return {{{Projection::kQuery, names_.layer.q, "attn_q", config_.query_size()},
-             {Projection::kKey, names_.layer.k, "attn_k", config_.kv_size()},
-             {Projection::kValue, names_.layer.v, "attn_v", config_.kv_size()}}};
-  }
-  uint64_t fused_rows() const { return uint64_t{config_.query_size()} + 2 * uint64_t{config_.kv_size()}; }
-
-  // A part of the projection that `source` is, or is a part of.
-  void AddPart(const ProjectionPart& part, const std::string& to, const TensorInfo& source, DType dtype, std::vector<uint64_t> shape) {
-    const bool is_turned = names_.turns_halves && part.projection != Projection::kValue;
-    if (names_.fused == FusedQkv::kNone && !is_turned) {
-      Add(Kind::kPlain, to, source, dtype, std::move(shape));
-      return;
+    if (mapped.part == MappedTensor::Part::kGate && plan_.layout == FfnLayout::kGateAndBundle2) {
+      Add(Kind::kPositions, mapped.name, *mapped.source, TypeOf(mapped), mapped.shape).layer = mapped.layer;
+      return {};
     }
-    Add(Kind::kRows, to, source, dtype, std::move(shape)).rows = MapRows(part.projection, names_.fused, names_.turns_halves, config_);
-  }
-
-  Status AddAttentionBiases(uint32_t layer) {
-    Presence presence = BiasPresence(checkpoint_.attention_has_biases());
-    if (names_.qkv_has_biases) presence = Presence::kAlways;
-    for (const ProjectionPart& part : Projections()) {
-      const bool fused = names_.fused != FusedQkv::kNone;
-      const std::string from = names_.Layer(layer, fused ? names_.layer.qkv : part.source) + ".bias";
-      FRUGAL_ASSIGN(const TensorInfo* source, FindVector(from, fused ? fused_rows() : part.rows, presence));
-      if (source == nullptr) continue;
-      AddPart(part, LayerTensorName(layer, part.packed) + ".bias", *source, source->dtype, {part.rows});
-    }
-    return AddVector(Kind::kPlain, names_.Layer(layer, names_.layer.o) + ".bias", LayerTensorName(layer, "attn_output.bias"),
-                     config_.hidden_size, BiasPresence(checkpoint_.attention_has_biases()));
-  }
-
-  Status AddMatrix(const std::string& from, const std::string& to, uint64_t rows, uint64_t columns) {
-    FRUGAL_ASSIGN(const TensorInfo* source, checkpoint_.Require(from + ".weight", std::array{rows, columns}));
-    Add(Kind::kPlain, to, *source, MatrixType(*source), {rows, columns});
-    return {};
-  }
-
-  Status AddLayerMatrices(uint32_t layer) {
-    for (const ProjectionPart& part : Projections()) {
-      const bool fused = names_.fused != FusedQkv::kNone;
-      const std::string from = names_.Layer(layer, fused ? names_.layer.qkv : part.source) + ".weight";
-      const std::array shape = {fused ? fused_rows() : part.rows, uint64_t{config_.hidden_size}};
-      FRUGAL_ASSIGN(const TensorInfo* source, checkpoint_.Require(from, shape));
-      AddPart(part, LayerTensorName(layer, part.packed) + ".weight", *source, MatrixType(*source), {part.rows, config_.hidden_size});
-    }
-    FRUGAL_TRY(AddMatrix(names_.Layer(layer, names_.layer.o), LayerTensorName(layer, "attn_output.weight"), config_.hidden_size,
-                         config_.query_size()));
-    return has_bundles() ? AddBundles(layer) : AddFfnMatrices(layer);
-  }
-
-  Status AddFfnMatrices(uint32_t layer) {
-    const LayerNames& from = names_.layer;
-    if (config_.gated) {
-      FRUGAL_TRY(AddMatrix(names_.Layer(layer, from.gate), LayerTensorName(layer, "ffn_gate.weight"), config_.ffn_size,
-                           config_.hidden_size));
-    }
-    FRUGAL_TRY(AddMatrix(names_.Layer(layer, from.up), LayerTensorName(layer, "ffn_up.weight"), config_.ffn_size, config_.hidden_size));
-    return AddMatrix(names_.Layer(layer, from.down), LayerTensorName(layer, "ffn_down.weight"), config_.hidden_size, config_.ffn_size);
+    if (mapped.part == MappedTensor::Part::kGate) gate_ = mapped.source;
+    if (mapped.part == MappedTensor::Part::kUp) up_ = mapped.source;
+    if (!is_down) return {};
+    return AddBundles(mapped.layer, std::exchange(gate_, nullptr), *std::exchange(up_, nullptr), *mapped.source);
   }
 
   // Rows are quantised in whole blocks.
@@ -235,14 +129,6 @@ class Planner {
     return {};
   }
 
-  Status AddPositionTable() {
-    const std::array shape = {uint64_t{config_.max_context} + config_.position_offset, uint64_t{config_.hidden_size}};
-    FRUGAL_ASSIGN(const TensorInfo* source, checkpoint_.Require(names_.Top(names_.positions) + ".weight", shape));
-    const DType dtype = MatrixType(*source);
-    Add(Kind::kPlain, "position_embd.weight", *source, IsQuantised(dtype) ? source->dtype : dtype, source->shape);
-    return {};
-  }
-
   // The down column of a neuron; blocks of the source lie across the neurons, so that no bundle can keep them.
   Result<DType> DownType(const TensorInfo& down) const {
     if (options_.down_type) return *options_.down_type;
@@ -253,33 +139,21 @@ class Planner {
                      checkpoint_.PathOf(down), down.name, DTypeName(down.dtype));
   }
 
-  Status AddBundles(uint32_t layer) {
-    const LayerNames& from = names_.layer;
+  // `gate`: nullptr where the bundles have none.
+  Status AddBundles(uint32_t layer, const TensorInfo* gate, const TensorInfo& up, const TensorInfo& down) {
     const uint64_t hidden_size = config_.hidden_size, ffn_size = config_.ffn_size;
-    const std::array rows = {ffn_size, hidden_size};
-    const TensorInfo* gate = nullptr;
-    if (config_.gated) {
-      FRUGAL_ASSIGN(gate, checkpoint_.Require(names_.Layer(layer, from.gate) + ".weight", rows));
-    }
-    FRUGAL_ASSIGN(const TensorInfo* up, checkpoint_.Require(names_.Layer(layer, from.up) + ".weight", rows));
-    FRUGAL_ASSIGN(const TensorInfo* down,
-                  checkpoint_.Require(names_.Layer(layer, from.down) + ".weight", std::array{hidden_size, ffn_size}));
-    if (plan_.layout == FfnLayout::kGateAndBundle2) {
-      Add(Kind::kPositions, LayerTensorName(layer, "ffn_gate.weight"), *gate, MatrixType(*gate), gate->shape).layer = layer;
-      gate = nullptr;
-    }
-    FRUGAL_TRY(CheckBundleTypes(layer, gate, *up, *down));
+    FRUGAL_TRY(CheckBundleTypes(layer, gate, up, down));
     PlannedTensor bundles;
     bundles.kind = Kind::kBundles;
     bundles.name = BundleTensorName(layer);
-    bundles.source = up;
+    bundles.source = &up;
     bundles.gate = gate;
-    bundles.down = down;
+    bundles.down = &down;
     bundles.dtype = plan_.up_type;
     bundles.shape = {ffn_size, plan_.stride_bytes};
     bundles.layer = layer;
     plan_.num_parameters += (gate != nullptr ? 3 : 2) * hidden_size * ffn_size;
-    plan_.source_bytes += up->extent.size_bytes + down->extent.size_bytes + (gate != nullptr ? gate->extent.size_bytes : 0);
+    plan_.source_bytes += up.extent.size_bytes + down.extent.size_bytes + (gate != nullptr ? gate->extent.size_bytes : 0);
     plan_.num_hashes += ffn_size;
     plan_.largest_row = std::max({plan_.largest_row, hidden_size, ffn_size});
     plan_.tensors.push_back(std::move(bundles));
@@ -337,9 +211,9 @@ class Planner {
 
   Checkpoint& checkpoint_;
   const ModelConfig& config_;
-  const SourceNames& names_;
   const PackPlanOptions& options_;
   PackPlan plan_;
+  const TensorInfo *gate_ = nullptr, *up_ = nullptr;  // of the layer that is mapped
 };
 
 }  // namespace

@@ -8,8 +8,8 @@
 
 #include "src/base/memory_ledger.h"
 #include "src/base/result.h"
-#include "src/pack/checkpoint.h"
-#include "src/pack/row_map.h"
+#include "src/model/checkpoint.h"
+#include "src/model/row_map.h"
 #include "src/tensor/dtype.h"
 
 namespace frugal {

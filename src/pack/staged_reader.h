@@ -8,7 +8,7 @@
 #include "src/base/aligned_buffer.h"
 #include "src/base/function_ref.h"
 #include "src/base/result.h"
-#include "src/pack/checkpoint.h"
+#include "src/model/checkpoint.h"
 #include "src/tensor/dtype.h"
 
 namespace frugal {

@@ -1,4 +1,4 @@
-#include "src/pack/checkpoint.h"
+#include "src/model/checkpoint.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -15,7 +15,7 @@
 #include "src/format/json_file.h"
 #include "src/format/packed_format.h"
 #include "src/format/untrusted_text.h"
-#include "src/pack/elements.h"
+#include "src/kernels/elements.h"
 
 namespace frugal {
 namespace {
@@ -40,11 +40,6 @@ Result<std::optional<bool>> FindBool(const nlohmann::json& config, std::initiali
   return std::optional<bool>();
 }
 
-bool IsDirectory(const std::string& path) {
-  struct stat status = {};
-  return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
-}
-
 uint64_t OffsetBytes(DType dtype, uint64_t element) {
   const DTypeTraits traits = TraitsOf(dtype);
   return element / traits.block_elements * traits.block_bytes;
@@ -55,7 +50,7 @@ uint64_t OffsetBytes(DType dtype, uint64_t element) {
 Result<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& path, std::optional<Activation> activation) {
   auto checkpoint = std::unique_ptr<Checkpoint>(new Checkpoint());
   struct stat status = {};
-  if (stat(path.c_str(), &status) != 0 || IsDirectory(path)) {
+  if (stat(path.c_str(), &status) != 0 || IsCheckpointPath(path)) {
     FRUGAL_TRY(checkpoint->OpenDirectory(path, activation));
   } else {
     FRUGAL_TRY(checkpoint->OpenGguf(path, activation));
@@ -68,9 +63,9 @@ Result<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& path, st
 }
 
 Status Checkpoint::OpenDirectory(const std::string& path, std::optional<Activation> activation) {
-  FRUGAL_ASSIGN(CheckpointDirectory directory, ResolveCheckpointDirectory(path));
-  path_ = std::move(directory.path);
-  model_name_ = std::move(directory.name);
+  FRUGAL_ASSIGN(const CheckpointDirectory directory, ResolveCheckpointDirectory(path));
+  path_ = directory.path;
+  model_name_ = directory.name;
   const std::string config_path = path_ + "/config.json";
   FRUGAL_ASSIGN(const nlohmann::json config, ReadJsonFile(config_path));
   FRUGAL_ASSIGN(config_, ParseHuggingFaceConfig(config, config_path));
@@ -84,7 +79,7 @@ Status Checkpoint::OpenDirectory(const std::string& path, std::optional<Activati
   if (extra != config.end() && extra->is_number_unsigned()) {
     num_extra_layers_ = static_cast<uint32_t>(std::min<uint64_t>(extra->get<uint64_t>(), ConfigLimits::kLayers));
   }
-  FRUGAL_ASSIGN(tensors_, OpenCheckpointTensors(path_));
+  FRUGAL_ASSIGN(tensors_, OpenCheckpointTensors(directory));
   return {};
 }
 
@@ -133,14 +128,12 @@ Result<const TensorInfo*> Checkpoint::Require(const std::string& name, std::span
   return tensor;
 }
 
-std::vector<std::string> Checkpoint::UnusedTensors() const {
-  std::vector<std::string> lines;
+std::vector<const TensorInfo*> Checkpoint::UnusedTensors() const {
+  std::vector<const TensorInfo*> unused;
   for (const TensorInfo& tensor : tensors_->tensors()) {
-    if (required_.contains(tensor.name) || IsKnownSuperfluous(tensor.name, config_, names_)) continue;
-    lines.push_back(fmt::format("{}: tensor {} {} is not used", PathOf(tensor), Printable(tensor.name),
-                                ShapeText(tensor.shape)));
+    if (!required_.contains(tensor.name) && !IsKnownSuperfluous(tensor.name, config_, names_)) unused.push_back(&tensor);
   }
-  return lines;
+  return unused;
 }
 
 std::string Checkpoint::Place(const TensorInfo& tensor, uint64_t element) const {

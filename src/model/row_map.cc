@@ -1,4 +1,4 @@
-#include "src/pack/row_map.h"
+#include "src/model/row_map.h"
 
 namespace frugal {
 

@@ -1,4 +1,4 @@
-#include "src/pack/elements.h"
+#include "src/kernels/elements.h"
 
 #include <algorithm>
 #include <array>

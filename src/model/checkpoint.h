@@ -1,5 +1,5 @@
-// A model to be packed: a Hugging Face checkpoint (safetensors or PyTorch) or a GGUF file that is not packed. Its config, its
-// tensors, and reads that check every number. One thread. What is read leaves the page cache again.
+// A model as people publish it, to be packed or run in place: a Hugging Face checkpoint (safetensors or PyTorch) or a GGUF file that is not
+// packed. Its config, its tensors, and reads that check every number. One thread. What is read leaves the page cache again.
 #pragma once
 
 #include <cstdint>
@@ -16,15 +16,15 @@
 #include "src/format/regular_file.h"
 #include "src/format/tensor_source.h"
 #include "src/model/config.h"
-#include "src/pack/source_names.h"
+#include "src/model/source_names.h"
 #include "src/tensor/tensor_info.h"
 
 namespace frugal {
 
 class Checkpoint {
  public:
-  // A directory (hugging_face.h says which) or a GGUF file. `activation` replaces what the source says of itself. Errors as
-  // those of config.json, of the readers of the tensors, and of ResolveCheckpointDirectory.
+  // A directory (hugging_face.h says which), one file of weights with a config.json beside it, or a GGUF file. `activation` replaces what
+  // the source says of itself. Errors as those of config.json, of the readers of the tensors, and of ResolveCheckpointDirectory.
   static Result<std::unique_ptr<Checkpoint>> Open(const std::string& path, std::optional<Activation> activation);
 
   // For messages: the directory of config.json, or the GGUF file.
@@ -43,8 +43,8 @@ class Checkpoint {
   // of another shape or type.
   Result<const TensorInfo*> Require(const std::string& name, std::span<const uint64_t> shape);
 
-  // A line for each tensor that nobody has required and that is not known to be superfluous.
-  std::vector<std::string> UnusedTensors() const;
+  // Each tensor that nobody has required and that is not known to be superfluous.
+  std::vector<const TensorInfo*> UnusedTensors() const;
 
   // Elements of the tensor, in row-major order; `out` holds a whole number of them, or of quantised blocks. kBadModel names
   // file, tensor, row, column and offset of the first NaN or infinity; kIo and kBadModel when they cannot be read.
@@ -56,6 +56,7 @@ class Checkpoint {
 
   // Whether the path is one of the checkpoint's files, under whatever name.
   bool HasFile(const std::string& path) const;
+  const std::vector<std::string>& file_paths() const { return tensors_->file_paths(); }
   const std::string& PathOf(const TensorInfo& tensor) const { return files_[tensor.file_index].path; }
   // "FILE: TENSOR: row R, column C at offset O": the beginning of a message.
   std::string Place(const TensorInfo& tensor, uint64_t element) const;

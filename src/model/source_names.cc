@@ -1,4 +1,4 @@
-#include "src/pack/source_names.h"
+#include "src/model/source_names.h"
 
 #include <fmt/format.h>
 

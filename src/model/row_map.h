@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "src/pack/source_names.h"
+#include "src/model/source_names.h"
 
 namespace frugal {
 
