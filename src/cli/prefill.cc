@@ -49,7 +49,7 @@ void CountNeurons(const LayerObservation& layer, Counts* counts) {
 
 }  // namespace
 
-std::vector<PrefillRow> PrefillRows(const EngineOptions& base, uint32_t num_tokens) {
+std::vector<PrefillRow> PrefillRows(const EngineOptions& base, SelectorKind selector, uint32_t num_tokens) {
   EngineOptions options = base;
   options.max_batch = num_tokens;
   options.logit_rows = 1;
@@ -57,17 +57,35 @@ std::vector<PrefillRow> PrefillRows(const EngineOptions& base, uint32_t num_toke
   options.predictor = false;
   std::vector<PrefillRow> rows = {{"all neurons", options}};
   options.predictor = true;
-  if (base.predictor) rows.push_back({"predictor", options});
+  switch (selector) {
+    case SelectorKind::kPredictor:
+      rows.push_back({"predictor", options});
+      break;
+    case SelectorKind::kSketch:
+      rows.push_back({"gate sketch", options});
+      break;
+    case SelectorKind::kGate:
+      rows = {{"gate", options}};
+      break;
+    default:
+      break;
+  }
   return rows;
 }
 
 double PrefillMeasurement::bound_ms() const { return std::max(compute_bound_ms(), Percentile(reads_alone_ms, 0.5)); }
 
 double PrefillFlops(const ModelConfig& config, uint64_t num_tokens, uint64_t num_chosen, uint64_t num_active) {
-  const double hidden = config.hidden_size, tokens = static_cast<double>(num_tokens);
-  double products = tokens * config.num_layers * 4 * hidden * hidden;                        // q, k, v, o
+  const double hidden = config.hidden_size, tokens = static_cast<double>(num_tokens), layers = config.num_layers;
+  const double query = config.query_size(), kv = config.kv_size();
+  double products = tokens * layers * 2 * hidden * (query + kv);                             // q, k, v, o
   products += static_cast<double>(num_chosen + num_active) * hidden;                         // up, down
-  products += config.num_layers * 2 * hidden * tokens * (tokens + 1) / 2;                    // scores, values
+  if (config.ffn_layout == FfnLayout::kGateAndBundle2) {
+    products += tokens * layers * config.ffn_size * hidden;                                  // gates
+  } else if (config.gated) {
+    products += static_cast<double>(num_chosen) * hidden;
+  }
+  products += layers * 2 * query * tokens * (tokens + 1) / 2;                                // scores, values
   products += hidden * config.vocab_size;                                                    // logits of the last token
   if (config.has_projections()) products += 2 * tokens * hidden * config.embedding_size;
   return 2 * products;

@@ -13,11 +13,12 @@
 namespace frugal {
 
 struct PrefillRow {
-  std::string name;  // "all neurons", "predictor"
+  std::string name;  // "all neurons", "predictor", "gate sketch", "gate"
   EngineOptions options;
 };
-// With all neurons and, where `base` has a predictor, with it; batches as large as the prompt where the budget has room.
-std::vector<PrefillRow> PrefillRows(const EngineOptions& base, uint32_t num_tokens);
+// With all neurons and with what selects some of them, if there is one; a gate that is a matrix always does. Batches as large as the prompt
+// where the budget has room.
+std::vector<PrefillRow> PrefillRows(const EngineOptions& base, SelectorKind selector, uint32_t num_tokens);
 
 // All rounds of one row together.
 struct PrefillMeasurement {
@@ -40,8 +41,8 @@ struct PrefillMeasurement {
   double bound_ms() const;
 };
 
-// Multiplications and additions of a prompt: matrices of all tokens, of bundles the up rows that the selector chose for a token and the
-// down rows that were active, attention's products. The predictors' own are not needed.
+// Multiplications and additions of a prompt: matrices of all tokens, of bundles the up rows (and gate rows) that the selector chose for a
+// token and the down rows that were active, attention's products. The predictors' own are not needed.
 double PrefillFlops(const ModelConfig& config, uint64_t num_tokens, uint64_t num_chosen, uint64_t num_active);
 
 // One round, added to `row`. `ids`: the prompt, which starts a session. kDoesNotFit becomes row->refusal.

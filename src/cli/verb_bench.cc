@@ -2,10 +2,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "src/base/bytes.h"
-#include "src/cli/ablation.h"
+#include "src/cli/ablation_report.h"
 #include "src/cli/prefill.h"
 #include "src/cli/profile_cache.h"
 #include "src/cli/progress_bar.h"
@@ -82,14 +83,10 @@ Result<std::vector<int32_t>> PromptIds(const BenchFlags& flags, const Tokenizer*
   return tokenizer->Encode(flags.prompt, SpecialTokens::kAdd);
 }
 
-// Opens the engine that has everything switched on, once, for the ids of all rows.
-Result<AblationText> MakeText(const BenchFlags& flags, const EngineOptions& options) {
+// Opens an engine once, for the ids of all rows: with everything switched on, or with what there is in hybrid mode.
+Result<AblationText> MakeText(const BenchFlags& flags, EngineOptions options, const TableParts& parts) {
+  if (parts.selector == SelectorKind::kAll) options.mode = RunMode::kHybrid;
   FRUGAL_ASSIGN(const std::unique_ptr<Engine> engine, Engine::Open(options));
-  if (!engine->has_predictor()) {
-    return MakeError(ErrorCode::kUsage,
-                     "{}: no predictors, which most rows are about: run `frugal train` first",
-                     options.model_path);
-  }
   PrintFirstLine(*engine);
   AblationText text;
   text.num_warm_up = flags.warm_up;
@@ -122,28 +119,6 @@ Result<AblationText> MakeText(const BenchFlags& flags, const EngineOptions& opti
   return text;
 }
 
-// The rows whose keys --rows names: "naive,early".
-Result<std::vector<AblationRow>> SelectRows(const std::string& names, const std::vector<AblationRow>& all) {
-  if (names.empty()) return all;
-  std::vector<AblationRow> selected;
-  size_t begin = 0;
-  while (begin <= names.size()) {
-    const size_t end = std::min(names.find(',', begin), names.size());
-    const std::string name = names.substr(begin, end - begin);
-    const auto found = std::find_if(all.begin(), all.end(), [&name](const AblationRow& row) { return row.key == name; });
-    if (found == all.end()) {
-      return MakeError(ErrorCode::kUsage,
-                       "--rows: '{}': expected naive, hybrid, predictor, window, bundling, overlap, early "
-                       "or, with --layout, layout, "
-                       "by commas",
-                       name);
-    }
-    selected.push_back(*found);
-    begin = end + 1;
-  }
-  return selected;
-}
-
 // "25%,50%": shares, by commas.
 Result<std::vector<double>> ParseShares(const std::string& text) {
   std::vector<double> shares;
@@ -157,22 +132,23 @@ Result<std::vector<double>> ParseShares(const std::string& text) {
 }
 
 // The rows to measure, with that of --layout behind the others.
-Result<std::vector<AblationRow>> WantedRows(const BenchFlags& flags, const EngineOptions& options) {
+Result<std::vector<AblationRow>> WantedRows(const BenchFlags& flags, const EngineOptions& options, const TableParts& parts) {
   if (!flags.sweep.empty()) {
     if (!flags.rows.empty() || !flags.layout_path.empty()) {
       return Error{ErrorCode::kUsage, "--sweep contradicts --rows and --layout"};
     }
     FRUGAL_ASSIGN(const std::vector<double> shares, ParseShares(flags.sweep));
     FRUGAL_ASSIGN(const auto model, OpenFileSource(options.model_path));
-    return SweepRows(options, shares, model->size_bytes());
+    return SweepRows(options, parts, shares, model->size_bytes());
   }
-  std::vector<AblationRow> rows = AblationRows(options);
+  std::vector<AblationRow> rows = AblationRows(options, parts);
   if (!flags.layout_path.empty()) {
     FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path, options.activation));
     FRUGAL_TRY(model.RequireBundles());
     FRUGAL_ASSIGN(const ModelFile layout, ModelFile::Open(flags.layout_path));
+    FRUGAL_TRY(layout.RequireBundles());
     FRUGAL_TRY(CheckSameShape(model, layout));
-    rows.push_back(LayoutRow(options, flags.layout_path));
+    rows.push_back(LayoutRow(options, parts, flags.layout_path));
   }
   return SelectRows(flags.rows, rows);
 }
@@ -195,13 +171,13 @@ Result<EngineOptions> ResolveBenchFlags(const BenchFlags& flags) {
     return Error{ErrorCode::kUsage, "--ids, --text and --tokens-file contradict each other"};
   FRUGAL_ASSIGN(EngineOptions options, ResolveEngineFlags(flags.engine));
   if (options.mode != RunMode::kFlash || !options.predictor || !options.window || !options.bundling ||
-      !options.overlap) {
+      !options.overlap || !options.early) {
     return Error{
         ErrorCode::kUsage,
-        "bench switches mode, predictor, window, bundling and overlap itself: leave those flags out"};
+        "bench switches mode, predictor, window, bundling, overlap and early prediction itself: leave those flags out"};
   }
   FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path, options.activation));
-  FRUGAL_TRY(model.RequireBundles());
+  if (!flags.trace_path.empty()) FRUGAL_TRY(model.RequireBundles());
   const uint32_t most = model.config().max_context;
   if ((!flags.text_path.empty() || !flags.tokens_path.empty()) && options.context == 0) {
     // No more context than is used: the rest of the budget is for weights.
@@ -215,12 +191,24 @@ Result<EngineOptions> ResolveBenchFlags(const BenchFlags& flags) {
   return options;
 }
 
+// Why there are fewer rows than a person may expect.
+void PrintNote(const std::string& path, const TableParts& parts) {
+  if (parts.selector != SelectorKind::kAll) return;
+  fmt::print(stderr, "{}: rows of naive and hybrid mode alone: {}\n", path,
+             parts.has_bundles ? "nothing selects neurons (`frugal train` makes predictors)" : "its FFN lies in matrices, which are streamed whole");
+}
+
+// The model's name without folder and ending.
+std::string ModelStem(const std::string& path) { return std::filesystem::path(path).stem().string(); }
+
 Status Bench(const BenchFlags& flags) {
   InstallInterruptHandler();
   FRUGAL_ASSIGN(const EngineOptions options, ResolveBenchFlags(flags));
   const std::optional<DeviceProfile> profile = FindProfile(options.model_path);
-  FRUGAL_ASSIGN(const std::vector<AblationRow> wanted, WantedRows(flags, options));
-  FRUGAL_ASSIGN(const AblationText text, MakeText(flags, options));
+  FRUGAL_ASSIGN(const TableParts parts, FindTableParts(options));
+  PrintNote(options.model_path, parts);
+  FRUGAL_ASSIGN(const std::vector<AblationRow> wanted, WantedRows(flags, options, parts));
+  FRUGAL_ASSIGN(const AblationText text, MakeText(flags, options, parts));
   // The other layout may lie on another device.
   std::vector<std::optional<DeviceProfile>> profiles;
   for (const AblationRow& row : wanted) profiles.push_back(FindProfile(row.options.model_path));
@@ -230,7 +218,7 @@ Status Bench(const BenchFlags& flags) {
     if (text.ids.size() < flags.prefill) {
       return MakeError(ErrorCode::kUsage, "--prefill {}: prompt, --warm-up and -n have {} ids together", flags.prefill, text.ids.size());
     }
-    prefill_wanted = PrefillRows(options, flags.prefill);
+    prefill_wanted = PrefillRows(options, parts.selector, flags.prefill);
   }
   std::vector<PrefillMeasurement> prefill_rows(prefill_wanted.size());
   ProgressBar bar("measuring");
@@ -269,6 +257,7 @@ Status Bench(const BenchFlags& flags) {
                                    {"warm_up_ids", text.num_warm_up}, {"measured_ids", measured},
                                    {"rounds", flags.rounds},          {"device", device}};
     json["rows"] = AblationToJson(rows);
+    json.update(FindingsToJson(rows));
     if (!prefill_rows.empty()) json["prefill"] = PrefillToJson(prefill_rows);
     FRUGAL_TRY(WriteTextFile(flags.json_path, json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"));
   }
@@ -284,7 +273,7 @@ Status Bench(const BenchFlags& flags) {
                   "warm up; device: {}\n\n{}",
                   options.model_path, sweep ? "as in the rows" : FormatSize(options.ram_bytes), options.num_threads,
                   flags.rounds, measured, text.num_prompt, text.num_warm_up, device, FormatAblation(rows)) +
-      (prefill_rows.empty() ? std::string() : "\n" + FormatPrefill(prefill_rows))));
+      (prefill_rows.empty() ? std::string() : "\n" + FormatPrefill(prefill_rows)) + FormatFindings(rows, ModelStem(options.model_path))));
   return measured_all;
 }
 
@@ -292,7 +281,7 @@ Status Bench(const BenchFlags& flags) {
 
 void AddBenchVerb(CLI::App& app, Exit& exit) {
   CLI::App* sub = app.add_subcommand(
-      "bench", "Measure the paper's table: naive, hybrid, + predictor, + window, + bundling, + overlap");
+      "bench", "Measure the paper's tables: naive, hybrid, + predictor, + window, + bundling, + overlap, + early prediction");
   auto flags = std::make_shared<BenchFlags>();
   AddEngineFlags(*sub, flags->engine);
   sub->add_option("-n,--tokens", flags->tokens, "tokens that are measured")
@@ -320,7 +309,8 @@ void AddBenchVerb(CLI::App& app, Exit& exit) {
       ->capture_default_str();
   sub->add_option(
       "--rows", flags->rows,
-      "only these rows, by commas: naive, hybrid, predictor, window, bundling, overlap, early, layout");
+      "only these rows, by commas: naive, hybrid, predictor (or gate, sketch), window, bundling, overlap, early, layout; flash: the last one "
+      "that the model has");
   sub->add_option(
       "--layout", flags->layout_path,
       "the same model with its neurons in another order (`frugal pack --calibrate`), as one more row");
