@@ -18,9 +18,9 @@ double PerToken(uint64_t value, const PhaseReport& traffic) {
 std::string Size(double bytes) { return FormatSize(static_cast<uint64_t>(bytes + 0.5)); }
 
 std::string PlanSays(const RowMeasurement& row) {
-  if (row.expected_bytes_per_token <= 0) return "not known before a run";
+  if (!row.expected_bytes_per_token) return "not known before a run";
   if (row.expected_ms <= 0) return "not measured: `frugal probe`";
-  return fmt::format("{:.3f}, {}", row.expected_ms, Size(row.expected_bytes_per_token));
+  return fmt::format("{:.3f}, {}", row.expected_ms, Size(*row.expected_bytes_per_token));
 }
 
 // The row of that name, if it ran.
@@ -226,7 +226,7 @@ nlohmann::ordered_json AblationToJson(std::span<const RowMeasurement> rows) {
     item["plan_ms"] = nullptr;
     if (row.expected_ms > 0) item["plan_ms"] = row.expected_ms;
     item["plan_bytes_per_token"] = nullptr;
-    if (row.expected_bytes_per_token > 0) item["plan_bytes_per_token"] = row.expected_bytes_per_token;
+    if (row.expected_bytes_per_token) item["plan_bytes_per_token"] = *row.expected_bytes_per_token;
     json.push_back(std::move(item));
   }
   return json;

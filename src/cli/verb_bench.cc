@@ -195,7 +195,7 @@ Result<EngineOptions> ResolveBenchFlags(const BenchFlags& flags) {
 void PrintNote(const std::string& path, const TableParts& parts) {
   if (parts.selector != SelectorKind::kAll) return;
   fmt::print(stderr, "{}: rows of naive and hybrid mode alone: {}\n", path,
-             parts.has_bundles ? "nothing selects neurons (`frugal train` makes predictors)" : "its FFN lies in matrices, which are streamed whole");
+             parts.has_bundles ? "no neurons are selected in this budget (`frugal train` makes predictors)" : "its FFN lies in matrices, which are streamed whole");
 }
 
 // The model's name without folder and ending.
