@@ -37,7 +37,8 @@ Result<TableParts> FindTableParts(const EngineOptions& base);
 std::vector<AblationRow> AblationRows(const EngineOptions& base, const TableParts& parts);
 
 // The last of them within budgets that are these shares of the model's file.
-std::vector<AblationRow> SweepRows(const EngineOptions& base, const TableParts& parts, std::span<const double> shares, uint64_t file_bytes);
+std::vector<AblationRow> SweepRows(const EngineOptions& base, const TableParts& parts, std::span<const double> shares,
+                                   uint64_t file_bytes);
 // "+ layout": the last of them on `layout_path`, the same model with its neurons in another order, and the
 // predictors beside that.
 AblationRow LayoutRow(const EngineOptions& base, const TableParts& parts, const std::string& layout_path);

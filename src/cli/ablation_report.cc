@@ -106,8 +106,10 @@ std::string FormatAblation(std::span<const RowMeasurement> rows) {
 std::string FormatNewNeurons(std::span<const RowMeasurement> rows) {
   const MeasuredUse* const use = FindUse(rows);
   if (use == nullptr) return "";
-  std::string text = fmt::format("| window, tokens | new neurons of a token ({} tokens) | of the FFN | by the predictors' file | measured / file | |\n"
-                                 "|---:|---:|---:|---:|---:|---|\n", use->num_tokens);
+  std::string text = fmt::format(
+      "| window, tokens | new neurons of a token ({} tokens) | of the FFN | by the predictors' file | measured / file | |\n"
+      "|---:|---:|---:|---:|---:|---|\n",
+      use->num_tokens);
   for (size_t i = 0; i < use->num_windows(); ++i) {
     const double measured = use->new_neurons[i];
     text += fmt::format("| {} | {:.0f} | {:.2f}% |", 1u << i, measured, 100 * measured / static_cast<double>(use->num_selectable));
@@ -117,7 +119,8 @@ std::string FormatNewNeurons(std::span<const RowMeasurement> rows) {
       continue;
     }
     const double ratio = measured / expected;
-    text += fmt::format(" {:.0f} | {:.2f} | {} |\n", expected, ratio, ratio >= 0.9 && ratio <= 1.1 ? "within a tenth" : "OFF by more than a tenth");
+    const bool holds = ratio >= 0.9 && ratio <= 1.1;
+    text += fmt::format(" {:.0f} | {:.2f} | {} |\n", expected, ratio, holds ? "within a tenth" : "OFF by more than a tenth");
   }
   return text;
 }
@@ -126,12 +129,12 @@ std::string FormatComparison(std::span<const RowMeasurement> rows, const std::st
   const RowMeasurement *const naive = FindRow(rows, "naive"), *const hybrid = FindRow(rows, "hybrid");
   if (naive == nullptr && hybrid == nullptr) return "";
   std::string text =
-      "| model | row | waiting for flash, ms | computing, ms | median, ms | against naive | against hybrid | bare loops allow | share of it "
-      "| read per token |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
+      "| model | row | waiting for flash, ms | computing, ms | median, ms | against naive | against hybrid | bare loops allow "
+      "| share of it | read per token |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
   for (const RowMeasurement& row : rows) {
     if (!row.refusal.empty() || row.total_ms(0.5) <= 0) continue;
-    text += fmt::format("| {} | {} | {:.1f} | {:.1f} | {:.1f} | {} | {} |", model, row.name, row.stall_ms(), row.compute_ms(), row.total_ms(0.5),
-                        Times(naive, row), Times(hybrid, row));
+    text += fmt::format("| {} | {} | {:.1f} | {:.1f} | {:.1f} | {} | {} |", model, row.name, row.stall_ms(), row.compute_ms(),
+                        row.total_ms(0.5), Times(naive, row), Times(hybrid, row));
     const std::optional<FlashGain> gain = &row == &rows.back() ? GainOfFlash(rows) : std::nullopt;
     text += gain ? fmt::format(" {:.2f} | {:.2f} |", gain->allowed, gain->share()) : std::string(" - | - |");
     text += fmt::format(" {} |\n", Size(row.traffic.bytes_per_token()));
@@ -144,15 +147,12 @@ std::string FormatStreaming(std::span<const RowMeasurement> rows) {
   for (const RowMeasurement& row : rows) {
     const std::optional<StreamingRate> rate = RateOfStreaming(row);
     if (!rate) continue;
-    text += fmt::format("{} streams {} a token at {:.2f} GB/s", row.name, Size(row.traffic.bytes_per_token()), rate->bytes_per_second / 1e9);
-    if (rate->reads_alone_bytes_per_second > 0) {
-      text += fmt::format(": {:.2f} of these reads alone in this run ({:.2f} GB/s)", rate->bytes_per_second / rate->reads_alone_bytes_per_second,
-                          rate->reads_alone_bytes_per_second / 1e9);
-    }
-    text += rate->probed_bytes_per_second > 0
-                ? fmt::format(", {:.2f} of the device's sequential bandwidth as probed ({:.2f} GB/s; aim {})",
-                              rate->bytes_per_second / rate->probed_bytes_per_second, rate->probed_bytes_per_second / 1e9, kAimOfSequential)
-                : std::string("; the device's sequential bandwidth was not measured: `frugal probe`");
+    const double own = rate->bytes_per_second, alone = rate->reads_alone_bytes_per_second, probed = rate->probed_bytes_per_second;
+    text += fmt::format("{} streams {} a token at {:.2f} GB/s", row.name, Size(row.traffic.bytes_per_token()), own / 1e9);
+    if (alone > 0) text += fmt::format(": {:.2f} of these reads alone in this run ({:.2f} GB/s)", own / alone, alone / 1e9);
+    text += probed > 0 ? fmt::format(", {:.2f} of the device's sequential bandwidth as probed ({:.2f} GB/s; aim {})", own / probed,
+                                     probed / 1e9, kAimOfSequential)
+                       : std::string("; the device's sequential bandwidth was not measured: `frugal probe`");
     text += "\n";
   }
   return text;
@@ -162,8 +162,8 @@ std::string FormatGain(std::span<const RowMeasurement> rows) {
   const std::optional<FlashGain> gain = GainOfFlash(rows);
   if (!gain) return "";
   std::string text = fmt::format(
-      "flash against hybrid: {:.2f} times (hybrid's median over flash's); this run's bare loops allow {:.2f}; share {:.2f} (aim {}); their reads "
-      "alone {:.2f}",
+      "flash against hybrid: {:.2f} times (hybrid's median over flash's); this run's bare loops allow {:.2f}; share {:.2f} (aim {}); "
+      "their reads alone {:.2f}",
       gain->measured, gain->allowed, gain->share(), kAimOfBareLoops, gain->by_reads);
   if (gain->streaming_pays()) text += fmt::format("; below {}: streaming would be chosen", kLeastGainOfSelecting);
   return text + "\n";
@@ -233,7 +233,8 @@ nlohmann::ordered_json AblationToJson(std::span<const RowMeasurement> rows) {
 }
 
 nlohmann::ordered_json FindingsToJson(std::span<const RowMeasurement> rows) {
-  nlohmann::ordered_json json = {{"flash_against_hybrid", nullptr}, {"streaming", nlohmann::ordered_json::array()}, {"new_neurons", nullptr}};
+  nlohmann::ordered_json json = {
+      {"flash_against_hybrid", nullptr}, {"streaming", nlohmann::ordered_json::array()}, {"new_neurons", nullptr}};
   if (const std::optional<FlashGain> gain = GainOfFlash(rows)) {
     json["flash_against_hybrid"] = {{"measured", gain->measured},
                                     {"bare_loops_allow", gain->allowed},

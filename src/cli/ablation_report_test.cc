@@ -63,8 +63,8 @@ TEST(AblationReportTest, TheLastRowIsComparedWithHybridAsTheirBareLoopsAllow) {
   RowMeasurement hybrid = HybridRow();
   const std::string text = FormatGain(std::vector<RowMeasurement>{hybrid, TestRow()});
   EXPECT_EQ(text,
-            "flash against hybrid: 4.00 times (hybrid's median over flash's); this run's bare loops allow 5.00; share 0.80 (aim 0.8); their reads "
-            "alone 6.00\n");
+            "flash against hybrid: 4.00 times (hybrid's median over flash's); this run's bare loops allow 5.00; share 0.80 (aim 0.8); "
+            "their reads alone 6.00\n");
   EXPECT_EQ(FormatGain(std::vector<RowMeasurement>{TestRow()}), "");
   EXPECT_EQ(FormatGain(std::vector<RowMeasurement>{TestRow(), hybrid}), "");
   const nlohmann::ordered_json gain = FindingsToJson(std::vector<RowMeasurement>{hybrid, TestRow()})["flash_against_hybrid"];
@@ -96,8 +96,8 @@ TEST(AblationReportTest, ModesThatStreamAreMeasuredByTheDevice) {
   const std::vector<RowMeasurement> rows = {hybrid, TestRow()};
   const std::string text = FormatStreaming(rows);
   EXPECT_EQ(text,
-            "hybrid streams 15.3 MiB a token at 2.00 GB/s: 0.50 of these reads alone in this run (4.00 GB/s), 0.91 of the device's sequential "
-            "bandwidth as probed (2.20 GB/s; aim 0.9)\n");
+            "hybrid streams 15.3 MiB a token at 2.00 GB/s: 0.50 of these reads alone in this run (4.00 GB/s), 0.91 of the device's "
+            "sequential bandwidth as probed (2.20 GB/s; aim 0.9)\n");
   const nlohmann::ordered_json json = FindingsToJson(rows);
   ASSERT_EQ(json["streaming"].size(), 1u);
   EXPECT_NEAR(json["streaming"][0]["share_of_probed"].get<double>(), 0.909, 1e-3);

@@ -67,7 +67,8 @@ std::vector<AblationRow> AblationRows(const EngineOptions& base, const TablePart
   return rows;
 }
 
-std::vector<AblationRow> SweepRows(const EngineOptions& base, const TableParts& parts, std::span<const double> shares, uint64_t file_bytes) {
+std::vector<AblationRow> SweepRows(const EngineOptions& base, const TableParts& parts, std::span<const double> shares,
+                                   uint64_t file_bytes) {
   const AblationRow all = AblationRows(base, parts).back();
   std::vector<AblationRow> rows;
   for (const double share : shares) {

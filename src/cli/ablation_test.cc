@@ -78,7 +78,8 @@ TEST(AblationTest, RowsAreChosenByTheirKeysAndTheLastOneByFlash) {
   const auto unknown = SelectRows("naive,early", all);
   ASSERT_FALSE(unknown);
   EXPECT_EQ(unknown.error().code, ErrorCode::kUsage);
-  EXPECT_NE(unknown.error().message.find("'early': this model has naive, hybrid, gate, window"), std::string::npos) << unknown.error().message;
+  EXPECT_NE(unknown.error().message.find("'early': this model has naive, hybrid, gate, window"), std::string::npos)
+      << unknown.error().message;
   const auto none = SelectRows("flash", AblationRows(EngineOptions(), TableParts()));
   ASSERT_FALSE(none);
   EXPECT_NE(none.error().message.find("it has no selector"), std::string::npos) << none.error().message;
