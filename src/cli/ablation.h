@@ -1,16 +1,16 @@
 // The paper's ablation (tables 2 and 3): the same forced token ids through naive, hybrid and flash with one
 // part after the other switched on, each row in an engine of its own within the same budget. Rows are run in
 // turn, in rounds, so that a machine that gets slower or faster meanwhile does so for all of them. One
-// thread.
+// thread. What is said of the rows is in ablation_report.h.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "src/cli/bare_loop.h"
+#include "src/cli/neuron_use_meter.h"
 #include "src/cli/run_report.h"
 #include "src/engine/engine.h"
 #include "src/io/device_profile.h"
@@ -22,16 +22,29 @@ struct AblationRow {
   std::string name;  // for people
   EngineOptions options;
 };
-// naive, hybrid, + predictor, + window, + bundling, + overlap, + early prediction. naive and hybrid overlap
-// reading and computing: they are what the others are measured against. All else is as `base` has it.
-std::vector<AblationRow> AblationRows(const EngineOptions& base);
+// What a model has of the table.
+struct TableParts {
+  bool has_bundles = false;
+  SelectorKind selector = SelectorKind::kAll;  // of flash mode in the budget; kAll: nothing is left out, and the baselines are all rows
+  bool early = false;                          // predictors that guess before attention
+};
+// By the headers alone. The planner's errors.
+Result<TableParts> FindTableParts(const EngineOptions& base);
 
-// The same with everything switched on, within budgets that are these shares of the model's file.
-std::vector<AblationRow> SweepRows(const EngineOptions& base, std::span<const double> shares, uint64_t file_bytes);
+// naive, hybrid, + predictor (or what else selects), + window, + bundling, + overlap, + early prediction, as far as the model has them:
+// without a selector naive and hybrid alone; no early prediction where the selector itself knows before attention (parallel blocks).
+// naive and hybrid overlap reading and computing: they are what the others are measured against. All else is as `base` has it.
+std::vector<AblationRow> AblationRows(const EngineOptions& base, const TableParts& parts);
+
+// The last of them within budgets that are these shares of the model's file.
+std::vector<AblationRow> SweepRows(const EngineOptions& base, const TableParts& parts, std::span<const double> shares,
+                                   uint64_t file_bytes);
 // "+ layout": the last of them on `layout_path`, the same model with its neurons in another order, and the
 // predictors beside that.
-AblationRow LayoutRow(const EngineOptions& base, const std::string& layout_path);
-// kUsage naming what differs when these cannot be one model in two orders.
+AblationRow LayoutRow(const EngineOptions& base, const TableParts& parts, const std::string& layout_path);
+// The rows of these keys: "naive,early"; "flash" is the last one that selects. All of them for none. kUsage for others.
+Result<std::vector<AblationRow>> SelectRows(const std::string& keys, const std::vector<AblationRow>& all);
+// kUsage naming what differs when these cannot be one model in two orders. Both have bundles.
 Status CheckSameShape(const ModelFile& model, const ModelFile& layout);
 
 // The forced ids: `num_prompt` are prefilled, `num_warm_up` decoded without being counted (fewer when they take longer than a round), the
@@ -48,6 +61,7 @@ struct AblationText {
 // All rounds of one row together.
 struct RowMeasurement {
   std::string name;
+  RunMode mode = RunMode::kFlash;
   std::string description;       // Engine::Describe()
   uint64_t ram_bytes = 0;        // the budget
   uint64_t planned_bytes = 0;    // the plan's peak
@@ -57,8 +71,10 @@ struct RowMeasurement {
   double recall = -1;      // sampled after the measurement, on the same ids; negative: all neurons
   BareLoopTimes bare;      // of as many of the tokens as the recording of their reads holds, after each round
   double touched_bytes_per_token = 0;  // in RAM: matrices, KV cache, the bundles that were used
-  double expected_ms = 0;  // what `plan` says
-  double expected_bytes_per_token = 0;
+  MeasuredUse use;         // of neurons on demand, by the prompt and the warm-up
+  double expected_ms = 0;  // what `plan` says; 0: the device was not measured
+  std::optional<double> expected_bytes_per_token;  // nothing: `plan` does not know which neurons a token needs
+  double probed_bytes_per_second = 0;      // of the device in sequence; 0: not measured
   std::string refusal;  // why the row could not run: the budget; then nothing else is filled in
 
   double total_ms(double share) const;  // percentile
@@ -77,14 +93,5 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
 
 // The value below which `share` of the values lie (nearest rank); 0 of none.
 double Percentile(std::vector<double> values, double share);
-
-// The last row against hybrid, beside the ratios of their bare loops and of the reads of these alone: hybrid's at sequential speed over the
-// last row's random ones. Empty without both.
-std::string FormatGain(std::span<const RowMeasurement> rows);
-std::string FormatAblation(std::span<const RowMeasurement> rows);  // two markdown tables, as the paper's 2 and 3
-std::string DrawAblation(std::span<const RowMeasurement> rows, const std::string& title);  // an SVG of stacked bars
-// Milliseconds of a token and its bare loop by budget: an SVG of lines (the paper's figure 7).
-std::string DrawSweep(std::span<const RowMeasurement> rows, const std::string& title);
-nlohmann::ordered_json AblationToJson(std::span<const RowMeasurement> rows);
 
 }  // namespace frugal

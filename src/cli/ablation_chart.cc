@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "src/cli/ablation.h"
+#include "src/cli/ablation_report.h"
 #include "src/cli/line_chart.h"
 #include "src/cli/svg.h"
 

@@ -2,20 +2,26 @@
 
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
-
 #include "src/base/temp_dir_for_test.h"
 #include "src/train/tiny_model_for_test.h"
 
 namespace frugal {
 namespace {
 
+constexpr TableParts kAllParts = {true, SelectorKind::kPredictor, true};
+
+std::vector<std::string> KeysOf(const std::vector<AblationRow>& rows) {
+  std::vector<std::string> keys;
+  for (const AblationRow& row : rows) keys.push_back(row.key);
+  return keys;
+}
+
 TEST(AblationTest, EachRowSwitchesOnOnePartMore) {
   EngineOptions base;
   base.model_path = "m.gguf";
   base.ram_bytes = 123;
   base.window_tokens = 5;
-  const std::vector<AblationRow> rows = AblationRows(base);
+  const std::vector<AblationRow> rows = AblationRows(base, kAllParts);
   ASSERT_EQ(rows.size(), 7u);
   const auto count_switches = [](const EngineOptions& o) {
     return int{o.predictor} + int{o.window} + int{o.bundling} + int{o.overlap} + int{o.early};
@@ -44,17 +50,91 @@ TEST(AblationTest, TheSweepGivesEachRowItsBudget) {
   EngineOptions base;
   base.ram_bytes = 123;
   const double shares[] = {0.25, 1.0};
-  const std::vector<AblationRow> rows = SweepRows(base, shares, 1000);
+  const std::vector<AblationRow> rows = SweepRows(base, kAllParts, shares, 1000);
   ASSERT_EQ(rows.size(), 2u);
   EXPECT_EQ(rows[0].name, "25%");
   EXPECT_EQ(rows[0].options.ram_bytes, 250u);
   EXPECT_EQ(rows[1].options.ram_bytes, 1000u);
   EXPECT_TRUE(rows[1].options.early && rows[1].options.overlap && rows[1].options.predictor);
-  RowMeasurement row;
-  row.ram_bytes = 250'000'000;
-  row.token_ms = {7.0};
-  const std::string svg = DrawSweep(std::span(&row, 1), "a < b");
-  EXPECT_TRUE(svg.find("a &lt; b") != std::string::npos && svg.find("bare loop") != std::string::npos) << svg;
+}
+
+TEST(AblationTest, ModelsHaveTheRowsThatSayAnythingOfThem) {
+  using Keys = std::vector<std::string>;
+  const auto keys = [](const TableParts& parts) { return KeysOf(AblationRows(EngineOptions(), parts)); };
+  EXPECT_EQ(keys({false, SelectorKind::kAll, false}), (Keys{"naive", "hybrid"}));
+  EXPECT_EQ(keys({true, SelectorKind::kAll, false}), (Keys{"naive", "hybrid"}));
+  // Parallel blocks, or predictors without early ones.
+  EXPECT_EQ(keys({true, SelectorKind::kPredictor, false}), (Keys{"naive", "hybrid", "predictor", "window", "bundling", "overlap"}));
+  EXPECT_EQ(keys({true, SelectorKind::kGate, false}), (Keys{"naive", "hybrid", "gate", "window", "bundling", "overlap"}));
+  EXPECT_EQ(keys({true, SelectorKind::kSketch, false}), (Keys{"naive", "hybrid", "sketch", "window", "bundling", "overlap"}));
+  EXPECT_EQ(keys(kAllParts).back(), "early");
+}
+
+TEST(AblationTest, RowsAreChosenByTheirKeysAndTheLastOneByFlash) {
+  std::vector<AblationRow> all = AblationRows(EngineOptions(), {true, SelectorKind::kGate, false});
+  all.push_back(LayoutRow(EngineOptions(), {true, SelectorKind::kGate, false}, "other.gguf"));
+  EXPECT_EQ(KeysOf(*SelectRows("hybrid,flash,layout", all)), (std::vector<std::string>{"hybrid", "overlap", "layout"}));
+  EXPECT_EQ(KeysOf(*SelectRows("", all)), KeysOf(all));
+  const auto unknown = SelectRows("naive,early", all);
+  ASSERT_FALSE(unknown);
+  EXPECT_EQ(unknown.error().code, ErrorCode::kUsage);
+  EXPECT_NE(unknown.error().message.find("'early': this model has naive, hybrid, gate, window"), std::string::npos)
+      << unknown.error().message;
+  const auto none = SelectRows("flash", AblationRows(EngineOptions(), TableParts()));
+  ASSERT_FALSE(none);
+  EXPECT_NE(none.error().message.find("it has no selector"), std::string::npos) << none.error().message;
+}
+
+TEST(AblationTest, TheHeadersSayWhichRowsAModelHas) {
+  const TempDir directory;
+  EngineOptions options;
+  options.model_path = directory.File("model.gguf");
+  WriteTinyModel(TinyModel(), options.model_path);
+  const Result<TableParts> parts = FindTableParts(options);
+  ASSERT_TRUE(parts) << parts.error().message;
+  EXPECT_TRUE(parts->has_bundles);
+  EXPECT_EQ(parts->selector, SelectorKind::kAll);  // no predictors beside it
+  EXPECT_FALSE(parts->early);
+  options.selector = SelectorKind::kSketch;
+  EXPECT_EQ(FindTableParts(options)->selector, SelectorKind::kSketch);
+  options.model_path = directory.File("none.gguf");
+  EXPECT_EQ(FindTableParts(options).error().code, ErrorCode::kIo);
+}
+
+// Without predictors, by the sketch: rows run, their neurons are counted, and each row's tokens choose the same ones.
+TEST(AblationTest, RowsOfOneModelCountTheSameNeurons) {
+  const TempDir directory;
+  EngineOptions base;
+  base.model_path = directory.File("model.gguf");
+  base.selector = SelectorKind::kSketch;
+  base.num_slots = 300;
+  base.context = 48;
+  WriteTinyModel(TinyModel(), base.model_path);
+  AblationText text;
+  for (int32_t i = 0; i < 40; ++i) text.ids.push_back((7 * i * i + 3) % 61);
+  text.num_prompt = 12;
+  text.num_warm_up = 8;
+  const auto wanted = SelectRows("hybrid,sketch,flash", AblationRows(base, {true, SelectorKind::kSketch, false}));
+  ASSERT_TRUE(wanted);
+  std::vector<RowMeasurement> rows(wanted->size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const Status measured = MeasureRow((*wanted)[i], text, nullptr, &rows[i]);
+    ASSERT_TRUE(measured) << measured.error().message;
+    EXPECT_EQ(rows[i].refusal, "");
+    EXPECT_EQ(rows[i].token_ms.size(), 20u) << rows[i].name;
+    EXPECT_GT(rows[i].touched_bytes_per_token, 0) << rows[i].name;
+  }
+  EXPECT_EQ(rows[0].use.num_tokens, 0u);
+  EXPECT_EQ(rows[1].use.num_tokens, 20u);
+  EXPECT_GT(rows[1].use.active, 0);
+  EXPECT_LE(rows[1].use.active, rows[1].use.chosen);
+  EXPECT_LT(rows[1].use.chosen, 3 * 160);
+  EXPECT_EQ(rows[1].use.chosen, rows[2].use.chosen);
+  EXPECT_EQ(rows[1].use.new_neurons, rows[2].use.new_neurons);
+  EXPECT_GE(rows[2].recall, 0);
+  // What a token needs is not known before a run.
+  EXPECT_FALSE(rows[2].expected_bytes_per_token.has_value());
+  EXPECT_TRUE(rows[0].expected_bytes_per_token.has_value());
 }
 
 TEST(AblationTest, TheLayoutIsTheLastRowOnAnotherFile) {
@@ -62,8 +142,8 @@ TEST(AblationTest, TheLayoutIsTheLastRowOnAnotherFile) {
   base.model_path = "m.gguf";
   base.predictor_path = "p.gguf";
   base.ram_bytes = 123;
-  const AblationRow row = LayoutRow(base, "other.gguf");
-  const AblationRow early = AblationRows(base).back();
+  const AblationRow row = LayoutRow(base, kAllParts, "other.gguf");
+  const AblationRow early = AblationRows(base, kAllParts).back();
   EXPECT_EQ(row.key, "layout");
   EXPECT_EQ(row.name, "+ layout");
   EXPECT_EQ(row.options.model_path, "other.gguf");
@@ -105,74 +185,6 @@ TEST(AblationTest, PercentilesAreOfTheNearestRank) {
   for (int i = 100; i >= 1; --i) hundred.push_back(i);
   EXPECT_EQ(Percentile(hundred, 0.95), 95.0);
   EXPECT_EQ(Percentile(hundred, 1.0), 100.0);
-}
-
-RowMeasurement TestRow() {
-  RowMeasurement row;
-  row.name = "+ window";
-  row.planned_bytes = 3 << 20;
-  row.traffic.num_tokens = 4;
-  row.traffic.elapsed_ns = 8'000'000;
-  row.traffic.bytes_read = 4 * 2048;
-  row.traffic.num_reads = 6;
-  row.traffic.busy_ns = 4'000'000;
-  row.traffic.stall_ns = 2'000'000;
-  row.token_ms = {1, 2, 2, 3};
-  row.recall = 0.984;
-  row.device_reads = 8;
-  row.bare.together_ms = {1.0, 1.25, 1.5};
-  row.bare.reads_ms = {0.75};
-  row.bare.memory_ms = {0.25};
-  row.expected_ms = 1.5;
-  row.expected_bytes_per_token = 1024;
-  return row;
-}
-
-TEST(AblationTest, TheTableHasEachRowsNumbersPerToken) {
-  RowMeasurement refused;
-  refused.name = "naive";
-  refused.refusal = "does not fit";
-  const std::vector<RowMeasurement> rows = {refused, TestRow()};
-  const std::string text = FormatAblation(rows);
-  EXPECT_NE(text.find("| naive | does not fit the budget |"), std::string::npos) << text;
-  EXPECT_NE(text.find("| + window | 3.0 MiB | 2.0 KiB | 0.002 | 1.5 | 2.0 | 98.4% |"), std::string::npos) << text;
-  EXPECT_NE(text.find("| + window | 1.000 | 1.500 | 0.500 | 2.000 | 3.000 | 3.000 | 500.00 | 1.250 | 1.500 | 1.60 | 0.750 | 2.67 | "
-                      "1.500, 1.0 KiB |"),
-            std::string::npos)
-      << text;
-  const nlohmann::ordered_json json = AblationToJson(rows);
-  EXPECT_EQ(json[0]["fits"], false);
-  EXPECT_EQ(json[1]["bytes_per_token"], 2048.0);
-  EXPECT_EQ(json[1]["reads_per_token"], 1.5);
-  EXPECT_EQ(json[1]["tokens_per_second"], 500.0);
-  EXPECT_EQ(json[1]["bound_ms"], 0.75);
-  EXPECT_TRUE(json[1]["hit_rate"].is_null());
-}
-
-TEST(AblationTest, TheLastRowIsComparedWithHybridAsTheirReadsAllow) {
-  RowMeasurement hybrid = TestRow();
-  hybrid.name = "hybrid";
-  hybrid.token_ms = {8};
-  hybrid.bare.together_ms = {6.25};
-  hybrid.bare.reads_ms = {4.5};
-  const std::string text = FormatGain(std::vector<RowMeasurement>{hybrid, TestRow()});
-  EXPECT_EQ(text, "\n+ window against hybrid: 4.00 times; their bare loops: 5.00 times (0.80 of it), reads alone 6.00 times\n");
-  hybrid.bare.reads_ms = {0.9};
-  EXPECT_NE(FormatGain(std::vector<RowMeasurement>{hybrid, TestRow()}).find("streaming"), std::string::npos);
-  EXPECT_EQ(FormatGain(std::vector<RowMeasurement>{TestRow()}), "");
-  EXPECT_EQ(FormatGain(std::vector<RowMeasurement>{TestRow(), hybrid}), "");
-}
-
-TEST(AblationTest, ThePictureHasABarForEachRowThatRan) {
-  RowMeasurement refused;
-  refused.name = "naive";
-  refused.refusal = "does not fit";
-  const std::vector<RowMeasurement> rows = {refused, TestRow()};
-  const std::string svg = DrawAblation(rows, "a < b");
-  EXPECT_TRUE(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
-  EXPECT_NE(svg.find("a &lt; b"), std::string::npos);
-  EXPECT_NE(svg.find("+ window"), std::string::npos);
-  EXPECT_EQ(svg.find("naive"), std::string::npos);
 }
 
 }  // namespace

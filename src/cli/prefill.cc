@@ -52,7 +52,7 @@ double BestPeak(std::span<const PrefillMeasurement> rows) {
 
 }  // namespace
 
-std::vector<PrefillRow> PrefillRows(const EngineOptions& base, uint32_t num_tokens) {
+std::vector<PrefillRow> PrefillRows(const EngineOptions& base, SelectorKind selector, uint32_t num_tokens) {
   EngineOptions options = base;
   options.max_batch = num_tokens;
   options.logit_rows = 1;
@@ -60,7 +60,19 @@ std::vector<PrefillRow> PrefillRows(const EngineOptions& base, uint32_t num_toke
   options.predictor = false;
   std::vector<PrefillRow> rows = {{"all neurons", options}};
   options.predictor = true;
-  if (base.predictor) rows.push_back({"predictor", options});
+  switch (selector) {
+    case SelectorKind::kPredictor:
+      rows.push_back({"predictor", options});
+      break;
+    case SelectorKind::kSketch:
+      rows.push_back({"gate sketch", options});
+      break;
+    case SelectorKind::kGate:
+      rows = {{"gate", options}};
+      break;
+    default:
+      break;
+  }
   return rows;
 }
 

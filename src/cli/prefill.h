@@ -13,11 +13,12 @@
 namespace frugal {
 
 struct PrefillRow {
-  std::string name;  // "all neurons", "predictor"
+  std::string name;  // "all neurons", "predictor", "gate sketch", "gate"
   EngineOptions options;
 };
-// With all neurons and, where `base` has a predictor, with it; batches as large as the prompt where the budget has room.
-std::vector<PrefillRow> PrefillRows(const EngineOptions& base, uint32_t num_tokens);
+// With all neurons and with what selects some of them, if there is one; a gate that is a matrix always does. Batches as large as the prompt
+// where the budget has room.
+std::vector<PrefillRow> PrefillRows(const EngineOptions& base, SelectorKind selector, uint32_t num_tokens);
 
 // All rounds of one row together.
 struct PrefillMeasurement {

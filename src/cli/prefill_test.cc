@@ -42,6 +42,18 @@ TEST(PrefillTest, CountsGatesSharedHeadsAndWindows) {
   EXPECT_EQ(PrefillFlops(config, 3, {7, 5}, nullptr), 2 * (products - 3 * 2 * 10 * 40 - (7 + 5) * 10 + 3 * 2 * 3 * 10 * 40));
 }
 
+TEST(PrefillTest, RowsAreWhatSelects) {
+  const auto names = [](SelectorKind selector) {
+    std::vector<std::string> found;
+    for (const PrefillRow& row : PrefillRows(EngineOptions(), selector, 8)) found.push_back(row.name);
+    return found;
+  };
+  EXPECT_EQ(names(SelectorKind::kAll), (std::vector<std::string>{"all neurons"}));
+  EXPECT_EQ(names(SelectorKind::kPredictor), (std::vector<std::string>{"all neurons", "predictor"}));
+  EXPECT_EQ(names(SelectorKind::kSketch), (std::vector<std::string>{"all neurons", "gate sketch"}));
+  EXPECT_EQ(names(SelectorKind::kGate), (std::vector<std::string>{"gate"}));
+}
+
 TEST(PrefillTest, TheBoundIsTheLargerOfArithmeticAndReads) {
   PrefillMeasurement row;
   row.needed_flops = 4e9;

@@ -2,10 +2,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "src/base/bytes.h"
-#include "src/cli/ablation.h"
+#include "src/cli/ablation_report.h"
 #include "src/cli/prefill.h"
 #include "src/cli/profile_cache.h"
 #include "src/cli/progress_bar.h"
@@ -82,14 +83,10 @@ Result<std::vector<int32_t>> PromptIds(const BenchFlags& flags, const Tokenizer*
   return tokenizer->Encode(flags.prompt, SpecialTokens::kAdd);
 }
 
-// Opens the engine that has everything switched on, once, for the ids of all rows.
-Result<AblationText> MakeText(const BenchFlags& flags, const EngineOptions& options) {
+// Opens an engine once, for the ids of all rows: with everything switched on, or with what there is in hybrid mode.
+Result<AblationText> MakeText(const BenchFlags& flags, EngineOptions options, const TableParts& parts) {
+  if (parts.selector == SelectorKind::kAll) options.mode = RunMode::kHybrid;
   FRUGAL_ASSIGN(const std::unique_ptr<Engine> engine, Engine::Open(options));
-  if (!engine->has_predictor()) {
-    return MakeError(ErrorCode::kUsage,
-                     "{}: no predictors, which most rows are about: run `frugal train` first",
-                     options.model_path);
-  }
   PrintFirstLine(*engine);
   AblationText text;
   text.num_warm_up = flags.warm_up;
@@ -122,28 +119,6 @@ Result<AblationText> MakeText(const BenchFlags& flags, const EngineOptions& opti
   return text;
 }
 
-// The rows whose keys --rows names: "naive,early".
-Result<std::vector<AblationRow>> SelectRows(const std::string& names, const std::vector<AblationRow>& all) {
-  if (names.empty()) return all;
-  std::vector<AblationRow> selected;
-  size_t begin = 0;
-  while (begin <= names.size()) {
-    const size_t end = std::min(names.find(',', begin), names.size());
-    const std::string name = names.substr(begin, end - begin);
-    const auto found = std::find_if(all.begin(), all.end(), [&name](const AblationRow& row) { return row.key == name; });
-    if (found == all.end()) {
-      return MakeError(ErrorCode::kUsage,
-                       "--rows: '{}': expected naive, hybrid, predictor, window, bundling, overlap, early "
-                       "or, with --layout, layout, "
-                       "by commas",
-                       name);
-    }
-    selected.push_back(*found);
-    begin = end + 1;
-  }
-  return selected;
-}
-
 // "25%,50%": shares, by commas.
 Result<std::vector<double>> ParseShares(const std::string& text) {
   std::vector<double> shares;
@@ -157,22 +132,23 @@ Result<std::vector<double>> ParseShares(const std::string& text) {
 }
 
 // The rows to measure, with that of --layout behind the others.
-Result<std::vector<AblationRow>> WantedRows(const BenchFlags& flags, const EngineOptions& options) {
+Result<std::vector<AblationRow>> WantedRows(const BenchFlags& flags, const EngineOptions& options, const TableParts& parts) {
   if (!flags.sweep.empty()) {
     if (!flags.rows.empty() || !flags.layout_path.empty()) {
       return Error{ErrorCode::kUsage, "--sweep contradicts --rows and --layout"};
     }
     FRUGAL_ASSIGN(const std::vector<double> shares, ParseShares(flags.sweep));
     FRUGAL_ASSIGN(const auto model, OpenFileSource(options.model_path));
-    return SweepRows(options, shares, model->size_bytes());
+    return SweepRows(options, parts, shares, model->size_bytes());
   }
-  std::vector<AblationRow> rows = AblationRows(options);
+  std::vector<AblationRow> rows = AblationRows(options, parts);
   if (!flags.layout_path.empty()) {
     FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path, options.activation));
     FRUGAL_TRY(model.RequireBundles());
     FRUGAL_ASSIGN(const ModelFile layout, ModelFile::Open(flags.layout_path));
+    FRUGAL_TRY(layout.RequireBundles());
     FRUGAL_TRY(CheckSameShape(model, layout));
-    rows.push_back(LayoutRow(options, flags.layout_path));
+    rows.push_back(LayoutRow(options, parts, flags.layout_path));
   }
   return SelectRows(flags.rows, rows);
 }
@@ -195,13 +171,13 @@ Result<EngineOptions> ResolveBenchFlags(const BenchFlags& flags) {
     return Error{ErrorCode::kUsage, "--ids, --text and --tokens-file contradict each other"};
   FRUGAL_ASSIGN(EngineOptions options, ResolveEngineFlags(flags.engine));
   if (options.mode != RunMode::kFlash || !options.predictor || !options.window || !options.bundling ||
-      !options.overlap) {
+      !options.overlap || !options.early) {
     return Error{
         ErrorCode::kUsage,
-        "bench switches mode, predictor, window, bundling and overlap itself: leave those flags out"};
+        "bench switches mode, predictor, window, bundling, overlap and early prediction itself: leave those flags out"};
   }
   FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path, options.activation));
-  FRUGAL_TRY(model.RequireBundles());
+  if (!flags.trace_path.empty()) FRUGAL_TRY(model.RequireBundles());
   const uint32_t most = model.config().max_context;
   if ((!flags.text_path.empty() || !flags.tokens_path.empty()) && options.context == 0) {
     // No more context than is used: the rest of the budget is for weights.
@@ -215,76 +191,105 @@ Result<EngineOptions> ResolveBenchFlags(const BenchFlags& flags) {
   return options;
 }
 
-Status Bench(const BenchFlags& flags) {
-  InstallInterruptHandler();
-  FRUGAL_ASSIGN(const EngineOptions options, ResolveBenchFlags(flags));
-  const std::optional<DeviceProfile> profile = FindProfile(options.model_path);
-  FRUGAL_ASSIGN(const std::vector<AblationRow> wanted, WantedRows(flags, options));
-  FRUGAL_ASSIGN(const AblationText text, MakeText(flags, options));
-  // The other layout may lie on another device.
-  std::vector<std::optional<DeviceProfile>> profiles;
-  for (const AblationRow& row : wanted) profiles.push_back(FindProfile(row.options.model_path));
-  std::vector<RowMeasurement> rows(wanted.size());
+// Why there are fewer rows than a person may expect.
+void PrintNote(const std::string& path, const TableParts& parts) {
+  if (parts.selector != SelectorKind::kAll) return;
+  const char* const why = parts.has_bundles ? "no neurons are selected in this budget (`frugal train` makes predictors)"
+                                            : "its FFN lies in matrices, which are streamed whole";
+  fmt::print(stderr, "{}: rows of naive and hybrid mode alone: {}\n", path, why);
+}
+
+// The rows of the tables, wanted and measured.
+struct BenchRows {
+  std::vector<AblationRow> wanted;
+  std::vector<std::optional<DeviceProfile>> profiles;  // of each: another layout may lie on another device
+  std::vector<RowMeasurement> measured;
   std::vector<PrefillRow> prefill_wanted;
-  if (flags.prefill > 0) {
-    if (text.ids.size() < flags.prefill) {
-      return MakeError(ErrorCode::kUsage, "--prefill {}: prompt, --warm-up and -n have {} ids together", flags.prefill, text.ids.size());
-    }
-    prefill_wanted = PrefillRows(options, flags.prefill);
+  std::vector<PrefillMeasurement> prefill;
+};
+
+Result<BenchRows> ListRows(const BenchFlags& flags, const EngineOptions& options, const TableParts& parts) {
+  BenchRows rows;
+  FRUGAL_ASSIGN(rows.wanted, WantedRows(flags, options, parts));
+  for (const AblationRow& row : rows.wanted) rows.profiles.push_back(FindProfile(row.options.model_path));
+  rows.measured.resize(rows.wanted.size());
+  if (flags.prefill > 0) rows.prefill_wanted = PrefillRows(options, parts.selector, flags.prefill);
+  rows.prefill.resize(rows.prefill_wanted.size());
+  return rows;
+}
+
+Status MeasureRound(const BenchFlags& flags, uint32_t round, const AblationText& text, ProgressBar& bar, BenchRows& rows) {
+  const size_t num_rows = rows.wanted.size();
+  for (size_t i = 0; i < num_rows; ++i) {
+    RowMeasurement& row = rows.measured[i];
+    bar.Update(static_cast<double>(round * num_rows + i) / static_cast<double>(flags.rounds * num_rows),
+               fmt::format("round {}, {}", round + 1, rows.wanted[i].name));
+    if (!row.refusal.empty()) continue;
+    FRUGAL_TRY(MeasureRow(rows.wanted[i], text, rows.profiles[i] ? &*rows.profiles[i] : nullptr, &row));
+    if (!row.refusal.empty()) continue;
+    bar.Note(fmt::format("round {} of {}, {}: median of {} tokens {:.1f} ms, of the bare loop {:.1f} ms", round + 1, flags.rounds, row.name,
+                         row.token_ms.size(), row.total_ms(0.5), row.bare_ms(0.5)));
   }
-  std::vector<PrefillMeasurement> prefill_rows(prefill_wanted.size());
-  ProgressBar bar("measuring");
-  const auto measure_round = [&](uint32_t round) -> Status {
-    for (size_t i = 0; i < wanted.size(); ++i) {
-      bar.Update(
-          static_cast<double>(round * wanted.size() + i) / static_cast<double>(flags.rounds * wanted.size()),
-          fmt::format("round {}, {}", round + 1, wanted[i].name));
-      if (!rows[i].refusal.empty()) continue;
-      FRUGAL_TRY(MeasureRow(wanted[i], text, profiles[i] ? &*profiles[i] : nullptr, &rows[i]));
-      if (!rows[i].refusal.empty()) continue;
-      bar.Note(fmt::format("round {} of {}, {}: median of {} tokens {:.1f} ms, of the bare loop {:.1f} ms", round + 1, flags.rounds, rows[i].name,
-                           rows[i].token_ms.size(), rows[i].total_ms(0.5), rows[i].bare_ms(0.5)));
-    }
-    for (size_t i = 0; i < prefill_wanted.size(); ++i) {
-      if (prefill_rows[i].refusal.empty()) {
-        bar.Update(static_cast<double>(round + 1) / flags.rounds, fmt::format("round {}, prompt, {}", round + 1, prefill_wanted[i].name));
-        FRUGAL_TRY(MeasurePrefill(prefill_wanted[i], std::span(text.ids).first(flags.prefill), &prefill_rows[i]));
-      }
-    }
-    return {};
-  };
-  Status measured_all;
-  for (uint32_t round = 0; measured_all && round < flags.rounds; ++round) measured_all = measure_round(round);
-  bar.Finish();
-  // Rows that were measured before an interruption or an error are not lost.
-  std::erase_if(rows, [](const RowMeasurement& row) { return row.refusal.empty() && row.traffic.num_tokens == 0; });
-  std::erase_if(prefill_rows, [](const PrefillMeasurement& row) { return row.refusal.empty() && row.prompt_ms.empty(); });
-  if (!measured_all && rows.empty()) return measured_all;
-  if (measured_all && !flags.trace_path.empty()) FRUGAL_TRY(RecordTrace(flags.trace_path, options, text));
+  for (size_t i = 0; i < rows.prefill.size(); ++i) {
+    if (!rows.prefill[i].refusal.empty()) continue;
+    bar.Update(static_cast<double>(round + 1) / flags.rounds, fmt::format("round {}, prompt, {}", round + 1, rows.prefill_wanted[i].name));
+    FRUGAL_TRY(MeasurePrefill(rows.prefill_wanted[i], std::span(text.ids).first(flags.prefill), &rows.prefill[i]));
+  }
+  return {};
+}
+
+Status WriteReports(const BenchFlags& flags, const EngineOptions& options, const AblationText& text, const BenchRows& rows) {
   const size_t measured = text.ids.size() - text.num_prompt - text.num_warm_up;
+  const std::optional<DeviceProfile> profile = FindProfile(options.model_path);
   const std::string device = profile ? profile->device_name : "not measured: run `frugal probe`";
   if (!flags.json_path.empty()) {
     nlohmann::ordered_json json = {{"model", options.model_path},     {"ram_bytes", options.ram_bytes},
                                    {"threads", options.num_threads},  {"prompt_ids", text.num_prompt},
                                    {"warm_up_ids", text.num_warm_up}, {"measured_ids", measured},
                                    {"rounds", flags.rounds},          {"device", device}};
-    json["rows"] = AblationToJson(rows);
-    if (!prefill_rows.empty()) json["prefill"] = PrefillToJson(prefill_rows);
+    json["rows"] = AblationToJson(rows.measured);
+    json.update(FindingsToJson(rows.measured));
+    if (!rows.prefill.empty()) json["prefill"] = PrefillToJson(rows.prefill);
     FRUGAL_TRY(WriteTextFile(flags.json_path, json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"));
   }
   const bool sweep = !flags.sweep.empty();
   if (!flags.svg_path.empty()) {
     const std::string budget = sweep ? "" : " within " + FormatSize(options.ram_bytes);
     const std::string title = fmt::format("{}{}, {} threads: ms per token", options.model_path, budget, options.num_threads);
-    FRUGAL_TRY(WriteTextFile(flags.svg_path, sweep ? DrawSweep(rows, title) : DrawAblation(rows, title)));
+    FRUGAL_TRY(WriteTextFile(flags.svg_path, sweep ? DrawSweep(rows.measured, title) : DrawAblation(rows.measured, title)));
   }
+  std::string report =
+      fmt::format("{}, --ram {}, {} threads; {} rounds of at most {} forced tokens after a prompt of {} and {} to warm up; device: {}\n\n",
+                  options.model_path, sweep ? "as in the rows" : FormatSize(options.ram_bytes), options.num_threads, flags.rounds, measured,
+                  text.num_prompt, text.num_warm_up, device);
+  report += FormatAblation(rows.measured);
+  if (!rows.prefill.empty()) report += "\n" + FormatPrefill(rows.prefill);
+  // By the model's name without folder and ending.
+  report += FormatFindings(rows.measured, std::filesystem::path(options.model_path).stem().string());
   StandardOutput out;
-  FRUGAL_TRY(out.Print(
-      fmt::format("{}, --ram {}, {} threads; {} rounds of at most {} forced tokens after a prompt of {} and {} to "
-                  "warm up; device: {}\n\n{}",
-                  options.model_path, sweep ? "as in the rows" : FormatSize(options.ram_bytes), options.num_threads,
-                  flags.rounds, measured, text.num_prompt, text.num_warm_up, device, FormatAblation(rows)) +
-      (prefill_rows.empty() ? std::string() : "\n" + FormatPrefill(prefill_rows))));
+  return out.Print(report);
+}
+
+Status Bench(const BenchFlags& flags) {
+  InstallInterruptHandler();
+  FRUGAL_ASSIGN(const EngineOptions options, ResolveBenchFlags(flags));
+  FRUGAL_ASSIGN(const TableParts parts, FindTableParts(options));
+  PrintNote(options.model_path, parts);
+  FRUGAL_ASSIGN(BenchRows rows, ListRows(flags, options, parts));
+  FRUGAL_ASSIGN(const AblationText text, MakeText(flags, options, parts));
+  if (text.ids.size() < flags.prefill) {
+    return MakeError(ErrorCode::kUsage, "--prefill {}: prompt, --warm-up and -n have {} ids together", flags.prefill, text.ids.size());
+  }
+  ProgressBar bar("measuring");
+  Status measured_all;
+  for (uint32_t round = 0; measured_all && round < flags.rounds; ++round) measured_all = MeasureRound(flags, round, text, bar, rows);
+  bar.Finish();
+  // Rows that were measured before an interruption or an error are not lost.
+  std::erase_if(rows.measured, [](const RowMeasurement& row) { return row.refusal.empty() && row.traffic.num_tokens == 0; });
+  std::erase_if(rows.prefill, [](const PrefillMeasurement& row) { return row.refusal.empty() && row.prompt_ms.empty(); });
+  if (!measured_all && rows.measured.empty()) return measured_all;
+  if (measured_all && !flags.trace_path.empty()) FRUGAL_TRY(RecordTrace(flags.trace_path, options, text));
+  FRUGAL_TRY(WriteReports(flags, options, text, rows));
   return measured_all;
 }
 
@@ -292,7 +297,7 @@ Status Bench(const BenchFlags& flags) {
 
 void AddBenchVerb(CLI::App& app, Exit& exit) {
   CLI::App* sub = app.add_subcommand(
-      "bench", "Measure the paper's table: naive, hybrid, + predictor, + window, + bundling, + overlap");
+      "bench", "Measure the paper's tables: naive, hybrid, + predictor, + window, + bundling, + overlap, + early prediction");
   auto flags = std::make_shared<BenchFlags>();
   AddEngineFlags(*sub, flags->engine);
   sub->add_option("-n,--tokens", flags->tokens, "tokens that are measured")
@@ -320,7 +325,8 @@ void AddBenchVerb(CLI::App& app, Exit& exit) {
       ->capture_default_str();
   sub->add_option(
       "--rows", flags->rows,
-      "only these rows, by commas: naive, hybrid, predictor, window, bundling, overlap, early, layout");
+      "only these rows, by commas: naive, hybrid, predictor (or gate, sketch), window, bundling, overlap, early, layout; flash: the "
+      "last one that the model has");
   sub->add_option(
       "--layout", flags->layout_path,
       "the same model with its neurons in another order (`frugal pack --calibrate`), as one more row");
