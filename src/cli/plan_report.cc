@@ -77,12 +77,9 @@ std::string FormatExpectation(const PlanReport& report) {
     text += fmt::format("  {:<20}{:>12}  {:.1f} reads: {:.0f} neurons used, {:.1f}% of them in slots\n",
                         "  bundles on demand", FormatBytes(expected.demand_bytes), expected.demand_reads,
                         expected.bundles_used, 100 * expected.hit_share());
-    if (report.plan->use_predictor()) {
-      text += fmt::format(
-          "    (for a text like the one that the predictors were trained on; {:.0f} of the reads for wrong guesses of early prediction)\n",
-          expected.bundles_in_vain);
-    } else if (report.plan->selector != SelectorKind::kAll) {
-      text += "    (as if every neuron were active: how many are is not known before a run)\n";
+    if (!report.basis.empty()) text += fmt::format("    ({})\n", report.basis);
+    if (report.plan->use_early) {
+      text += fmt::format("    {:.0f} of these neurons are read for wrong guesses of early prediction\n", expected.bundles_in_vain);
     }
   }
   text += fmt::format("  {:<20}{:>9.3f} ms  {} touched at {:.1f} GB/s\n", "computing",
@@ -222,6 +219,7 @@ nlohmann::ordered_json PlanToJson(const PlanReport& report) {
                                {"resident_bytes", tensor.resident_bytes}});
   }
   json["expected_per_token"] = ExpectationToJson(report.expectation);
+  json["expected_per_token"]["basis"] = report.basis;
   json["alternatives"] = AlternativesToJson(report.alternatives);
   json["device"] = nullptr;
   if (!report.device_name.empty()) json["device"] = report.device_name;

@@ -221,14 +221,15 @@ Result<PackReport> PackCheckpoint(const PackFlags& flags, const std::string& out
 }
 
 // `predictor_source_path`: empty when there is none.
-Result<PackReport> ReorderPacked(const PackFlags& flags, const std::string& source_path,
-                                 const std::string& predictor_source_path, NeuronOrders orders) {
+Result<PackReport> ReorderPacked(const PackFlags& flags, const std::string& source_path, const std::string& predictor_source_path,
+                                 NeuronOrders orders, std::optional<NeuronActivity> activity = std::nullopt) {
   ReorderOptions options;
   options.source_path = source_path;
   options.output_path = flags.output_path;
   options.predictor_source_path = predictor_source_path;
   if (!predictor_source_path.empty()) options.predictor_output_path = DefaultPredictorPath(flags.output_path);
   options.neuron_orders = std::move(orders);
+  options.activity = std::move(activity);
   options.overwrite = flags.force ? Overwrite::kYes : Overwrite::kNo;
   FRUGAL_ASSIGN(options.ram_bytes, ParseSizeFlag("--ram", flags.ram));
   options.cancel = &interrupted();
@@ -291,7 +292,7 @@ Status CalibrateAndReorder(const PackFlags& flags, const std::string& packed,
     FRUGAL_TRY(
         WriteNeuronOrders(flags.order_output_path, flags.force ? Overwrite::kYes : Overwrite::kNo, orders));
   }
-  FRUGAL_ASSIGN(outcome->pack, ReorderPacked(flags, packed, predictor_path, std::move(orders)));
+  FRUGAL_ASSIGN(outcome->pack, ReorderPacked(flags, packed, predictor_path, std::move(orders), outcome->calibration->activity));
   return {};
 }
 

@@ -33,15 +33,16 @@ Result<std::optional<uint64_t>> SmallestReduced(const OpenedHeader& header, Engi
 }
 
 // What else the budget of flash mode may go to; empty when there is no choice.
-Result<std::vector<PlanAlternative>> ListAlternatives(const OpenedHeader& header, const EngineOptions& asked, const NeuronUse& use,
-                                                      const DeviceProfile* profile) {
+Result<std::vector<PlanAlternative>> ListAlternatives(const OpenedHeader& header, const EngineOptions& asked, const DeviceProfile* profile) {
   std::vector<PlanAlternative> alternatives;
   if (asked.mode != RunMode::kFlash || asked.ram_bytes == 0 || asked.slots_share || asked.num_slots) return alternatives;
   const uint64_t num_bundles = uint64_t{header.model->config().num_layers} * header.model->config().ffn_size;
   const auto add = [&](const char* flags, bool lossy, const EngineOptions& options) -> Status {
-    const Result<EnginePlan> plan = MakePlan(*header.model, header.predictor ? &*header.predictor : nullptr, header.tokenizer_bytes, options);
+    const PredictorInfo* const predictor = header.predictor ? &*header.predictor : nullptr;
+    const Result<EnginePlan> plan = MakePlan(*header.model, predictor, header.tokenizer_bytes, options);
     if (!plan && plan.error().code == ErrorCode::kDoesNotFit) return {};
     if (!plan) return plan.error();
+    FRUGAL_ASSIGN(const NeuronUse use, ExpectNeuronUse(*header.model, predictor, *plan));
     const Expectation expectation = ExpectDecode(*header.model, *plan, use, profile);
     const uint32_t num_slots = plan->weights.cache.num_slots;
     alternatives.push_back({flags, lossy, num_slots, static_cast<double>(num_slots) / static_cast<double>(num_bundles),
@@ -74,10 +75,7 @@ Status Plan(const PlanFlags& flags) {
   FRUGAL_ASSIGN(const OpenedHeader header, OpenHeader(options));
   const PredictorInfo* predictor = header.predictor ? &*header.predictor : nullptr;
   FRUGAL_ASSIGN(const EnginePlan plan, MakePlan(*header.model, predictor, header.tokenizer_bytes, options));
-  NeuronUse use = AllNeuronsUsed(header.model->config());
-  if (plan.use_predictor()) {
-    FRUGAL_ASSIGN(use, LoadNeuronUse(*predictor, header.model->config()));
-  }
+  FRUGAL_ASSIGN(const NeuronUse use, ExpectNeuronUse(*header.model, predictor, plan));
   const std::optional<DeviceProfile> profile = FindProfile(options.model_path);
   PlanReport report;
   report.model = header.model.get();
@@ -86,7 +84,8 @@ Status Plan(const PlanFlags& flags) {
   FRUGAL_ASSIGN(report.smallest_reduced_bytes, SmallestReduced(header, options, plan));
   report.reduced_context = kLeastContext;
   report.expectation = ExpectDecode(*header.model, plan, use, profile ? &*profile : nullptr);
-  FRUGAL_ASSIGN(report.alternatives, ListAlternatives(header, options, use, profile ? &*profile : nullptr));
+  FRUGAL_ASSIGN(report.alternatives, ListAlternatives(header, options, profile ? &*profile : nullptr));
+  report.basis = use.basis;
   report.device_name = profile ? profile->device_name : "";
   report.selector = DescribeSelector(*header.model, options, plan);
   StandardOutput out;
