@@ -159,6 +159,25 @@ TEST_F(PackVerbTest, AnOrderFoundOnATextIsTheSameWhateverItIsFoundFrom) {
   EXPECT_EQ(Bytes("again.gguf"), Bytes("found.gguf"));
 }
 
+TEST_F(PackVerbTest, AutoLayoutIsOfTheRunsBudget) {
+  const std::string gguf = FindGolden("llama-bias/llama-bias-bf16.gguf"), output = directory_.File("auto.gguf");
+  if (!fs::exists(gguf)) GTEST_SKIP() << gguf << " is not there";
+  const auto layout = [&output] {
+    const Result<ModelFile> model = ModelFile::Open(output);
+    return model ? model->config().ffn_layout : FfnLayout::kMatrices;
+  };
+  // Where all fits, the exact gate is as fast as any.
+  ASSERT_EQ(Pack({gguf, "-o", output, "--activation", "relu", "--layout", "auto", "--ram", "1G"}), 0) << err_;
+  EXPECT_EQ(layout(), FfnLayout::kGateAndBundle2);
+  EXPECT_NE(err_.find("layout gate+bundle2 for --ram 1.00 GiB: "), std::string::npos) << err_;
+  EXPECT_NE(err_.find("assumed, not measured: 30%"), std::string::npos) << err_;
+  EXPECT_EQ(Pack({gguf, "-o", output, "--force", "--activation", "relu", "--layout", "auto", "--ram", "1M"}), 4) << err_;
+  // Nothing to choose: no gate, or no ReLU.
+  ASSERT_EQ(Pack({TaleDirectory(), "-o", output, "--force", "--layout", "up+down"}), 2) << err_;
+  ASSERT_EQ(Pack({gguf, "-o", output, "--force", "--activation", "silu", "--layout", "auto"}), 0) << err_;
+  EXPECT_EQ(layout(), FfnLayout::kMatrices);
+}
+
 TEST_F(PackVerbTest, RefusesOrdersAndSourcesThatCannotBeMeant) {
   const std::string tale = TaleDirectory(), output = directory_.File("model.gguf");
   const std::string bad = directory_.Write("bad.txt", "0 1 2 2\n");

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/base/bytes.h"
+#include "src/cli/layout_report.h"
 
 namespace frugal {
 namespace {
@@ -79,7 +80,7 @@ std::string FormatExpectation(const PlanReport& report) {
                         expected.bundles_used, 100 * expected.hit_share());
     if (!report.basis.empty()) text += fmt::format("    ({})\n", report.basis);
     if (report.plan->use_early) {
-      text += fmt::format("    {:.0f} of these neurons are read for wrong guesses of early prediction\n", expected.bundles_in_vain);
+      text += fmt::format("    (and {:.0f} neurons for wrong guesses of early prediction)\n", expected.bundles_in_vain);
     }
   }
   text += fmt::format("  {:<20}{:>9.3f} ms  {} touched at {:.1f} GB/s\n", "computing",
@@ -186,7 +187,8 @@ std::string FormatPlan(const PlanReport& report, TensorDetail detail) {
                                  plan.num_threads, plan.max_rows);
   if (!report.options->mode_note.empty()) text += report.options->mode_note + "\n\n";
   return text + FormatLedger(plan) + FormatTensors(plan, detail) + FormatSmallest(report) +
-         FormatExpectation(report) + FormatAlternatives(report.alternatives);
+         FormatExpectation(report) + FormatAlternatives(report.alternatives) +
+         FormatLayouts(report.layouts, report.model->config().ffn_layout);
 }
 
 nlohmann::ordered_json PlanToJson(const PlanReport& report) {
@@ -220,6 +222,7 @@ nlohmann::ordered_json PlanToJson(const PlanReport& report) {
   }
   json["expected_per_token"] = ExpectationToJson(report.expectation);
   json["expected_per_token"]["basis"] = report.basis;
+  json["layouts"] = LayoutsToJson(report.layouts);
   json["alternatives"] = AlternativesToJson(report.alternatives);
   json["device"] = nullptr;
   if (!report.device_name.empty()) json["device"] = report.device_name;

@@ -9,6 +9,7 @@
 
 #include "src/engine/engine.h"
 #include "src/engine/expectation.h"
+#include "src/engine/layout_choice.h"
 
 namespace frugal {
 
@@ -33,6 +34,7 @@ struct PlanReport {
   Expectation expectation;
   std::string basis;  // NeuronUse::basis
   std::vector<PlanAlternative> alternatives;  // what was asked first; empty where there is nothing to choose
+  LayoutComparison layouts;
   std::string device_name;  // empty: not measured
   std::string selector;     // "predictor", "all neurons (no predictor file ...)"
 };

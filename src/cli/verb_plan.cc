@@ -33,7 +33,8 @@ Result<std::optional<uint64_t>> SmallestReduced(const OpenedHeader& header, Engi
 }
 
 // What else the budget of flash mode may go to; empty when there is no choice.
-Result<std::vector<PlanAlternative>> ListAlternatives(const OpenedHeader& header, const EngineOptions& asked, const DeviceProfile* profile) {
+Result<std::vector<PlanAlternative>> ListAlternatives(const OpenedHeader& header, const EngineOptions& asked,
+                                                      const DeviceProfile* profile) {
   std::vector<PlanAlternative> alternatives;
   if (asked.mode != RunMode::kFlash || asked.ram_bytes == 0 || asked.slots_share || asked.num_slots) return alternatives;
   const uint64_t num_bundles = uint64_t{header.model->config().num_layers} * header.model->config().ffn_size;
@@ -69,6 +70,15 @@ Result<std::vector<PlanAlternative>> ListAlternatives(const OpenedHeader& header
   return alternatives;
 }
 
+// Empty where neurons are not to be selected, or the model has no choice of layouts.
+Result<LayoutComparison> ListLayouts(const PlanFlags& flags, EngineOptions options, const DeviceProfile* profile) {
+  if (flags.engine.mode != "auto" && options.mode != RunMode::kFlash) return LayoutComparison();
+  options.mode = RunMode::kFlash;
+  options.selector = SelectorKind::kAuto;
+  FRUGAL_ASSIGN(const OpenedHeader header, OpenHeader(options));
+  return CompareLayouts(header, options, PackedForm(), profile);
+}
+
 Status Plan(const PlanFlags& flags) {
   FRUGAL_ASSIGN(EngineOptions options, ResolveEngineFlags(flags.engine));
   FRUGAL_TRY(ChooseMode(flags.engine, &options));
@@ -85,6 +95,7 @@ Status Plan(const PlanFlags& flags) {
   report.reduced_context = kLeastContext;
   report.expectation = ExpectDecode(*header.model, plan, use, profile ? &*profile : nullptr);
   FRUGAL_ASSIGN(report.alternatives, ListAlternatives(header, options, profile ? &*profile : nullptr));
+  FRUGAL_ASSIGN(report.layouts, ListLayouts(flags, options, profile ? &*profile : nullptr));
   report.basis = use.basis;
   report.device_name = profile ? profile->device_name : "";
   report.selector = DescribeSelector(*header.model, options, plan);

@@ -208,9 +208,9 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
   if (plan.weights.ffn == FfnPlacement::kOnDemand && !plan.use_early && !model.config().parallel()) {
     before_reads = (expectation.touched_bytes - TouchedBundleBytes(model, expectation)) / expectation.memory_bytes_per_second;
   }
-  expectation.token_seconds = plan.weights.overlap
-                                  ? std::max(read_seconds, before_reads + std::max(waited_seconds, expectation.compute_seconds - before_reads))
-                                  : read_seconds + expectation.compute_seconds;
+  const double behind_reads = std::max(waited_seconds, expectation.compute_seconds - before_reads);
+  expectation.token_seconds =
+      plan.weights.overlap ? std::max(read_seconds, before_reads + behind_reads) : read_seconds + expectation.compute_seconds;
   return expectation;
 }
 

@@ -22,9 +22,13 @@ constexpr double kSketchError = 0.09;
 // Up's sign tells nothing of the gate's: of the neurons that a dReLU's gate lets through, about half are active.
 constexpr double kActiveOfDReluGates = 0.5;
 
-// Of the neurons that a token uses, those that none of the 1, 2, 4, ... tokens before it did. With their windows the models of "LLM in a
-// flash" (section 4: 4 to 6 tokens) load from 0.24 (OPT-6.7B) to 0.32 (Phi-2) of what they mark.
-constexpr std::array<double, kNumWindows> kUsualMisses = {0.58, 0.41, 0.28, 0.18, 0.11, 0.07, 0.045};
+// Of the neurons that a token uses, those that none of the 1, 2, 4, ... tokens before it did. With a window of about 4 tokens the models of
+// "LLM in a flash" load from 0.24 (OPT-6.7B) to 0.32 (Phi-2) of what they mark; of those that are active in models/tale 0.47 are new.
+constexpr std::array<double, kNumWindows> kUsualMisses = {0.68, 0.52, 0.37, 0.24, 0.14, 0.07, 0.035};
+
+// Guesses of a sketch before attention that are wrong, as a share of what it chooses behind it: in models/tale, whose wrong ones are in
+// memory about as often as others (docs/selectors.md).
+constexpr double kWrongEarlyGuesses = 0.7;
 
 struct UsualActivity {
   double passed;  // share of the neurons that the gate (or up, without gate) lets through
@@ -72,51 +76,31 @@ LayerUse UsualUse(double passed) {
   return use;
 }
 
-LayerUse LayerUseOf(const ModelConfig& config, const NeuronActivity* activity, uint32_t layer) {
+LayerUse LayerUseOf(const ModelConfig& config, const std::optional<KnownActivity>& known, uint32_t layer) {
   const bool drelu = config.activation.kind == ActivationKind::kDRelu;
-  if (activity == nullptr) {
+  if (!known) {
     LayerUse use = UsualUse(UsualActivityOf(config).passed);
     if (drelu) use.active *= kActiveOfDReluGates;
     return use;
   }
-  const double share = static_cast<double>(activity->active_shares[layer]);
-  // What the file says is of the gates where they are a matrix, else of what is active.
-  const bool of_gates = config.ffn_layout == FfnLayout::kGateAndBundle2;
-  const double passed = drelu && !of_gates ? std::min(1.0, share / kActiveOfDReluGates) : share;
-  LayerUse use = UsualUse(passed);
-  use.active = drelu && of_gates ? share * kActiveOfDReluGates : share;
-  if (activity->window_misses.empty() || share <= 0) return use;
-  for (size_t i = 0; i < kNumWindows; ++i) use.misses[i] = std::min(1.0, static_cast<double>(activity->window_misses[layer][i]) / share);
+  const double share = static_cast<double>(known->activity.active_shares[layer]);
+  LayerUse use = UsualUse(drelu && !known->of_gates ? std::min(1.0, share / kActiveOfDReluGates) : share);
+  use.active = drelu && known->of_gates ? share * kActiveOfDReluGates : share;
+  const std::vector<WindowMisses>& misses = known->activity.window_misses;
+  if (misses.empty() || share <= 0) return use;
+  for (size_t i = 0; i < kNumWindows; ++i) use.misses[i] = std::min(1.0, static_cast<double>(misses[layer][i]) / share);
   return use;
 }
 
-std::string BasisOf(const ModelConfig& config, const NeuronActivity* activity) {
-  if (activity == nullptr) {
+std::string BasisOf(const ModelConfig& config, const std::optional<KnownActivity>& known) {
+  if (!known) {
     const UsualActivity usual = UsualActivityOf(config);
-    return fmt::format("assumed, not measured: {:.0f}% of the neurons a token, as is usual for {}; `frugal pack --calibrate TEXT` measures it",
-                       100 * usual.passed, usual.activation);
+    return fmt::format(
+        "assumed, not measured: {:.0f}% of the neurons a token, as is usual for {}; `frugal pack --calibrate TEXT` measures it",
+        100 * usual.passed, usual.activation);
   }
-  if (activity->window_misses.empty()) return "activity as the file says; how much of it comes back from token to token is assumed";
+  if (known->activity.window_misses.empty()) return "activity as the file says; how much of it comes back from token to token is assumed";
   return "for a text like the one that the file was calibrated on";
-}
-
-Result<NeuronUse> UseOfGates(const ModelFile& model, const EnginePlan& plan) {
-  const ModelConfig& config = model.config();
-  FRUGAL_ASSIGN(const std::optional<NeuronActivity> stored, ReadActivityKeys(model.gguf(), config.num_layers));
-  const NeuronActivity* const activity = stored ? &*stored : nullptr;
-  NeuronUse use;
-  use.basis = BasisOf(config, activity);
-  use.assumed = activity == nullptr;
-  use.window_misses.assign(kNumWindows, 0.0);
-  for (uint32_t layer = 0; layer < config.num_layers; ++layer) {
-    const LayerUse of_layer = LayerUseOf(config, activity, layer);
-    const bool guessed = plan.selector == SelectorKind::kSketch && !plan.exact;
-    const double chosen = guessed ? SketchedShare(of_layer.passed) : of_layer.passed;
-    use.shares.insert(use.shares.end(), config.ffn_size, static_cast<float>(chosen));
-    use.active += of_layer.active * config.ffn_size;
-    for (size_t i = 0; i < kNumWindows; ++i) use.window_misses[i] += of_layer.misses[i] * chosen * config.ffn_size;
-  }
-  return use;
 }
 
 }  // namespace
@@ -138,7 +122,8 @@ Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfi
   for (uint32_t layer = 0; layer < config.num_layers; ++layer) {
     const PredictorLayerInfo& quality = predictor.layers[layer];
     use.early_wrong += static_cast<double>(quality.early_wrong_share) * config.ffn_size;
-    use.active += static_cast<double>(quality.active_share) * (quality.rank == 0 ? 1.0 : static_cast<double>(quality.recall)) * config.ffn_size;
+    const double found = quality.rank == 0 ? 1.0 : static_cast<double>(quality.recall);
+    use.active += static_cast<double>(quality.active_share) * found * config.ffn_size;
     if (quality.rank == 0) continue;
     const std::span<float> of_layer =
         std::span(use.shares).subspan(size_t{layer} * config.ffn_size, config.ffn_size);
@@ -170,6 +155,30 @@ double SketchedShare(double active) {
   return 1 - NormalBelow(threshold / std::sqrt(1 + kSketchError * kSketchError));
 }
 
+Result<std::optional<KnownActivity>> FindActivity(const ModelFile& model) {
+  if (!model.is_packed()) return std::optional<KnownActivity>();
+  FRUGAL_ASSIGN(std::optional<NeuronActivity> stored, ReadActivityKeys(model.gguf(), model.config().num_layers));
+  if (!stored) return std::optional<KnownActivity>();
+  return std::optional(KnownActivity{*std::move(stored), model.config().ffn_layout == FfnLayout::kGateAndBundle2});
+}
+
+NeuronUse ExpectGateUse(const ModelConfig& config, const std::optional<KnownActivity>& known, const EnginePlan& plan) {
+  const bool sketched = plan.selector == SelectorKind::kSketch && !plan.exact;
+  NeuronUse use;
+  use.basis = BasisOf(config, known);
+  use.assumed = !known;
+  use.window_misses.assign(kNumWindows, 0.0);
+  for (uint32_t layer = 0; layer < config.num_layers; ++layer) {
+    const LayerUse of_layer = LayerUseOf(config, known, layer);
+    const double chosen = sketched ? SketchedShare(of_layer.passed) : of_layer.passed;
+    use.shares.insert(use.shares.end(), config.ffn_size, static_cast<float>(chosen));
+    use.active += of_layer.active * config.ffn_size;
+    for (size_t i = 0; i < kNumWindows; ++i) use.window_misses[i] += of_layer.misses[i] * chosen * config.ffn_size;
+    if (plan.use_early) use.early_wrong += kWrongEarlyGuesses * chosen * config.ffn_size;
+  }
+  return use;
+}
+
 Result<NeuronUse> ExpectNeuronUse(const ModelFile& model, const PredictorInfo* predictor, const EnginePlan& plan) {
   if (plan.use_predictor()) {
     FRUGAL_ASSIGN(NeuronUse use, LoadNeuronUse(*predictor, model.config()));
@@ -177,7 +186,8 @@ Result<NeuronUse> ExpectNeuronUse(const ModelFile& model, const PredictorInfo* p
     return use;
   }
   if (plan.selector == SelectorKind::kAll || !model.has_bundles()) return AllNeuronsUsed(model.config());
-  return UseOfGates(model, plan);
+  FRUGAL_ASSIGN(const std::optional<KnownActivity> known, FindActivity(model));
+  return ExpectGateUse(model.config(), known, plan);
 }
 
 }  // namespace frugal

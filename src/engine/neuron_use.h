@@ -8,6 +8,7 @@
 
 #include "src/base/result.h"
 #include "src/engine/plan.h"
+#include "src/format/neuron_activity.h"
 #include "src/model/model_file.h"
 #include "src/model/predictor_file.h"
 
@@ -33,6 +34,19 @@ Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfi
 // Share of a layer's neurons that a gate sketch of 4 bits marks where `active` is the share of gates above the threshold: gates as if
 // they were normally distributed, the sketch's errors too.
 double SketchedShare(double active);
+
+// Activity that a packed file knows of, and what it counts: gates that let a neuron through, or neurons that are active (for a dReLU not
+// the same).
+struct KnownActivity {
+  NeuronActivity activity;
+  bool of_gates = false;
+};
+// Nothing where the file has none. kBadModel: its keys.
+Result<std::optional<KnownActivity>> FindActivity(const ModelFile& model);
+
+// What an exact gate (without gate: up), or a sketch of it, chooses: of the plan its selector counts. Nothing known: what is usual for the
+// activation.
+NeuronUse ExpectGateUse(const ModelConfig& config, const std::optional<KnownActivity>& known, const EnginePlan& plan);
 
 // What the plan's selector will choose. `predictor`: of a plan that uses one. kBadModel: the predictor file, or the model's activity keys.
 Result<NeuronUse> ExpectNeuronUse(const ModelFile& model, const PredictorInfo* predictor, const EnginePlan& plan);

@@ -12,14 +12,15 @@ bool StreamingPays(const Expectation& flash, const Expectation& hybrid, double l
 Result<std::optional<StreamingChoice>> CompareWithStreaming(const OpenedHeader& header, const EngineOptions& options,
                                                             const DeviceProfile& profile) {
   const ModelFile& model = *header.model;
-  const bool asked = options.mode == RunMode::kFlash && options.ram_bytes > 0 && !options.resident_type;
+  // Who names a selector wants neurons selected.
+  const bool asked = options.mode == RunMode::kFlash && options.selector == SelectorKind::kAuto && options.ram_bytes > 0 &&
+                     !options.resident_type;
   if (!asked || !model.has_bundles()) return std::optional<StreamingChoice>();
   const PredictorInfo* const predictor = header.predictor ? &*header.predictor : nullptr;
   FRUGAL_ASSIGN(const EnginePlan flash, MakePlan(model, predictor, header.tokenizer_bytes, options));
   if (flash.selector == SelectorKind::kAll) return std::optional<StreamingChoice>();
   EngineOptions streaming = options;
   streaming.mode = RunMode::kHybrid;
-  streaming.selector = SelectorKind::kAuto;
   const Result<EnginePlan> hybrid = MakePlan(model, predictor, header.tokenizer_bytes, streaming);
   if (!hybrid && hybrid.error().code == ErrorCode::kDoesNotFit) return std::optional<StreamingChoice>();
   if (!hybrid) return hybrid.error();

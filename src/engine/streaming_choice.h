@@ -27,7 +27,7 @@ struct StreamingChoice {
   double least_gain = 1;
   std::string assumption;  // NeuronUse::basis where it is one
 };
-// Nothing where there is no choice: no flash mode, nothing that selects, no budget, or hybrid mode does not fit it.
+// Nothing where there is no choice: no flash mode, a selector that was asked for or none at all, no budget, or hybrid mode does not fit it.
 Result<std::optional<StreamingChoice>> CompareWithStreaming(const OpenedHeader& header, const EngineOptions& options,
                                                             const DeviceProfile& profile);
 // For the user, behind the mode's name.

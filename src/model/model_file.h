@@ -11,6 +11,7 @@
 
 #include "src/format/gguf_reader.h"
 #include "src/model/config.h"
+#include "src/model/packed_form.h"
 #include "src/tensor/tensor_info.h"
 
 namespace frugal {
@@ -91,6 +92,8 @@ class ModelFile {
   // `activation` replaces what the file says.
   static Result<ModelFile> Open(const std::string& path, std::optional<Activation> activation = std::nullopt);
   static Result<ModelFile> FromReader(GgufReader reader, std::string path, std::optional<Activation> activation = std::nullopt);
+  // The file that packing it would write, for plans alone: its weights are not there. kUsage for a type that its rows cannot have.
+  static Result<ModelFile> OpenAsIfPacked(const std::string& path, std::optional<Activation> activation, const PackedForm& form);
 
   const std::string& path() const { return path_; }
   const ModelConfig& config() const { return config_; }
@@ -143,6 +146,8 @@ class ModelFile {
   Result<VectorInfo> MakeVectorPart(const std::string& name, uint64_t all, uint64_t first, uint64_t size) const;
   uint64_t FirstHash(const TensorInfo& info) const;
   void ListUnused();
+  Result<BundleInfo> BundleOf(uint32_t layer, const PackedForm& form) const;
+  Status TakeForm(const PackedForm& form);
 
   GgufReader gguf_;
   std::string path_;

@@ -42,7 +42,8 @@ Status HashedCopy::CopyKeys(const KeyChanges& changes, GgufWriter& keys) const {
   return {};
 }
 
-Result<uint64_t> HashedCopy::Write(const std::string& path, Overwrite overwrite, const KeyChanges& changes, RowsOf rows_of, OnPiece on_piece) {
+Result<uint64_t> HashedCopy::Write(const std::string& path, Overwrite overwrite, const KeyChanges& changes, RowsOf rows_of,
+                                   OnPiece on_piece) {
   FRUGAL_ASSIGN(const std::unique_ptr<HashedGgufWriter> writer, HashedGgufWriter::Open(path, overwrite));
   FRUGAL_TRY(CopyKeys(changes, writer->keys()));
   uint32_t layer = 0;
