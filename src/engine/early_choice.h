@@ -1,5 +1,5 @@
-// Whether a gate sketch should guess before attention too. It takes no memory, but its wrong guesses take reads: where reading is all that a
-// token waits for, they make it slower; where attention takes long, the others hide behind it.
+// Whether a gate sketch should guess before attention too. It takes no memory, but its wrong guesses take reads: where reading is all
+// that a token waits for, they make it slower; where attention takes long, the others hide behind it.
 #pragma once
 
 #include "src/base/result.h"
