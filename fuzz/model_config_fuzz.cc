@@ -8,6 +8,7 @@
 
 #include "src/base/check.h"
 #include "src/format/json_file.h"
+#include "src/format/neuron_activity.h"
 #include "src/model/model_file.h"
 
 namespace {
@@ -38,6 +39,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   auto reader = frugal::GgufReader::Open(frugal::MakeMemorySource("fuzz.gguf", std::as_bytes(std::span(data, size))));
   if (!reader) return 0;
+  if (const auto activity = frugal::ReadActivityKeys(*reader, 2); !activity) CheckError(activity.error());
   const auto model = frugal::ModelFile::FromReader(std::move(*reader), "fuzz.gguf");
   if (!model) {
     CheckError(model.error());

@@ -9,6 +9,8 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "src/format/neuron_activity.h"
+#include "src/format/packed_format.h"
 #include "src/pack/reorder.h"
 #include "tests/support.h"
 
@@ -94,6 +96,28 @@ class PackVerbTest : public ::testing::Test {
     err_ = ReadAllForTest(err);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   }
+  // Of all its weights.
+  std::string HashesOf(const std::string& name) const {
+    const Result<ModelFile> model = ModelFile::Open(directory_.File(name));
+    if (!model) return model.error().message;
+    std::string hashes;
+    for (const TensorInfo& info : model->gguf().tensors()) {
+      if (info.name != kTensorHashesName && !info.name.ends_with(".xxh3")) continue;
+      hashes += Bytes(name).substr(info.extent.offset_bytes, info.extent.size_bytes);
+    }
+    return hashes;
+  }
+  // Mean share of active neurons that the file's keys give.
+  std::optional<double> ActivityOf(const std::string& name) const {
+    const Result<ModelFile> model = ModelFile::Open(directory_.File(name));
+    if (!model) return -1.0;
+    const auto activity = ReadActivityKeys(model->gguf(), model->config().num_layers);
+    if (!activity) return -1.0;
+    if (!*activity) return std::nullopt;
+    double sum = 0;
+    for (const float share : (*activity)->active_shares) sum += share;
+    return sum / static_cast<double>((*activity)->active_shares.size());
+  }
   std::string Bytes(const std::string& name) const { return ReadAllForTest(directory_.File(name)); }
 
   TemporaryDirectory directory_;
@@ -119,7 +143,13 @@ TEST_F(PackVerbTest, AnOrderFoundOnATextIsTheSameWhateverItIsFoundFrom) {
     EXPECT_EQ(entry.path().string().find("calibrate"), std::string::npos) << entry.path();
   }
   ASSERT_EQ(Pack({tale, "-o", directory_.File("given.gguf"), "--order", order}), 0) << err_;
-  EXPECT_EQ(Bytes("given.gguf"), Bytes("found.gguf"));
+  // Its weights are the same; what the text used is known where it was run alone.
+  EXPECT_EQ(HashesOf("given.gguf"), HashesOf("found.gguf"));
+  EXPECT_EQ(ActivityOf("given.gguf"), std::nullopt);
+  EXPECT_GT(ActivityOf("found.gguf"), 0.01);
+  EXPECT_LT(ActivityOf("found.gguf"), 0.3);
+  ASSERT_EQ(Pack({directory_.File("found.gguf"), "-o", directory_.File("moved.gguf"), "--order", order}), 0) << err_;
+  EXPECT_EQ(Bytes("moved.gguf"), Bytes("found.gguf"));
   ASSERT_EQ(Pack({tale, "-o", directory_.File("plain.gguf")}), 0) << err_;
   EXPECT_NE(Bytes("plain.gguf"), Bytes("found.gguf"));
   ASSERT_EQ(Pack({directory_.File("plain.gguf"), "-o", directory_.File("again.gguf"), "--calibrate",
@@ -127,6 +157,25 @@ TEST_F(PackVerbTest, AnOrderFoundOnATextIsTheSameWhateverItIsFoundFrom) {
             0)
       << err_;
   EXPECT_EQ(Bytes("again.gguf"), Bytes("found.gguf"));
+}
+
+TEST_F(PackVerbTest, AutoLayoutIsOfTheRunsBudget) {
+  const std::string gguf = FindGolden("llama-bias/llama-bias-bf16.gguf"), output = directory_.File("auto.gguf");
+  if (!fs::exists(gguf)) GTEST_SKIP() << gguf << " is not there";
+  const auto layout = [&output] {
+    const Result<ModelFile> model = ModelFile::Open(output);
+    return model ? model->config().ffn_layout : FfnLayout::kMatrices;
+  };
+  // Where all fits, the exact gate is as fast as any.
+  ASSERT_EQ(Pack({gguf, "-o", output, "--activation", "relu", "--layout", "auto", "--ram", "1G"}), 0) << err_;
+  EXPECT_EQ(layout(), FfnLayout::kGateAndBundle2);
+  EXPECT_NE(err_.find("layout gate+bundle2 for --ram 1.00 GiB: "), std::string::npos) << err_;
+  EXPECT_NE(err_.find("assumed, not measured: 30%"), std::string::npos) << err_;
+  EXPECT_EQ(Pack({gguf, "-o", output, "--force", "--activation", "relu", "--layout", "auto", "--ram", "1M"}), 4) << err_;
+  // Nothing to choose: no gate, or no ReLU.
+  ASSERT_EQ(Pack({TaleDirectory(), "-o", output, "--force", "--layout", "up+down"}), 2) << err_;
+  ASSERT_EQ(Pack({gguf, "-o", output, "--force", "--activation", "silu", "--layout", "auto"}), 0) << err_;
+  EXPECT_EQ(layout(), FfnLayout::kMatrices);
 }
 
 TEST_F(PackVerbTest, RefusesOrdersAndSourcesThatCannotBeMeant) {

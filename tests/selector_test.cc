@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "src/pack/pack.h"
+#include "src/train/train.h"
 #include "tests/support.h"
 
 namespace frugal::testing {
@@ -83,6 +84,31 @@ TEST_P(SelectorTest, ASketchGivesTheSameBitsUnderHostileSettings) {
   EXPECT_LT(RelativeRms(expected, Logits(Options(packed, SelectorKind::kAll))), 0.1) << "what it misses is small";
 }
 
+TEST_P(SelectorTest, EarlyGuessesOfASketchMoveBytesAndNothingElse) {
+  EngineOptions options = Options(PackAs(FfnLayout::kBundle3), SelectorKind::kSketch);
+  options.logit_rows = 1;
+  options.num_slots = BundleCache::kMinSlots;
+  options.window = false;
+  const std::unique_ptr<Engine> on_time = OpenOrFail(options);
+  options.sketch_early = true;
+  const std::unique_ptr<Engine> early = OpenOrFail(options);
+  ASSERT_TRUE(on_time != nullptr && early != nullptr);
+  EXPECT_FALSE(on_time->plan().use_early);
+  EXPECT_TRUE(early->plan().use_early);
+  EXPECT_NE(early->Describe().find("early prediction"), std::string::npos) << early->Describe();
+  EXPECT_EQ(early->plan().peak_bytes(), on_time->plan().peak_bytes()) << "it takes no memory";
+  ExpectSameBits(Logits(*early, 1), Logits(*on_time, 1), "early");
+  EXPECT_EQ(on_time->statistics().weights.cache.num_prefetched, 0u);
+  const CacheStatistics cache = early->statistics().weights.cache;
+  EXPECT_GT(cache.num_prefetched, 0u);
+  // Attention does not change the residual so much that what is guessed is chance: half of the random gates are above zero.
+  EXPECT_LT(cache.num_prefetched_unused * 10, cache.num_prefetched * 4);
+  // What was asked for before and after attention is what was asked for at once.
+  EXPECT_EQ(cache.num_hits + cache.num_late_hits + cache.num_misses,
+            on_time->statistics().weights.cache.num_hits + on_time->statistics().weights.cache.num_misses +
+                on_time->statistics().weights.cache.num_late_hits);
+}
+
 TEST_P(SelectorTest, ASketchOfAFourBitGateIsExact) {
   const std::string packed = PackAs(FfnLayout::kBundle3, DType::kQ4_0);
   const std::unique_ptr<Engine> engine = OpenOrFail(Options(packed, SelectorKind::kSketch));
@@ -129,6 +155,17 @@ TEST_P(SelectorTest, WhatDoesNotGoWithTheModelIsRefused) {
   for (const SelectorKind kind : {SelectorKind::kPredictor, SelectorKind::kSketch, SelectorKind::kGate}) {
     EXPECT_EQ(CodeOf(Options(matrices, kind)), ErrorCode::kUsage);
   }
+}
+
+TEST_P(SelectorTest, AnExactGateLeavesNothingToTrain) {
+  TrainOptions options;
+  options.model_path = PackAs(FfnLayout::kGateAndBundle2);
+  const auto report = Train(options, [](double, std::string_view) {});
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().code, ErrorCode::kUsage);
+  EXPECT_NE(report.error().message.find("choose the neurons exactly, there is nothing to predict"), std::string::npos)
+      << report.error().message;
+  EXPECT_FALSE(std::filesystem::exists(DefaultPredictorPath(options.model_path)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, SelectorTest, ::testing::Values("llama-relu", "llama-fatrelu", "bamboo-drelu"), [](const auto& model) {

@@ -47,6 +47,7 @@ struct EngineFlags {
   std::string mode = "auto";
   std::string selector = "auto", predictor_path, activation;
   bool no_predictor = false, no_window = false, no_bundling = false, no_overlap = false, no_early = false;
+  bool sketch_early = false;
   uint32_t window_tokens = 0;
   std::string slots;
   std::string policy = "decay";
@@ -66,7 +67,8 @@ void AddModelArgument(CLI::App& sub, std::string& model_path);
 // kUsage naming the flag and what it takes.
 Result<EngineOptions> ResolveEngineFlags(const EngineFlags& flags);
 
-// Where --mode left it open and the device was measured: hybrid mode instead of flash where selecting neurons does not pay.
+// Where --mode left it open and the device was measured: hybrid mode instead of flash where selecting neurons does not pay. In flash mode,
+// whether a gate sketch guesses before attention.
 Status ChooseMode(const EngineFlags& flags, EngineOptions* options);
 
 // The value of --activation: a sparse one; kUsage for others.

@@ -6,6 +6,7 @@
 #include "src/cli/common.h"
 #include "src/cli/profile_cache.h"
 #include "src/cli/system_limits.h"
+#include "src/engine/early_choice.h"
 #include "src/engine/streaming_choice.h"
 
 namespace frugal {
@@ -119,6 +120,8 @@ void AddEngineFlags(CLI::App& sub, EngineFlags& flags) {
   sub.add_flag("--no-bundling", flags.no_bundling, "read the halves of a bundle apart");
   sub.add_flag("--no-overlap", flags.no_overlap, "wait for every read where it is asked for");
   sub.add_flag("--no-early", flags.no_early, "no early prediction");
+  sub.add_flag("--sketch-early", flags.sketch_early,
+               "let a gate sketch guess before attention too (default: where that is expected to be faster)");
   flags.window_option = sub.add_option("--window", flags.window_tokens,
                                        "keep the neurons of the last K tokens (the paper's window)");
   sub.add_option("--slots", flags.slots,
@@ -160,14 +163,19 @@ Result<EngineOptions> ResolveEngineFlags(const EngineFlags& flags) {
   FRUGAL_ASSIGN(options.max_gap_bytes, ResolveReadGap(flags));
   if (flags.batch > 0) options.max_batch = flags.batch;
   options.seed = flags.seed;
+  options.sketch_early = flags.sketch_early;
   return options;
 }
 
 Status ChooseMode(const EngineFlags& flags, EngineOptions* options) {
-  if (flags.mode != kAutoMode) return {};
+  if (options->mode != RunMode::kFlash) return {};
   const std::optional<DeviceProfile> profile = FindProfile(options->model_path);
   if (!profile) return {};
   FRUGAL_ASSIGN(const OpenedHeader header, OpenHeader(*options));
+  if (!options->sketch_early) {
+    FRUGAL_ASSIGN(options->sketch_early, EarlySketchPays(header, *options, *profile));
+  }
+  if (flags.mode != kAutoMode) return {};
   FRUGAL_ASSIGN(const std::optional<StreamingChoice> choice, CompareWithStreaming(header, *options, *profile));
   if (!choice || !choice->pays) return {};
   options->mode = RunMode::kHybrid;

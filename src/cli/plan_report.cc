@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/base/bytes.h"
+#include "src/cli/layout_report.h"
 
 namespace frugal {
 namespace {
@@ -82,12 +83,9 @@ std::string FormatExpectation(const PlanReport& report) {
     text += fmt::format("  {:<20}{:>12}  {:.1f} reads: {:.0f} neurons used, {:.1f}% of them in slots\n",
                         "  bundles on demand", FormatBytes(expected.demand_bytes), expected.demand_reads,
                         expected.bundles_used, 100 * expected.hit_share());
-    if (report.plan->use_predictor()) {
-      text += fmt::format(
-          "    (for a text like the one that the predictors were trained on; {:.0f} of the reads for wrong guesses of early prediction)\n",
-          expected.bundles_in_vain);
-    } else if (report.plan->selector != SelectorKind::kAll) {
-      text += "    (as if every neuron were active: how many are is not known before a run)\n";
+    if (!report.basis.empty()) text += fmt::format("    ({})\n", report.basis);
+    if (report.plan->use_early) {
+      text += fmt::format("    (and {:.0f} neurons for wrong guesses of early prediction)\n", expected.bundles_in_vain);
     }
   }
   text += fmt::format("  {:<20}{:>9.3f} ms  {} touched at {:.1f} GB/s\n", "computing",
@@ -194,7 +192,8 @@ std::string FormatPlan(const PlanReport& report, TensorDetail detail) {
                                  plan.num_threads, plan.max_rows);
   if (!report.options->mode_note.empty()) text += report.options->mode_note + "\n\n";
   return text + FormatLedger(plan) + FormatTensors(plan, detail) + FormatSmallest(report) +
-         FormatExpectation(report) + FormatAlternatives(report.alternatives);
+         FormatExpectation(report) + FormatAlternatives(report.alternatives) +
+         FormatLayouts(report.layouts, report.model->config().ffn_layout);
 }
 
 nlohmann::ordered_json PlanToJson(const PlanReport& report) {
@@ -227,6 +226,8 @@ nlohmann::ordered_json PlanToJson(const PlanReport& report) {
                                {"resident_bytes", tensor.resident_bytes}});
   }
   json["expected_per_token"] = ExpectationToJson(report.expectation);
+  json["expected_per_token"]["basis"] = report.basis;
+  json["layouts"] = LayoutsToJson(report.layouts);
   json["alternatives"] = AlternativesToJson(report.alternatives);
   json["device"] = nullptr;
   if (!report.device_name.empty()) json["device"] = report.device_name;

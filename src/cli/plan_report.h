@@ -9,6 +9,7 @@
 
 #include "src/engine/engine.h"
 #include "src/engine/expectation.h"
+#include "src/engine/layout_choice.h"
 
 namespace frugal {
 
@@ -31,7 +32,9 @@ struct PlanReport {
   std::optional<uint64_t> smallest_reduced_bytes;
   uint32_t reduced_context = 0;
   Expectation expectation;
+  std::string basis;  // NeuronUse::basis
   std::vector<PlanAlternative> alternatives;  // what was asked first; empty where there is nothing to choose
+  LayoutComparison layouts;
   std::string device_name;  // empty: not measured
   std::string selector;     // "predictor", "all neurons (no predictor file ...)"
 };

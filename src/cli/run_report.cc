@@ -31,6 +31,8 @@ nlohmann::ordered_json PhaseJson(const PhaseReport& phase) {
   json["hits"] = phase.num_hits;
   json["late_hits"] = phase.num_late_hits;
   json["misses"] = phase.num_misses;
+  json["read_early"] = phase.num_early;
+  json["read_early_in_vain"] = phase.num_early_wrong;
   json["hit_rate"] =
       phase.hit_rate() < 0 ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(phase.hit_rate());
   json["stall_ms"] = static_cast<double>(phase.stall_ns) / 1e6;
@@ -83,6 +85,8 @@ PhaseReport ReportPhase(const EngineStatistics& before, const EngineStatistics& 
   phase.num_hits = b.cache.num_hits - a.cache.num_hits;
   phase.num_late_hits = b.cache.num_late_hits - a.cache.num_late_hits;
   phase.num_misses = b.cache.num_misses - a.cache.num_misses;
+  phase.num_early = b.cache.num_prefetched - a.cache.num_prefetched;
+  phase.num_early_wrong = b.cache.num_prefetched_unused - a.cache.num_prefetched_unused;
   phase.num_retries = b.reads.num_retries - a.reads.num_retries;
   phase.num_slow = b.reads.num_slow - a.reads.num_slow;
   return phase;
@@ -124,6 +128,11 @@ std::string FormatRunReport(const RunReport& report) {
   if (decode.hit_rate() >= 0) {
     text += fmt::format("{:>16} = {} hits ({:.1f}%), {} late hits, {} misses\n", "bundles", decode.num_hits,
                         100 * decode.hit_rate(), decode.num_late_hits, decode.num_misses);
+  }
+  if (decode.num_early > 0) {
+    const double wrong_share = static_cast<double>(decode.num_early_wrong) / static_cast<double>(decode.num_early);
+    text += fmt::format("{:>16} = {} bundles read before attention, {} of them in vain ({:.1f}%)\n", "early", decode.num_early,
+                        decode.num_early_wrong, 100 * wrong_share);
   }
   if (report.flash_bound_ms) {
     text += fmt::format("{:>16} = {:.2f} ms per token for these reads on this device; {:.2f} ms measured\n",

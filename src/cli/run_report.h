@@ -23,6 +23,7 @@ struct PhaseReport {
   uint64_t busy_ns = 0;   // at least one read was in flight
   uint64_t stall_ns = 0;  // waited for the flash
   uint64_t num_hits = 0, num_late_hits = 0, num_misses = 0;
+  uint64_t num_early = 0, num_early_wrong = 0;  // bundles read before attention; of these, not asked for then
   uint64_t num_retries = 0, num_slow = 0;
 
   double tokens_per_second() const;

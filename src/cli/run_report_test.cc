@@ -22,6 +22,9 @@ RunReport SomeReport() {
   after.weights.cache.num_hits = 30;
   after.weights.cache.num_late_hits = 4;
   after.weights.cache.num_misses = 6;
+  before.weights.cache.num_prefetched = 5;
+  after.weights.cache.num_prefetched = 13;
+  after.weights.cache.num_prefetched_unused = 2;
   report.decode = ReportPhase(before, after);
   return report;
 }
@@ -53,6 +56,15 @@ TEST(RunReport, TheBlockHasTheFormOfLlamaCpp) {
             std::string::npos)
       << text;
   EXPECT_NE(text.find("\n       eval time =      20.00 ms /    10 tokens ("), std::string::npos) << text;
+}
+
+TEST(RunReport, EarlyReadsAndThoseInVainAreCounted) {
+  const RunReport report = SomeReport();
+  EXPECT_NE(FormatRunReport(report).find("early = 8 bundles read before attention, 2 of them in vain (25.0%)"), std::string::npos)
+      << FormatRunReport(report);
+  EXPECT_EQ(RunReportJson(report)["decode"]["read_early"], 8);
+  EXPECT_EQ(RunReportJson(report)["decode"]["read_early_in_vain"], 2);
+  EXPECT_EQ(FormatRunReport(RunReport()).find("early ="), std::string::npos);
 }
 
 TEST(RunReport, AModelThatIsNotSparseIsWarnedOf) {

@@ -78,6 +78,9 @@ Status Evaluator::Prepare() {
     return Error{ErrorCode::kUsage, "--trace goes with a single run, without --compare and --curve"};
   }
   FRUGAL_ASSIGN(options_, ResolveEngineFlags(flags_.engine));
+  // The others are about selecting neurons.
+  const bool is_single = !flags_.compare && !flags_.curve && flags_.trace_path.empty();
+  if (is_single) FRUGAL_TRY(ChooseMode(flags_.engine, &options_));
   if (!flags_.trace_path.empty()) FRUGAL_TRY(TraceFile::ReserveMemory(options_));
   EngineOptions header_options = options_;
   if (flags_.compare) header_options.predictor = true;

@@ -9,6 +9,7 @@
 #include <optional>
 #include <system_error>
 
+#include "src/cli/layout_report.h"
 #include "src/cli/progress_bar.h"
 #include "src/cli/system_limits.h"
 #include "src/cli/text_pieces.h"
@@ -36,6 +37,7 @@ struct PackFlags {
   bool is_packed = false;          // the source
   bool force = false;
   std::string ram = "1G";
+  CLI::Option* ram_option = nullptr;
   uint32_t align_bytes = 512;
   CLI::Option* align_option = nullptr;
   std::string order_path, order_output_path;
@@ -52,7 +54,11 @@ constexpr Choice<std::optional<DType>> kTypes[] = {
     {"keep", std::nullopt}, {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16},
     {"q8_0", DType::kQ8_0},  {"q4_0", DType::kQ4_0}};
 
-constexpr Choice<FfnLayout> kLayouts[] = {{"bundle3", FfnLayout::kBundle3}, {"gate+bundle2", FfnLayout::kGateAndBundle2}};
+constexpr const char* kAutoLayout = "auto";
+// "auto" is settled before one is looked for.
+constexpr Choice<FfnLayout> kLayouts[] = {{kAutoLayout, FfnLayout::kGateAndBundle2},
+                                          {"bundle3", FfnLayout::kBundle3},
+                                          {"gate+bundle2", FfnLayout::kGateAndBundle2}};
 
 struct Outcome {
   PackReport pack;
@@ -101,6 +107,9 @@ std::string ReportText(const std::string& path, const Outcome& outcome) {
     text += fmt::format("bundles of {} B ({}up {}, down {})\n", report.stride_bytes,
                         report.gate_type ? fmt::format("gate {}, ", DTypeName(*report.gate_type)) : "", DTypeName(report.up_type),
                         DTypeName(report.down_type));
+  }
+  if (report.layout == FfnLayout::kGateAndBundle2 || report.layout == FfnLayout::kBundle3) {
+    text += "which layout suits a budget: `frugal plan` compares them, --layout auto --ram SIZE takes the better one\n";
   }
   if (!outcome.predictor_path.empty()) text += fmt::format("{}: its predictors\n", outcome.predictor_path);
   if (const auto& calibration = outcome.calibration) {
@@ -221,14 +230,15 @@ Result<PackReport> PackCheckpoint(const PackFlags& flags, const std::string& out
 }
 
 // `predictor_source_path`: empty when there is none.
-Result<PackReport> ReorderPacked(const PackFlags& flags, const std::string& source_path,
-                                 const std::string& predictor_source_path, NeuronOrders orders) {
+Result<PackReport> ReorderPacked(const PackFlags& flags, const std::string& source_path, const std::string& predictor_source_path,
+                                 NeuronOrders orders, std::optional<NeuronActivity> activity = std::nullopt) {
   ReorderOptions options;
   options.source_path = source_path;
   options.output_path = flags.output_path;
   options.predictor_source_path = predictor_source_path;
   if (!predictor_source_path.empty()) options.predictor_output_path = DefaultPredictorPath(flags.output_path);
   options.neuron_orders = std::move(orders);
+  options.activity = std::move(activity);
   options.overwrite = flags.force ? Overwrite::kYes : Overwrite::kNo;
   FRUGAL_ASSIGN(options.ram_bytes, ParseSizeFlag("--ram", flags.ram));
   options.cancel = &interrupted();
@@ -291,7 +301,25 @@ Status CalibrateAndReorder(const PackFlags& flags, const std::string& packed,
     FRUGAL_TRY(
         WriteNeuronOrders(flags.order_output_path, flags.force ? Overwrite::kYes : Overwrite::kNo, orders));
   }
-  FRUGAL_ASSIGN(outcome->pack, ReorderPacked(flags, packed, predictor_path, std::move(orders)));
+  FRUGAL_ASSIGN(outcome->pack, ReorderPacked(flags, packed, predictor_path, std::move(orders), outcome->calibration->activity));
+  return {};
+}
+
+// `--layout auto` becomes the layout that is expected to be faster in the budget of the runs, or none where there is no choice.
+Status SettleLayout(PackFlags& flags) {
+  if (flags.layout != kAutoLayout) return {};
+  PackedForm form;
+  FRUGAL_ASSIGN(form.type, ParseChoice("--type", flags.type, kTypes));
+  FRUGAL_ASSIGN(form.down_type, ParseChoice("--down-type", flags.down_type, kTypes));
+  form.align_bytes = flags.align_bytes;
+  FRUGAL_ASSIGN(const std::optional<Activation> activation, ParseActivationFlag(flags.activation));
+  uint64_t ram_bytes = FindDefaultRam().size_bytes;
+  if (flags.ram_option->count() > 0) {
+    FRUGAL_ASSIGN(ram_bytes, ParseSizeFlag("--ram", flags.ram));
+  }
+  FRUGAL_ASSIGN(const std::optional<AutoLayout> layout, ChooseLayout(flags.source_path, activation, form, ram_bytes));
+  flags.layout = layout ? FfnLayoutName(layout->layout) : "";
+  if (layout) fmt::print(stderr, "{}\n", layout->reason);
   return {};
 }
 
@@ -346,6 +374,7 @@ bool IsPackedModel(const std::string& path) {
 Status PackModel(PackFlags& flags) {
   flags.is_packed = IsPackedModel(flags.source_path);
   FRUGAL_TRY(CheckFlags(flags));
+  FRUGAL_TRY(SettleLayout(flags));
   // Whoever works notices the flag and takes its temporary file away.
   InstallInterruptHandler();
   Outcome outcome;
@@ -374,13 +403,15 @@ void AddPackVerb(CLI::App& app, Exit& exit) {
                  "in quantised blocks")
       ->capture_default_str();
   sub.add_option("--layout", flags->layout,
-                 "of gated FFNs with a sparse activation: gate+bundle2 (the gate chooses exactly; the default) or bundle3 (for a "
-                 "predictor or sketch)");
+                 "of gated FFNs with a sparse activation: gate+bundle2 (the gate chooses exactly; the default), bundle3 (for a "
+                 "predictor or sketch), or auto (what is expected to be faster in --ram, as `frugal plan` compares them)");
   sub.add_option("--activation", flags->activation,
                  "what the FFN computes, where the source does not say it: relu, relu2, fatrelu:THRESHOLD, drelu, silu, gelu, "
                  "gelu_tanh");
   sub.add_flag("--force", flags->force, "overwrite an existing file");
-  sub.add_option("--ram", flags->ram, "memory budget of the whole process")->capture_default_str();
+  flags->ram_option =
+      sub.add_option("--ram", flags->ram, "memory budget of the whole process; with --layout auto, of the runs too (there default: all)")
+          ->capture_default_str();
   flags->align_option =
       sub.add_option("--align", flags->align_bytes, "of a bundle in bytes: 512, 4096")->capture_default_str();
   sub.add_option("--order", flags->order_path,

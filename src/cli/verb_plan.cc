@@ -33,15 +33,17 @@ Result<std::optional<uint64_t>> SmallestReduced(const OpenedHeader& header, Engi
 }
 
 // What else the budget of flash mode may go to; empty when there is no choice.
-Result<std::vector<PlanAlternative>> ListAlternatives(const OpenedHeader& header, const EngineOptions& asked, const NeuronUse& use,
+Result<std::vector<PlanAlternative>> ListAlternatives(const OpenedHeader& header, const EngineOptions& asked,
                                                       const DeviceProfile* profile) {
   std::vector<PlanAlternative> alternatives;
   if (asked.mode != RunMode::kFlash || asked.ram_bytes == 0 || asked.slots_share || asked.num_slots) return alternatives;
   const uint64_t num_bundles = uint64_t{header.model->config().num_layers} * header.model->config().ffn_size;
   const auto add = [&](const char* flags, bool lossy, const EngineOptions& options) -> Status {
-    const Result<EnginePlan> plan = MakePlan(*header.model, header.predictor ? &*header.predictor : nullptr, header.tokenizer_bytes, options);
+    const PredictorInfo* const predictor = header.predictor ? &*header.predictor : nullptr;
+    const Result<EnginePlan> plan = MakePlan(*header.model, predictor, header.tokenizer_bytes, options);
     if (!plan && plan.error().code == ErrorCode::kDoesNotFit) return {};
     if (!plan) return plan.error();
+    FRUGAL_ASSIGN(const NeuronUse use, ExpectNeuronUse(*header.model, predictor, *plan));
     const Expectation expectation = ExpectDecode(*header.model, *plan, use, profile);
     const uint32_t num_slots = plan->weights.cache.num_slots;
     alternatives.push_back({flags, lossy, num_slots, static_cast<double>(num_slots) / static_cast<double>(num_bundles),
@@ -68,16 +70,22 @@ Result<std::vector<PlanAlternative>> ListAlternatives(const OpenedHeader& header
   return alternatives;
 }
 
+// Empty where neurons are not to be selected, or the model has no choice of layouts.
+Result<LayoutComparison> ListLayouts(const PlanFlags& flags, EngineOptions options, const DeviceProfile* profile) {
+  if (flags.engine.mode != "auto" && options.mode != RunMode::kFlash) return LayoutComparison();
+  options.mode = RunMode::kFlash;
+  options.selector = SelectorKind::kAuto;
+  FRUGAL_ASSIGN(const OpenedHeader header, OpenHeader(options));
+  return CompareLayouts(header, options, PackedForm(), profile);
+}
+
 Status Plan(const PlanFlags& flags) {
   FRUGAL_ASSIGN(EngineOptions options, ResolveEngineFlags(flags.engine));
   FRUGAL_TRY(ChooseMode(flags.engine, &options));
   FRUGAL_ASSIGN(const OpenedHeader header, OpenHeader(options));
   const PredictorInfo* predictor = header.predictor ? &*header.predictor : nullptr;
   FRUGAL_ASSIGN(const EnginePlan plan, MakePlan(*header.model, predictor, header.tokenizer_bytes, options));
-  NeuronUse use = AllNeuronsUsed(header.model->config());
-  if (plan.use_predictor()) {
-    FRUGAL_ASSIGN(use, LoadNeuronUse(*predictor, header.model->config()));
-  }
+  FRUGAL_ASSIGN(const NeuronUse use, ExpectNeuronUse(*header.model, predictor, plan));
   const std::optional<DeviceProfile> profile = FindProfile(options.model_path);
   PlanReport report;
   report.model = header.model.get();
@@ -86,7 +94,9 @@ Status Plan(const PlanFlags& flags) {
   FRUGAL_ASSIGN(report.smallest_reduced_bytes, SmallestReduced(header, options, plan));
   report.reduced_context = kLeastContext;
   report.expectation = ExpectDecode(*header.model, plan, use, profile ? &*profile : nullptr);
-  FRUGAL_ASSIGN(report.alternatives, ListAlternatives(header, options, use, profile ? &*profile : nullptr));
+  FRUGAL_ASSIGN(report.alternatives, ListAlternatives(header, options, profile ? &*profile : nullptr));
+  FRUGAL_ASSIGN(report.layouts, ListLayouts(flags, options, profile ? &*profile : nullptr));
+  report.basis = use.basis;
   report.device_name = profile ? profile->device_name : "";
   report.selector = DescribeSelector(*header.model, options, plan);
   StandardOutput out;

@@ -61,7 +61,9 @@ Result<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options) {
   }
   FRUGAL_TRY(engine->OpenSelectors());
   const EnginePlan& plan = engine->plan_;
-  engine->forward_ = std::make_unique<Forward>(*engine->weights_, *engine->selector_, engine->early_.get(), *engine->pool_,
+  // A sketch guesses early too, of what attention has not changed yet.
+  Selector* const early = plan.use_early && !plan.use_predictor() ? engine->selector_.get() : engine->early_.get();
+  engine->forward_ = std::make_unique<Forward>(*engine->weights_, *engine->selector_, early, *engine->pool_,
                                                plan.max_rows, plan.max_logit_rows, plan.context);
   engine->rows_.reserve(plan.max_rows);
   engine->ResetRecall();

@@ -6,8 +6,6 @@
 #include <numeric>
 
 #include "src/base/bytes.h"
-#include "src/format/byte_source.h"
-#include "src/format/gguf_reader.h"
 #include "src/format/packed_format.h"
 
 namespace frugal {
@@ -130,48 +128,6 @@ double RandomReadSeconds(const DeviceProfile& profile, double reads, double byte
 
 }  // namespace
 
-NeuronUse AllNeuronsUsed(const ModelConfig& config) {
-  NeuronUse use;
-  use.shares.assign(size_t{config.num_layers} * config.ffn_size, 1.0f);
-  use.active = static_cast<double>(use.shares.size());
-  return use;
-}
-
-Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfig& config) {
-  FRUGAL_ASSIGN(auto source, OpenFileSource(predictor.path));
-  FRUGAL_ASSIGN(const GgufReader gguf, GgufReader::Open(std::move(source)));
-  FRUGAL_ASSIGN(source, OpenFileSource(predictor.path));
-  NeuronUse use = AllNeuronsUsed(config);
-  use.active = 0;
-  if (!predictor.window_misses.empty()) use.window_misses.assign(kNumWindows, 0.0);
-  for (uint32_t layer = 0; layer < config.num_layers; ++layer) {
-    const PredictorLayerInfo& quality = predictor.layers[layer];
-    use.early_wrong += static_cast<double>(quality.early_wrong_share) * config.ffn_size;
-    use.active += static_cast<double>(quality.active_share) * (quality.rank == 0 ? 1.0 : static_cast<double>(quality.recall)) * config.ffn_size;
-    if (quality.rank == 0) continue;
-    const std::span<float> of_layer =
-        std::span(use.shares).subspan(size_t{layer} * config.ffn_size, config.ffn_size);
-    for (size_t i = 0; i < use.window_misses.size(); ++i) {
-      use.window_misses[i] += static_cast<double>(predictor.window_misses[layer][i]) * config.ffn_size;
-    }
-    const std::string name = PredictorTensorName(layer, PredictorKind::kOnTime, "popularity");
-    const TensorInfo* info = gguf.FindTensor(name);
-    if (info == nullptr || info->dtype != DType::kF32 || info->extent.size_bytes != of_layer.size_bytes()) {
-      return BadModel("{}: {}: expected F32 [{}]", predictor.path, name, config.ffn_size);
-    }
-    FRUGAL_TRY(source->Read(info->extent.offset_bytes, std::as_writable_bytes(of_layer)));
-    for (size_t i = 0; i < of_layer.size(); ++i) {
-      if (of_layer[i] >= 0.0f && of_layer[i] <= 1.0f) continue;
-      return BadModel("{}: {}[{}] is {}, expected 0 to 1", predictor.path, name, i, of_layer[i]);
-    }
-    const double mean = Sum(of_layer) / static_cast<double>(of_layer.size());
-    if (mean <= 0) continue;
-    const float scale = static_cast<float>(predictor.layers[layer].predicted_share / mean);
-    for (float& share : of_layer) share = std::min(1.0f, share * scale);
-  }
-  return use;
-}
-
 double ExpectedMisses(const NeuronUse& use, uint32_t num_slots, const PolicyOptions& policy) {
   if (num_slots >= use.shares.size() && policy.kind != PolicyKind::kWindow) return 0;
   const double longest = policy.kind == PolicyKind::kWindow ? policy.window_steps : kForever;
@@ -242,19 +198,19 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
   const double num_reads = expectation.demand_reads + expectation.row_reads +
                            expectation.streamed_bytes / static_cast<double>(plan.weights.block_bytes);
   expectation.compute_seconds += num_reads * profile->cpu_seconds_per_read / plan.num_threads;
-  const double read_seconds = ReadBoundSeconds(*profile, expectation.streamed_bytes, expectation.demand_reads,
-                                               expectation.demand_bytes) +
-                              ReadBoundSeconds(*profile, 0, expectation.row_reads, expectation.row_bytes);
+  const double waited_seconds = ReadBoundSeconds(*profile, 0, expectation.demand_reads, expectation.demand_bytes) +
+                                ReadBoundSeconds(*profile, 0, expectation.row_reads, expectation.row_bytes);
+  const double read_seconds = ReadBoundSeconds(*profile, expectation.streamed_bytes, 0, 0) + waited_seconds;
   expectation.read_seconds = read_seconds;
-  // Without early prediction a layer's bundles are asked for when its attention is done: only bundles in memory are computed meanwhile.
-  // A parallel block knows its neurons before attention.
+  // Without early prediction a layer's bundles are asked for when its attention (and its gate) is done: only bundles in memory are
+  // computed meanwhile; what is streamed comes all the time. A parallel block knows its neurons before attention.
   double before_reads = 0;
   if (plan.weights.ffn == FfnPlacement::kOnDemand && !plan.use_early && !model.config().parallel()) {
     before_reads = (expectation.touched_bytes - TouchedBundleBytes(model, expectation)) / expectation.memory_bytes_per_second;
   }
-  expectation.token_seconds = plan.weights.overlap
-                                  ? before_reads + std::max(read_seconds, expectation.compute_seconds - before_reads)
-                                  : read_seconds + expectation.compute_seconds;
+  const double behind_reads = std::max(waited_seconds, expectation.compute_seconds - before_reads);
+  expectation.token_seconds =
+      plan.weights.overlap ? std::max(read_seconds, before_reads + behind_reads) : read_seconds + expectation.compute_seconds;
   return expectation;
 }
 

@@ -1,13 +1,10 @@
-// What a token of a plan will cost: bytes read and milliseconds, from the plan, the predictors' statistics
-// and the measured device. Everything here is an estimate before the fact and says how it was made; `frugal
-// bench` measures. Pure arithmetic, but for LoadNeuronUse, which reads the predictor file and no weight.
+// What a token of a plan will cost: bytes read and milliseconds, from the plan, what is known of the use of neurons (neuron_use.h)
+// and the measured device. Everything here is an estimate before the fact; `frugal bench` measures. Pure arithmetic.
 #pragma once
 
 #include <optional>
-#include <span>
-#include <string>
-#include <vector>
 
+#include "src/engine/neuron_use.h"
 #include "src/engine/plan.h"
 #include "src/io/device_profile.h"
 
@@ -17,21 +14,6 @@ namespace frugal {
 // channels of DDR4-2400 do 38 GB/s on paper, and a few cores with kernels that convert on the way get about a
 // third of it.
 constexpr double kAssumedMemoryBytesPerSecond = 12e9;
-
-// How a text uses the neurons of all layers together.
-struct NeuronUse {
-  std::vector<float> shares;  // of the tokens, that use each neuron // [num_layers * ffn_size]
-  // Entry i: bundles of a token that none of the 2^i tokens before it used. Empty: not known.
-  std::vector<double> window_misses;  // [kNumWindows]
-  double early_wrong = 0;             // bundles of a token that early prediction names in vain
-  double active = 0;                  // bundles of a token that turn out to be active: only their down rows are touched; all where unknown
-};
-
-// Every neuron for every token: what flash does without predictors.
-NeuronUse AllNeuronsUsed(const ModelConfig& config);
-// A predictor file's popularity, scaled in each layer to the share that the held-out part of its training
-// predicted, and its windows' misses. Layers without a predictor use every neuron. kBadModel names the file and the tensor.
-Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfig& config);
 
 // Bundles per token that are not in one of `num_slots` slots when they are wanted, once the cache is warm:
 //   lru     what T tokens did not use, where the sets of T tokens fill the slots. Windows hold what they missed while they

@@ -62,6 +62,7 @@ struct EngineOptions {
   bool bundling = true;        // off: up halves first, then down halves
   bool overlap = true;         // off: every read is waited for where it is asked for
   bool early = true;           // early prediction (needs overlap)
+  bool sketch_early = false;   // by a gate sketch too, which then guesses before attention: where it pays (early_choice.h)
 
   PolicyKind policy = PolicyKind::kDecay;
   std::optional<uint32_t> window_tokens;  // --window k: the paper's window; sets the policy

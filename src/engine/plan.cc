@@ -43,6 +43,10 @@ class Planner {
   bool flash() const { return options_.mode == RunMode::kFlash && model_.has_bundles(); }
   bool keeps_what_fits() const { return options_.mode == RunMode::kHybrid || (options_.mode == RunMode::kFlash && !flash()); }
   bool use_predictor() const { return selector_ == SelectorKind::kPredictor; }
+  bool may_guess_early() const {
+    if (!flash() || !options_.early || !options_.overlap) return false;
+    return use_predictor() ? predictor_->early_bytes > 0 : options_.sketch_early && SketchMayGuessEarly(model_, selector_);
+  }
   uint32_t num_bundles() const { return config_.num_layers * config_.ffn_size; }
   Status CheckOptions() const;
   Result<EnginePlan> MakeForSelector() const;
@@ -295,10 +299,9 @@ void Planner::Grow(Choice& choice) const {
     }
     choice = better;
   };
-  // Early predictors hide reads, slots avoid them.
-  if (use_predictor() && options_.early && options_.overlap && predictor_->early_bytes > 0) {
-    with_slots_kept(85, [](Choice& better) { better.early = true; });
-  }
+  // Early predictors hide reads, slots avoid them. A sketch that guesses early takes no memory.
+  if (use_predictor() && may_guess_early()) with_slots_kept(85, [](Choice& better) { better.early = true; });
+  if (!use_predictor()) choice.early = may_guess_early();
   for (uint32_t rows : {16u, 32u, 64u, 128u, 512u}) {
     const uint32_t wanted = std::min(rows, options_.max_batch);
     if (wanted > choice.max_rows) with_slots_kept(96, [&](Choice& better) { better.max_rows = wanted; });
@@ -367,7 +370,7 @@ Result<EnginePlan> Planner::MakeForSelector() const {
       if (options_.mode == RunMode::kFlash) GrowResident(choice);
       if (flash() && !options_.slots_share && !options_.num_slots) choice.num_slots = num_bundles();
       if (flash() && !options_.num_slots) choice.num_scan_buffers = 2;
-      choice.early = use_predictor() && options_.early && options_.overlap && predictor_->early_bytes > 0;
+      choice.early = may_guess_early();
       if (options_.mode == RunMode::kHybrid) choice.resident_bytes = model_.streamable_bytes() / 2;
     }
   }

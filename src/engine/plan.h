@@ -34,7 +34,7 @@ struct EnginePlan {
   int num_threads = 1;
   SelectorKind selector = SelectorKind::kAll;  // never kAuto
   bool exact = true;       // the selector misses no active neuron
-  bool use_early = false;  // of a predictor
+  bool use_early = false;  // early prediction, by a predictor of its own or by the sketch
   WeightPlan weights;
   WeightsOptions weights_options;
   std::vector<PlacedTensor> tensors;

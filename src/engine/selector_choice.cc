@@ -57,17 +57,22 @@ bool HasSketch(const ModelFile& model, SelectorKind selector) {
   return selector == SelectorKind::kSketch || (selector == SelectorKind::kGate && !HasGateMatrix(model));
 }
 
+bool SketchMayGuessEarly(const ModelFile& model, SelectorKind selector) {
+  return HasSketch(model, selector) && !model.config().parallel() && model.config().norm_placement == NormPlacement::kPre;
+}
+
 std::string DescribeSelector(const ModelFile& model, const EngineOptions& options, const EnginePlan& plan) {
   const bool no_file = options.selector == SelectorKind::kAuto && options.mode == RunMode::kFlash && model.has_bundles();
+  const char* const early = plan.use_early ? ", early prediction" : "";
   const char* const hint = !no_file ? "" : options.predictor ? " (no predictor file: run `frugal train`)" : " (--no-predictor)";
   switch (plan.selector) {
     case SelectorKind::kPredictor:
-      return plan.use_early ? "predictor, early prediction" : "predictor";
+      return fmt::format("predictor{}", early);
     case SelectorKind::kSketch:
-      return fmt::format("sketch of the {}, {}{}", model.config().gated ? "gate" : "up matrix",
-                         plan.exact ? "exact" : "approximate", hint);
+      return fmt::format("sketch of the {}, {}{}{}", model.config().gated ? "gate" : "up matrix",
+                         plan.exact ? "exact" : "approximate", early, hint);
     case SelectorKind::kGate:
-      return HasSketch(model, plan.selector) ? "neurons whose gate, a copy in RAM, is not zero" : "neurons whose gate is not zero";
+      return fmt::format("neurons whose gate{} is not zero{}", HasSketch(model, plan.selector) ? ", a copy in RAM," : "", early);
     default:
       return fmt::format("all neurons{}", hint);
   }

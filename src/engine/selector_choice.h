@@ -15,6 +15,9 @@ Result<SelectorKind> ChooseSelector(const ModelFile& model, const PredictorInfo*
 bool MayTakeSketch(const ModelFile& model, SelectorKind chosen, const EngineOptions& options);
 // Whether the selector is a sketch in RAM, exact or not, of rows that lie in the bundles.
 bool HasSketch(const ModelFile& model, SelectorKind selector);
+// Whether the sketch may guess early: what it reads before attention is the residual stream as the FFN's norm gives it, which a block with
+// its norms behind has not, and a parallel one need not guess.
+bool SketchMayGuessEarly(const ModelFile& model, SelectorKind selector);
 // For the first line of a run and for `plan`.
 std::string DescribeSelector(const ModelFile& model, const EngineOptions& options, const EnginePlan& plan);
 

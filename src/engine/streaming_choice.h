@@ -12,18 +12,22 @@
 
 namespace frugal {
 
-// Flash mode has to be so many times faster than hybrid to be worth what predictors miss.
+// Flash mode has to be so many times faster than hybrid to be worth what predictors and sketches miss. An exact selector misses nothing:
+// there the faster one is taken.
 constexpr double kLeastGainOfSelecting = 1.3;
+constexpr double LeastGainOfSelecting(bool exact) { return exact ? 1.0 : kLeastGainOfSelecting; }
 
 // Of the same budget. Both by reads alone, which is what modes differ in, and by tokens: a device may be so fast that computing all
 // neurons is what takes time. False where hybrid streams nothing, or where the device was not measured.
-bool StreamingPays(const Expectation& flash, const Expectation& hybrid);
+bool StreamingPays(const Expectation& flash, const Expectation& hybrid, double least_gain);
 
 struct StreamingChoice {
   bool pays = false;
   double flash_read_seconds = 0, hybrid_read_seconds = 0;
+  double least_gain = 1;
+  std::string assumption;  // NeuronUse::basis where it is one
 };
-// Nothing where there is no choice: no flash mode, no predictor, no budget, or hybrid mode does not fit it.
+// Nothing where there is no choice: no flash mode, a selector that was asked for or none at all, no budget, or hybrid mode does not fit it.
 Result<std::optional<StreamingChoice>> CompareWithStreaming(const OpenedHeader& header, const EngineOptions& options,
                                                             const DeviceProfile& profile);
 // For the user, behind the mode's name.

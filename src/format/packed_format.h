@@ -53,6 +53,11 @@ uint64_t HashBytes(std::span<const std::byte> bytes);
 // Hashes of the chunks of `bytes`, which begins at a chunk of its tensor; appended.
 void AppendChunkHashes(std::span<const std::byte> bytes, std::vector<uint64_t>& hashes);
 
+// Optional, of packed files whose activity is known (neuron_activity.h). F32 [num_layers].
+constexpr const char* kActiveSharesKey = "frugal.activity.active_share";
+// F32 [num_layers * kNumWindows], as kPredictorWindowMissesKey below, of the neurons that are active.
+constexpr const char* kWindowMissesKey = "frugal.activity.window_misses";
+
 // Predictor files (NAME.predict.gguf; docs/predictor.md).
 constexpr const char* kPredictorArchitecture = "frugal-predictor";
 constexpr const char* kPredictorModelKey = "frugal.predictor.model_content_hash";  // 16 hex digits

@@ -217,7 +217,7 @@ Status Forward::RunLayer(uint32_t layer, uint32_t kv_layer, std::span<const Batc
     NormalizeFfnInput(layer, num_rows);
     PrefetchSelected(layer, num_rows);
   } else {
-    PrefetchEarly(layer, normed_.data(), num_rows);
+    PrefetchEarly(layer, num_rows);
   }
   FRUGAL_TRY(Attention(layer, kv_layer, rows));
   AddResult(layer, LayerVector::kPostAttnNormWeight, num_rows);

@@ -60,7 +60,8 @@ class Forward {
   // Early prediction is for steps of so many rows.
   static constexpr uint32_t kEarlyRows = 1;
 
-  // `early` may be nullptr. max_rows: the largest batch; max_logit_rows: of these, how many logits are asked for at most.
+  // `early` may be nullptr: it judges what attention sees. Where it is `selector` itself, it judges the residual before attention as the
+  // FFN's norm gives it. max_rows: the largest batch; max_logit_rows: of these, how many logits are asked for at most.
   // max_context: of any sequence.
   Forward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows, uint32_t max_logit_rows,
           uint32_t max_context);
@@ -147,7 +148,7 @@ class Forward {
   bool IsChosen(uint32_t row, uint32_t position) const;
   void SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
   void SumDownOfMany(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
-  void PrefetchEarly(uint32_t layer, const float* input, uint32_t num_rows);
+  void PrefetchEarly(uint32_t layer, uint32_t num_rows);
   void PrefetchSelected(uint32_t layer, uint32_t num_rows);
   // Lists the union of `num_rows` active sets into positions_ and counts_.
   void ListUnion(uint32_t num_rows);

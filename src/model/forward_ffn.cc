@@ -44,10 +44,14 @@ void Forward::ListUnion(uint32_t num_rows) {
 }
 
 // Early prediction (design.md section 5): reads for the FFN fly during attention. It decides nothing but when bytes arrive.
-void Forward::PrefetchEarly(uint32_t layer, const float* input, uint32_t num_rows) {
+void Forward::PrefetchEarly(uint32_t layer, uint32_t num_rows) {
   if (early_ == nullptr || !weights_.bundles_on_demand() || num_rows > kEarlyRows) return;
   const uint64_t start = NowNs();
-  early_->Select(layer, input, num_rows, active_, pool_, [&] { weights_.Poll(); });
+  // A sketch knows the rows of the FFN, not how attention's norm would have to be turned into the FFN's. (values_ may lie in ffn_input_:
+  // attention writes them later.)
+  const bool guesses_ffn_input = early_ == &selector_;
+  if (guesses_ffn_input) NormalizeFfnInput(layer, num_rows);
+  early_->Select(layer, guesses_ffn_input ? ffn_input_.data() : normed_.data(), num_rows, active_, pool_, [&] { weights_.Poll(); });
   ListUnion(num_rows);
   times_.select_ns += NowNs() - start;
   // A guess that covers the whole layer (a layer without a predictor) says nothing.

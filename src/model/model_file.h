@@ -12,6 +12,7 @@
 #include "src/base/check.h"
 #include "src/format/gguf_reader.h"
 #include "src/model/config.h"
+#include "src/model/packed_form.h"
 #include "src/model/tensor_places.h"
 #include "src/tensor/tensor_info.h"
 
@@ -101,6 +102,8 @@ class ModelFile {
   // cannot be read. `activation` replaces what the file says.
   static Result<ModelFile> Open(const std::string& path, std::optional<Activation> activation = std::nullopt);
   static Result<ModelFile> FromReader(GgufReader reader, std::string path, std::optional<Activation> activation = std::nullopt);
+  // The file that packing it would write, for plans alone: its weights are not there. kUsage for a type that its rows cannot have.
+  static Result<ModelFile> OpenAsIfPacked(const std::string& path, std::optional<Activation> activation, const PackedForm& form);
 
   // As the user named it.
   const std::string& path() const { return path_; }
@@ -172,6 +175,8 @@ class ModelFile {
   Result<VectorInfo> MakeVector(const std::string& name, uint64_t size) const;
   uint64_t FirstHash(const std::string& name) const;
   void ListUnused();
+  Result<BundleInfo> BundleOf(uint32_t layer, const PackedForm& form) const;
+  Status TakeForm(const PackedForm& form);
 
   std::optional<GgufReader> gguf_;
   std::string path_, checkpoint_directory_;

@@ -27,19 +27,25 @@ Result<HashedCopy> HashedCopy::Create(HashedGgufReader& source, const Memory& me
   return copy;
 }
 
-Result<uint64_t> HashedCopy::Write(const std::string& path, Overwrite overwrite,
-                                   std::string_view replaced_key, std::string_view replacement,
-                                   RowsOf rows_of, OnPiece on_piece) {
-  FRUGAL_ASSIGN(const std::unique_ptr<HashedGgufWriter> writer, HashedGgufWriter::Open(path, overwrite));
+Status HashedCopy::CopyKeys(const KeyChanges& changes, GgufWriter& keys) const {
   for (const GgufKeyValue& entry : source_.gguf().key_values()) {
     // The writer has put these in.
     if (entry.key == "general.alignment" || entry.key == kHashChunkKey) continue;
-    if (entry.key == replaced_key) {
-      writer->keys().AddString(entry.key, replacement);
+    if (changes.activity != nullptr && IsActivityKey(entry.key)) continue;
+    if (entry.key == changes.replaced_key) {
+      keys.AddString(entry.key, changes.replacement);
     } else {
-      FRUGAL_TRY(CopyGgufKey(source_.gguf(), entry, writer->keys()));
+      FRUGAL_TRY(CopyGgufKey(source_.gguf(), entry, keys));
     }
   }
+  if (changes.activity != nullptr) AddActivityKeys(*changes.activity, keys);
+  return {};
+}
+
+Result<uint64_t> HashedCopy::Write(const std::string& path, Overwrite overwrite, const KeyChanges& changes, RowsOf rows_of,
+                                   OnPiece on_piece) {
+  FRUGAL_ASSIGN(const std::unique_ptr<HashedGgufWriter> writer, HashedGgufWriter::Open(path, overwrite));
+  FRUGAL_TRY(CopyKeys(changes, writer->keys()));
   uint32_t layer = 0;
   for (const Tensor& tensor : source_.tensors()) {
     if (tensor.is_bundle) {

@@ -14,6 +14,7 @@
 #include "src/base/result.h"
 #include "src/format/hashed_gguf_reader.h"
 #include "src/format/hashed_gguf_writer.h"
+#include "src/format/neuron_activity.h"
 
 namespace frugal {
 
@@ -31,13 +32,18 @@ class HashedCopy {
     uint64_t panel_bytes = 0;    // rows that are put together before they are written; at least one bundle
   };
 
+  // What the copy's keys have instead of the source's.
+  struct KeyChanges {
+    std::string_view replaced_key;               // may be empty
+    std::string replacement;                     // its value
+    const NeuronActivity* activity = nullptr;    // nullptr: as in the source
+  };
+
   // `source` outlives this. Allocates the memory.
   static Result<HashedCopy> Create(HashedGgufReader& source, const Memory& memory);
 
-  // Writes `path`. The key `replaced_key` (may be empty) gets the value `replacement`. Returns the copy's
-  // content hash. kBadModel for a key of a type that no packed file has.
-  Result<uint64_t> Write(const std::string& path, Overwrite overwrite, std::string_view replaced_key,
-                         std::string_view replacement, RowsOf rows_of, OnPiece on_piece);
+  // Writes `path`. Returns the copy's content hash. kBadModel for a key of a type that no packed file has.
+  Result<uint64_t> Write(const std::string& path, Overwrite overwrite, const KeyChanges& changes, RowsOf rows_of, OnPiece on_piece);
 
   // What moving the rows of a tensor takes beside Memory: tensors that are no bundles are put together as a
   // whole.
@@ -47,6 +53,7 @@ class HashedCopy {
 
  private:
   explicit HashedCopy(HashedGgufReader& source) : source_(source) {}
+  Status CopyKeys(const KeyChanges& changes, GgufWriter& keys) const;
   Status CopyTensor(const Tensor& tensor, HashedGgufWriter& writer, size_t index, OnPiece on_piece);
   Status MoveRows(const Tensor& tensor, std::span<const uint32_t> rows, HashedGgufWriter& writer,
                   size_t index, OnPiece on_piece);

@@ -89,8 +89,7 @@ class Reorderer {
   Result<std::vector<uint32_t>> ReadOrder(const Tensor& tensor);
   Status WriteModel();
   Status WritePredictor();
-  Status CopyFile(HashedGgufReader& source, const std::string& path, std::string_view replaced_key,
-                  std::string_view replacement, uint64_t* content_hash);
+  Status CopyFile(HashedGgufReader& source, const std::string& path, const HashedCopy::KeyChanges& changes, uint64_t* content_hash);
   Status Advance(std::string_view tensor, uint64_t written_bytes);
   void FillReport();
 
@@ -252,8 +251,8 @@ Status Reorderer::Advance(std::string_view tensor, uint64_t written_bytes) {
   return {};
 }
 
-Status Reorderer::CopyFile(HashedGgufReader& source, const std::string& path, std::string_view replaced_key,
-                           std::string_view replacement, uint64_t* content_hash) {
+Status Reorderer::CopyFile(HashedGgufReader& source, const std::string& path, const HashedCopy::KeyChanges& changes,
+                           uint64_t* content_hash) {
   FRUGAL_ASSIGN(HashedCopy copy, HashedCopy::Create(source, memory_));
   const auto rows_of = [this](const Tensor& tensor) -> std::span<const uint32_t> {
     const std::optional<LayerPart> parsed = ParseName(tensor.info->name);
@@ -264,19 +263,20 @@ Status Reorderer::CopyFile(HashedGgufReader& source, const std::string& path, st
   const auto on_piece = [this](std::string_view tensor, uint64_t written_bytes) {
     return Advance(tensor, written_bytes);
   };
-  FRUGAL_ASSIGN(*content_hash,
-                copy.Write(path, options_.overwrite, replaced_key, replacement, rows_of, on_piece));
+  FRUGAL_ASSIGN(*content_hash, copy.Write(path, options_.overwrite, changes, rows_of, on_piece));
   return {};
 }
 
 Status Reorderer::WriteModel() {
-  return CopyFile(*model_, options_.output_path, "", "", &report_.content_hash);
+  HashedCopy::KeyChanges changes;
+  if (options_.activity) changes.activity = &*options_.activity;
+  return CopyFile(*model_, options_.output_path, changes, &report_.content_hash);
 }
 
 Status Reorderer::WritePredictor() {
   uint64_t own_hash = 0;
-  return CopyFile(*predictor_, options_.predictor_output_path, kPredictorModelKey,
-                  fmt::format("{:016x}", report_.content_hash), &own_hash);
+  return CopyFile(*predictor_, options_.predictor_output_path, {kPredictorModelKey, fmt::format("{:016x}", report_.content_hash), nullptr},
+                  &own_hash);
 }
 
 void Reorderer::FillReport() {

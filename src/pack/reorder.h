@@ -6,12 +6,14 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "src/base/bytes.h"
 #include "src/base/function_ref.h"
 #include "src/base/result.h"
+#include "src/format/neuron_activity.h"
 #include "src/format/neuron_order.h"
 #include "src/format/output_file.h"
 #include "src/pack/pack.h"
@@ -26,6 +28,7 @@ struct ReorderOptions {
   // By the neurons of the checkpoint that the source was packed from (its blk.N.ffn_order), as in
   // PackOptions: the same order gives the same file whatever order the source has. Empty: as in the source.
   NeuronOrders neuron_orders;
+  std::optional<NeuronActivity> activity;  // measured; nothing: what the source says, if it says something
   Overwrite overwrite = Overwrite::kNo;
   uint64_t ram_bytes = kGiB;                  // of the whole process
   const std::atomic<bool>* cancel = nullptr;  // when it becomes true, Reorder ends with kFailed "interrupted"

@@ -11,6 +11,7 @@
 #include "src/base/check.h"
 #include "src/base/clock.h"
 #include "src/format/hashed_gguf_writer.h"
+#include "src/format/neuron_activity.h"
 #include "src/format/packed_format.h"
 #include "src/kernels/kernels.h"
 #include "src/kernels/layer_kernels.h"
@@ -277,6 +278,11 @@ Result<SyntheticReport> SyntheticModel::Write(
   const std::optional<DType> gate_type = config_.gated ? std::optional(options_.type) : std::nullopt;
   AddModelKeys(config_, {options_.name, config_.ffn_layout, gate_type, options_.type, options_.type, stride_bytes_, options_.type},
                writer->keys());
+  NeuronActivity activity;  // as it is made for; what windows miss is not known before it is written
+  for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
+    activity.active_shares.push_back(static_cast<float>(SyntheticActiveShare(options_.activity, layer, config_.num_layers)));
+  }
+  AddActivityKeys(activity, writer->keys());
   SyntheticReport report;
   for (const Tensor& tensor : tensors_) {
     switch (tensor.kind) {

@@ -17,6 +17,7 @@
 #include "src/train/co_activation.h"
 #include "src/train/sample_recorder.h"
 #include "src/train/train_plan.h"
+#include "src/train/use_counter.h"
 
 namespace frugal {
 namespace {
@@ -33,36 +34,43 @@ constexpr double kRunShare = 0.9;           // of a layer, for the progress
 // What one layer used and missed, token after token.
 class MissRecorder {
  public:
-  // `predictor` may be nullptr: what fires counts.
-  MissRecorder(uint32_t ffn_size, double cached_share, uint64_t first_held_out_row, Selector* predictor,
+  // `predictor` may be nullptr: what fires counts, or, where the gates choose, what they let through.
+  MissRecorder(const ModelConfig& config, double cached_share, uint64_t first_held_out_row, Selector* predictor,
                ThreadPool& pool)
-      : replay_(ffn_size, cached_share),
+      : replay_(config.ffn_size, cached_share),
+        gates_choose_(config.ffn_layout == FfnLayout::kGateAndBundle2),
         first_held_out_row_(first_held_out_row),
         predictor_(predictor),
         pool_(pool),
-        words_(Selector::WordsPerToken(ffn_size)),
-        bits_(words_ * kRunRows),
-        uses_(ffn_size),
-        fitted_(ffn_size),
-        held_out_(ffn_size) {}
+        words_(Selector::WordsPerToken(config.ffn_size)),
+        chosen_(predictor == nullptr ? 0 : words_ * kRunRows),
+        active_(words_),
+        uses_(config.ffn_size),
+        activity_(config.ffn_size),
+        fitted_(config.ffn_size),
+        held_out_(config.ffn_size) {}
 
   Status Record(const LayerObservation& seen, uint64_t first_row) {
-    if (predictor_ != nullptr) {
-      predictor_->Select(seen.layer, seen.ffn_input, seen.num_rows, bits_, pool_, [] {});
-    } else {
-      for (uint32_t row = 0; row < seen.num_rows; ++row) ListActive(seen, row, Bits(row));
+    if (predictor_ != nullptr) predictor_->Select(seen.layer, seen.ffn_input, seen.num_rows, chosen_, pool_, [] {});
+    for (uint32_t row = 0; row < seen.num_rows; ++row) {
+      if (gates_choose_) {
+        std::copy_n(seen.active.begin() + static_cast<std::ptrdiff_t>(row * words_), words_, active_.begin());
+      } else {
+        ListActive(seen, row, active_);
+      }
+      activity_.AddToken(active_);
+      const std::span<const uint64_t> used = predictor_ != nullptr ? std::span(chosen_).subspan(row * words_, words_) : std::span(active_);
+      RecordToken(used, first_row + row);
     }
-    for (uint32_t row = 0; row < seen.num_rows; ++row) RecordToken(Bits(row), first_row + row);
     return {};
   }
 
   const TokenSets& fitted() const { return fitted_; }
   const TokenSets& held_out() const { return held_out_; }
   std::span<const uint32_t> uses() const { return uses_; }
+  const UseCounter& activity() const { return activity_; }
 
  private:
-  std::span<uint64_t> Bits(uint32_t row) { return std::span(bits_).subspan(row * words_, words_); }
-
   void RecordToken(std::span<const uint64_t> bits, uint64_t row) {
     used_.clear();
     for (uint32_t word = 0; word < bits.size(); ++word) {
@@ -80,13 +88,16 @@ class MissRecorder {
   }
 
   MissReplay replay_;
+  const bool gates_choose_;
   const uint64_t first_held_out_row_;
   Selector* const predictor_;
   ThreadPool& pool_;
   const size_t words_;
-  std::vector<uint64_t> bits_;  // [kRunRows, words]
+  std::vector<uint64_t> chosen_;  // by the predictor, where there is one // [kRunRows, words]
+  std::vector<uint64_t> active_;  // for one token // [words]
   std::vector<uint32_t> used_;
   std::vector<uint32_t> uses_;  // [ffn_size]
+  UseCounter activity_;
   TokenSets fitted_, held_out_;
 };
 
@@ -160,7 +171,7 @@ Status Calibrator::Plan() {
   // Lists may be twice as long as what is in them.
   const uint64_t miss_bytes =
       2 * (most_misses + std::min(held_out_misses, kMostMisses) + 2 * size_.num_tokens) * sizeof(uint32_t) +
-      ffn_size * 24 + kRunRows * Selector::WordsPerToken(config_.ffn_size) * sizeof(uint64_t);
+      ffn_size * 32 + (kRunRows + 1) * Selector::WordsPerToken(config_.ffn_size) * sizeof(uint64_t);
   const uint64_t order_bytes = OrderByMissesBytes(config_.ffn_size, most_misses, options_.num_threads);
   MemoryLedger& ledger = report_.memory;
   ledger.Add("program", ProcessBytes(options_.num_threads) + kSmallParts, "code, stacks, text, small parts");
@@ -226,8 +237,7 @@ void Calibrator::OrderLayer(const MissRecorder& recorder, std::span<const uint32
 Status Calibrator::RunLayer(uint32_t layer) {
   FRUGAL_ASSIGN(const std::vector<uint32_t> source_order, ReadSourceOrder(layer));
   const uint64_t first_held_out_row = size_.num_tokens - size_.num_tokens / kHeldOutPart;
-  MissRecorder recorder(config_.ffn_size, options_.cached_share, first_held_out_row, predictor_.get(),
-                        *pool_);
+  MissRecorder recorder(config_, options_.cached_share, first_held_out_row, predictor_.get(), *pool_);
   {
     FRUGAL_ASSIGN(const auto weights, Weights::Open(model_, OneLayerPlan(layer), options_.weights));
     if (layer == 0) FRUGAL_TRY(EmbedText(*weights, options_.sequences, hidden_));
@@ -239,6 +249,8 @@ Status Calibrator::RunLayer(uint32_t layer) {
                                 &observer, options_.cancel,
                                 [&](double share) { ReportLayer(layer, kRunShare * share); }));
   }
+  report_.activity.active_shares.push_back(recorder.activity().ChosenShare());
+  report_.activity.window_misses.push_back(recorder.activity().Misses());
   OrderLayer(recorder, source_order);
   ReportLayer(layer, 1.0);
   return {};

@@ -13,6 +13,7 @@
 #include "src/base/function_ref.h"
 #include "src/base/memory_ledger.h"
 #include "src/base/result.h"
+#include "src/format/neuron_activity.h"
 #include "src/format/neuron_order.h"
 #include "src/model/weights.h"
 #include "src/train/layer_run.h"
@@ -36,6 +37,7 @@ struct CalibrationOptions {
 
 struct CalibrationReport {
   NeuronOrders orders;  // by the neurons of the checkpoint, whatever order the model is in
+  NeuronActivity activity;  // in the whole text
   uint64_t num_tokens = 0;
   // Of the last eighth of the text, of which the orders know nothing; all layers together. Neighbours that
   // are missed together are one read.

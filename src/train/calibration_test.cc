@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "src/base/random.h"
 #include "src/base/temp_dir_for_test.h"
 #include "src/train/tiny_model_for_test.h"
@@ -66,6 +68,29 @@ TEST_F(CalibrationTest, ThreadsAndBudgetDoNotChangeTheOrder) {
   const CalibrationReport spilled = RunOrFail(options);
   EXPECT_TRUE(spilled.spilled);
   EXPECT_EQ(spilled.orders, report.orders);
+}
+
+TEST_F(CalibrationTest, ActivityIsOfEveryLayerAndOfNoOrder) {
+  const NeuronActivity activity = RunOrFail(Options()).activity;
+  ASSERT_EQ(activity.active_shares.size(), model_.num_layers);
+  ASSERT_EQ(activity.window_misses.size(), model_.num_layers);
+  for (uint32_t layer = 0; layer < model_.num_layers; ++layer) {
+    const WindowMisses& misses = activity.window_misses[layer];
+    EXPECT_GT(misses[0], 0.0f);
+    EXPECT_LT(misses[0], activity.active_shares[layer]);
+    EXPECT_TRUE(std::is_sorted(misses.rbegin(), misses.rend()));
+  }
+  TinyModel other = model_;
+  other.reversed = true;
+  CalibrationOptions options = Options();
+  options.model_path = directory_.File("other.gguf");
+  WriteTinyModel(other, options.model_path);
+  EXPECT_EQ(RunOrFail(options).activity.active_shares, activity.active_shares);
+  // A lower bias lets fewer neurons fire.
+  other.up_bias -= 0.4f;
+  WriteTinyModel(other, options.model_path);
+  const NeuronActivity less = RunOrFail(options).activity;
+  for (uint32_t layer = 0; layer < model_.num_layers; ++layer) EXPECT_LT(less.active_shares[layer], activity.active_shares[layer]);
 }
 
 TEST_F(CalibrationTest, OrdersNameTheCheckpointsNeurons) {

@@ -30,15 +30,19 @@ std::vector<float> UseCounter::Popularity() const {
   return shares;
 }
 
+float UseCounter::Share(uint64_t count, uint32_t num_tokens) const {
+  if (num_tokens == 0) return 0.0f;
+  return static_cast<float>(static_cast<double>(count) / (static_cast<double>(num_tokens) * static_cast<double>(uses_.size())));
+}
+
+float UseCounter::ChosenShare() const { return Share(num_chosen_, num_tokens_); }
+
 WindowMisses UseCounter::Misses() const {
   WindowMisses shares{};
-  const auto share = [this](uint64_t count, uint32_t num_tokens) {
-    return static_cast<float>(static_cast<double>(count) / (static_cast<double>(num_tokens) * static_cast<double>(uses_.size())));
-  };
-  float last = num_tokens_ == 0 ? 0.0f : share(num_chosen_, num_tokens_);
+  float last = ChosenShare();
   for (size_t i = 0; i < kNumWindows; ++i) {
     const uint32_t window = uint32_t{1} << i;
-    if (num_tokens_ > window) last = share(misses_[i], num_tokens_ - window);
+    if (num_tokens_ > window) last = Share(misses_[i], num_tokens_ - window);
     shares[i] = last;
   }
   return shares;

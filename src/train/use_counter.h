@@ -19,11 +19,16 @@ class UseCounter {
 
   // Share of the tokens that chose each neuron. // [ffn_size]
   std::vector<float> Popularity() const;
+  // Share of the neurons that a token chose.
+  float ChosenShare() const;
   // Entry i: share of the neurons that a token chose and none of the 2^i tokens before it; of the tokens that have so many before
   // them. In a shorter text, the entry of the longest window that it fills.
   WindowMisses Misses() const;
 
  private:
+  // Of the neurons of so many tokens.
+  float Share(uint64_t count, uint32_t num_tokens) const;
+
   std::vector<uint32_t> uses_;      // [ffn_size]
   std::vector<uint32_t> last_use_;  // number of the token, from 1; 0: not yet // [ffn_size]
   uint32_t num_tokens_ = 0;

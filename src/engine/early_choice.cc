@@ -1,0 +1,25 @@
+#include "src/engine/early_choice.h"
+
+#include "src/engine/expectation.h"
+
+namespace frugal {
+
+Result<bool> EarlySketchPays(const OpenedHeader& header, const EngineOptions& options, const DeviceProfile& profile) {
+  const ModelFile& model = *header.model;
+  const PredictorInfo* const predictor = header.predictor ? &*header.predictor : nullptr;
+  EngineOptions guessing = options, waiting = options;
+  guessing.sketch_early = true;
+  waiting.sketch_early = false;
+  const Result<EnginePlan> early = MakePlan(model, predictor, header.tokenizer_bytes, guessing);
+  if (!early && early.error().code == ErrorCode::kDoesNotFit) return false;  // opening it will say so
+  if (!early) return early.error();
+  if (!early->use_early || early->use_predictor()) return false;
+  FRUGAL_ASSIGN(const EnginePlan on_time, MakePlan(model, predictor, header.tokenizer_bytes, waiting));
+  FRUGAL_ASSIGN(const NeuronUse early_use, ExpectNeuronUse(model, predictor, *early));
+  FRUGAL_ASSIGN(const NeuronUse on_time_use, ExpectNeuronUse(model, predictor, on_time));
+  const Expectation with = ExpectDecode(model, *early, early_use, &profile);
+  const Expectation without = ExpectDecode(model, on_time, on_time_use, &profile);
+  return *with.token_seconds < *without.token_seconds;
+}
+
+}  // namespace frugal
