@@ -112,6 +112,11 @@ void GgufWriter::AddFloat32(std::string_view key, float value) {
   Append(key_bytes_, value);
 }
 
+void GgufWriter::AddFloat64(std::string_view key, double value) {
+  BeginKey(key, GgufType::kF64);
+  Append(key_bytes_, value);
+}
+
 void GgufWriter::AddBool(std::string_view key, bool value) {
   BeginKey(key, GgufType::kBool);
   Append(key_bytes_, static_cast<uint8_t>(value));

@@ -37,6 +37,7 @@ class GgufWriter {
   void AddUint32(std::string_view key, uint32_t value);
   void AddUint64(std::string_view key, uint64_t value);
   void AddFloat32(std::string_view key, float value);
+  void AddFloat64(std::string_view key, double value);
   void AddBool(std::string_view key, bool value);
   void AddString(std::string_view key, std::string_view value);
   void AddStringArray(std::string_view key, std::span<const std::string> values);

@@ -49,6 +49,16 @@ constexpr uint64_t NumHashChunks(uint64_t size_bytes) {
   return (size_bytes + kHashChunkBytes - 1) / kHashChunkBytes;
 }
 
+// What a lossy step (quantised weights, neurons left out) costs, measured on one text.
+struct PerplexityEffect {
+  double before = 0, after = 0;
+  uint64_t num_tokens = 0;  // scored
+
+  double percent() const { return before > 0 ? 100 * (after - before) / before : 0; }
+};
+// "perplexity 12.3456 -> 12.9012 (+4.50%) on 2048 tokens"
+std::string DescribeEffect(const PerplexityEffect& effect);
+
 uint64_t HashBytes(std::span<const std::byte> bytes);
 // Hashes of the chunks of `bytes`, which begins at a chunk of its tensor; appended.
 void AppendChunkHashes(std::span<const std::byte> bytes, std::vector<uint64_t>& hashes);
