@@ -137,6 +137,13 @@ NeuronUse AllNeuronsUsed(const ModelConfig& config) {
   return use;
 }
 
+NeuronUse NeuronsLeft(const ModelConfig& config, const GateThresholds& thresholds) {
+  NeuronUse use = AllNeuronsUsed(config);
+  std::fill(use.shares.begin(), use.shares.end(), 1.0f - thresholds.share);
+  use.active *= 1.0 - static_cast<double>(thresholds.share);
+  return use;
+}
+
 Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfig& config) {
   FRUGAL_ASSIGN(auto source, OpenFileSource(predictor.path));
   FRUGAL_ASSIGN(const GgufReader gguf, GgufReader::Open(std::move(source)));

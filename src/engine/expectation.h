@@ -29,6 +29,8 @@ struct NeuronUse {
 
 // Every neuron for every token: what flash does without predictors.
 NeuronUse AllNeuronsUsed(const ModelConfig& config);
+// The share that --sparsify leaves, the same of every neuron.
+NeuronUse NeuronsLeft(const ModelConfig& config, const GateThresholds& thresholds);
 // A predictor file's popularity, scaled in each layer to the share that the held-out part of its training
 // predicted, and its windows' misses. Layers without a predictor use every neuron. kBadModel names the file and the tensor.
 Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfig& config);

@@ -39,8 +39,11 @@ class Planner {
   Result<EnginePlan> Make();
 
  private:
-  // An ordinary GGUF has no bundles to read on demand: flash mode keeps what fits and streams the rest, as hybrid does.
-  bool flash() const { return options_.mode == RunMode::kFlash && model_.has_bundles(); }
+  // Where there are no bundles to read on demand (an ordinary GGUF), or all of them are needed, flash mode keeps what fits and streams
+  // the rest, as hybrid does.
+  bool flash() const {
+    return options_.mode == RunMode::kFlash && model_.has_bundles() && (config_.activation.is_sparse() || options_.sparsify);
+  }
   bool keeps_what_fits() const { return options_.mode == RunMode::kHybrid || (options_.mode == RunMode::kFlash && !flash()); }
   bool use_predictor() const { return selector_ == SelectorKind::kPredictor; }
   uint32_t num_bundles() const { return config_.num_layers * config_.ffn_size; }
@@ -172,7 +175,8 @@ EnginePlan Planner::Build(const Choice& choice) const {
   plan.max_logit_rows = std::min(choice.max_rows, std::max<uint32_t>(1, options_.logit_rows));
   plan.num_threads = options_.num_threads;
   plan.selector = selector_;
-  plan.exact = !use_predictor();
+  plan.sparsified = options_.sparsify;
+  plan.exact = !use_predictor() && !options_.sparsify;
   if (HasSketch(model_, selector_)) plan.exact = GateSketch::IsExact(SketchOptionsOf(model_, selector_, choice.max_rows, options_.num_threads));
   plan.use_early = choice.early;
   WeightPlan& weights = plan.weights;

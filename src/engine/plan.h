@@ -33,7 +33,8 @@ struct EnginePlan {
   uint32_t max_rows = 1, max_logit_rows = 1;
   int num_threads = 1;
   SelectorKind selector = SelectorKind::kAll;  // never kAuto
-  bool exact = true;       // the selector misses no active neuron
+  bool exact = true;       // the selector misses no active neuron, and none is left out
+  bool sparsified = false;  // neurons are left out by thresholds (EngineOptions::sparsify)
   bool use_early = false;  // of a predictor
   WeightPlan weights;
   WeightsOptions weights_options;

@@ -14,18 +14,23 @@ Result<std::optional<StreamingChoice>> CompareWithStreaming(const OpenedHeader& 
                                                             const DeviceProfile& profile) {
   const ModelFile& model = *header.model;
   const bool asked = options.mode == RunMode::kFlash && options.ram_bytes > 0 && !options.resident_type;
-  if (!asked || !header.predictor || !model.has_bundles()) {
+  if (!asked || (!header.predictor && !header.thresholds) || !model.has_bundles()) {
     return std::optional<StreamingChoice>();
   }
-  const PredictorInfo* const predictor = &*header.predictor;
+  const PredictorInfo* const predictor = header.predictor ? &*header.predictor : nullptr;
   FRUGAL_ASSIGN(const EnginePlan flash, MakePlan(model, predictor, header.tokenizer_bytes, options));
-  if (!flash.use_predictor()) return std::optional<StreamingChoice>();
+  if (!flash.use_predictor() && !flash.sparsified) return std::optional<StreamingChoice>();
   EngineOptions streaming = options;
   streaming.mode = RunMode::kHybrid;
   const Result<EnginePlan> hybrid = MakePlan(model, predictor, header.tokenizer_bytes, streaming);
   if (!hybrid && hybrid.error().code == ErrorCode::kDoesNotFit) return std::optional<StreamingChoice>();
   if (!hybrid) return hybrid.error();
-  FRUGAL_ASSIGN(const NeuronUse use, LoadNeuronUse(*predictor, model.config()));
+  NeuronUse use;
+  if (header.thresholds) {
+    use = NeuronsLeft(model.config(), *header.thresholds);
+  } else {
+    FRUGAL_ASSIGN(use, LoadNeuronUse(*predictor, model.config()));
+  }
   const Expectation selecting = ExpectDecode(model, flash, use, &profile);
   const Expectation all = ExpectDecode(model, *hybrid, use, &profile);
   return std::optional<StreamingChoice>({StreamingPays(selecting, all), *selecting.read_seconds, *all.read_seconds});

@@ -23,7 +23,7 @@ struct StreamingChoice {
   bool pays = false;
   double flash_read_seconds = 0, hybrid_read_seconds = 0;
 };
-// Nothing where there is no choice: no flash mode, no predictor, no budget, or hybrid mode does not fit it.
+// Nothing where there is no choice: no flash mode, neither predictor nor thresholds, no budget, or hybrid mode does not fit it.
 Result<std::optional<StreamingChoice>> CompareWithStreaming(const OpenedHeader& header, const EngineOptions& options,
                                                             const DeviceProfile& profile);
 // For the user, behind the mode's name.
