@@ -1,5 +1,6 @@
 #include "src/pack/inspect.h"
 
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -158,7 +159,29 @@ nlohmann::ordered_json ToJson(const PackedSummary& packed) {
   return json;
 }
 
+// Those beside a model are its own, or of no interest here: --sparsify says why it refuses others.
+std::optional<GateThresholds> FindThresholds(const Inspection& inspection) {
+  const std::string path = DefaultSparsifyPath(inspection.path);
+  std::error_code ignored;
+  if (!inspection.packed || !std::filesystem::exists(path, ignored)) return std::nullopt;
+  Result<GateThresholds> thresholds = ReadGateThresholds(path);
+  if (!thresholds || thresholds->model_content_hash != inspection.packed->content_hash) return std::nullopt;
+  return *std::move(thresholds);
+}
+
 }  // namespace
+
+nlohmann::ordered_json ToJson(const GateThresholds& thresholds) {
+  return {{"share", thresholds.share},
+          {"source", Printable(thresholds.source, kMaxPathBytes)},
+          {"tokens", thresholds.num_tokens},
+          {"held_out_tokens", thresholds.effect.num_tokens},
+          {"perplexity_exact", thresholds.effect.before},
+          {"perplexity", thresholds.effect.after},
+          {"perplexity_delta_percent", thresholds.effect.percent()},
+          {"measured_share", thresholds.measured_share},
+          {"thresholds", thresholds.thresholds}};
+}
 
 Result<Inspection> Inspect(const std::string& path, std::optional<Activation> activation) {
   FRUGAL_ASSIGN(std::unique_ptr<ByteSource> source, OpenFileSource(path));
@@ -185,6 +208,11 @@ Result<Inspection> Inspect(const std::string& path, std::optional<Activation> ac
   } else if (Result<ModelConfig> config = ReadGgufConfig(gguf, activation)) {
     inspection.config = *std::move(config);
   }
+  inspection.thresholds = FindThresholds(inspection);
+  const Result<std::string> architecture = gguf.GetString("general.architecture");
+  if (architecture && *architecture == kGateThresholdsArchitecture) {
+    FRUGAL_ASSIGN(inspection.thresholds, ReadGateThresholds(path));
+  }
   return inspection;
 }
 
@@ -197,6 +225,7 @@ nlohmann::ordered_json ToJson(const Inspection& inspection) {
                   {"data_offset_bytes", inspection.data_offset_bytes},
                   {"num_parameters", inspection.num_parameters}};
   if (inspection.packed) json["packed"] = ToJson(*inspection.packed);
+  if (inspection.thresholds) json["sparsify"] = ToJson(*inspection.thresholds);
   if (inspection.config) json["activation"] = ActivationName(inspection.config->activation);
   json["keys"] = nlohmann::ordered_json::array();
   for (const InspectedKey& key : inspection.keys) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "src/base/result.h"
+#include "src/format/gate_thresholds.h"
 #include "src/model/config.h"
 #include "src/pack/bundle_types.h"
 #include "src/tensor/dtype.h"
@@ -52,6 +53,8 @@ struct Inspection {
   uint64_t num_parameters = 0;          // of float and quantised tensors, and in bundles
   std::optional<PackedSummary> packed;  // of packed models
   std::optional<ModelConfig> config;    // of other models whose architecture is known
+  // Of a file of `train --sparsify`, and of a packed model beside which its own lies.
+  std::optional<GateThresholds> thresholds;
 };
 
 // Errors as GgufReader::Open; also kBadModel when a packed model lacks a key. `activation` replaces what the file says.
@@ -59,5 +62,6 @@ Result<Inspection> Inspect(const std::string& path, std::optional<Activation> ac
 
 // The same as one object: file, keys, tensors, packed.
 nlohmann::ordered_json ToJson(const Inspection& inspection);
+nlohmann::ordered_json ToJson(const GateThresholds& thresholds);
 
 }  // namespace frugal

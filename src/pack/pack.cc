@@ -72,8 +72,7 @@ class Packer {
     if (checkpoint_->HasFile(options_.output_path)) {
       return MakeError(ErrorCode::kUsage, "{}: is a file of the checkpoint itself", options_.output_path);
     }
-    PackPlanOptions plan_options = {options_.type, options_.down_type, options_.layout.value_or(FfnLayout::kGateAndBundle2),
-                                    options_.align_bytes};
+    const PackPlanOptions plan_options = {options_.type, options_.down_type, options_.layout, options_.align_bytes};
     FRUGAL_ASSIGN(plan_, PlanPack(*checkpoint_, plan_options));
     FRUGAL_TRY(CheckFitsLayout());
     FRUGAL_ASSIGN(memory_,

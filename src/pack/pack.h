@@ -28,7 +28,8 @@ struct PackOptions {
   // biases) keep theirs always, position embeddings are not quantised.
   std::optional<DType> type;
   std::optional<DType> down_type;  // of the down projection in bundles, instead of `type`
-  // Of gated models with a sparse activation: kGateAndBundle2 or kBundle3; nothing: kGateAndBundle2.
+  // Of gated models: kGateAndBundle2 (the default where the activation is sparse; else for `train --sparsify`), or with a sparse activation
+  // kBundle3.
   std::optional<FfnLayout> layout;
   std::optional<Activation> activation;  // instead of what the source says
   Overwrite overwrite = Overwrite::kNo;
