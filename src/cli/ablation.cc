@@ -57,6 +57,7 @@ Result<Expectation> Expect(const Engine& engine, const EngineOptions& options, c
     FRUGAL_ASSIGN(const PredictorInfo info, PredictorFile::Inspect(path, engine.config()));
     FRUGAL_ASSIGN(use, LoadNeuronUse(info, engine.config()));
   }
+  if (engine.thresholds() != nullptr) use = NeuronsLeft(engine.config(), *engine.thresholds());
   return ExpectDecode(engine.model(), engine.plan(), use, profile);
 }
 
@@ -106,16 +107,18 @@ std::vector<AblationRow> AblationRows(const EngineOptions& base) {
   options.logit_rows = 1;
   options.sample_recall_every = 1;
   options.overlap = true;
+  options.sparsify = false;  // they compute with all neurons
   options.mode = RunMode::kNaive;
   rows.push_back({"naive", "naive", options});
   options.mode = RunMode::kHybrid;
   rows.push_back({"hybrid", "hybrid", options});
+  options.sparsify = base.sparsify;
   options.mode = RunMode::kFlash;
   options.predictor = true;
   options.window = options.bundling = options.overlap = options.early = false;
   const std::optional<uint32_t> window_tokens = options.window_tokens;
   options.window_tokens.reset();
-  rows.push_back({"predictor", "+ predictor", options});
+  rows.push_back({"predictor", options.sparsify ? "+ thresholds" : "+ predictor", options});
   options.window = true;
   options.window_tokens = window_tokens;
   rows.push_back({"window", "+ window", options});
@@ -123,6 +126,7 @@ std::vector<AblationRow> AblationRows(const EngineOptions& base) {
   rows.push_back({"bundling", "+ bundling", options});
   options.overlap = true;
   rows.push_back({"overlap", "+ overlap", options});
+  if (options.sparsify) return rows;
   options.early = true;
   rows.push_back({"early", "+ early prediction", options});
   return rows;
@@ -146,6 +150,7 @@ AblationRow LayoutRow(const EngineOptions& base, const std::string& layout_path)
   row.name = "+ layout";
   row.options.model_path = layout_path;
   row.options.predictor_path.clear();
+  row.options.sparsify_path.clear();
   return row;
 }
 
@@ -209,6 +214,7 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
     if (!engine) return engine.error();
     row->description = (*engine)->Describe();
     row->planned_bytes = (*engine)->plan().peak_bytes();
+    if ((*engine)->thresholds() != nullptr) row->left_out_share = static_cast<double>((*engine)->thresholds()->share);
     queue_depth = (*engine)->plan().weights_options.queue_depth;
     FRUGAL_ASSIGN(const Expectation expectation, Expect(**engine, wanted.options, profile));
     row->touched_bytes_per_token = expectation.touched_bytes;
@@ -272,7 +278,9 @@ std::string FormatAblation(std::span<const RowMeasurement> rows) {
                         FormatSize(static_cast<uint64_t>(traffic.bytes_per_token() + 0.5)), traffic.gb_per_second(),
                         PerToken(traffic.num_reads, traffic),
                         row.device_reads ? fmt::format("{:.1f}", PerToken(*row.device_reads, traffic)) : "unknown",
-                        row.recall < 0 ? "exact" : fmt::format("{:.1f}%", 100 * row.recall));
+                        row.left_out_share > 0 ? fmt::format("lossy, {:.0f}% left out", 100 * row.left_out_share)
+                        : row.recall < 0       ? "exact"
+                                               : fmt::format("{:.1f}%", 100 * row.recall));
   }
   text +=
       "\n| ms per token | I/O | compute | stall | median | p95 | p99 | tokens/s | bare loop | its p99 | x bare loop | bound | x bound "
@@ -322,6 +330,7 @@ nlohmann::ordered_json AblationToJson(std::span<const RowMeasurement> rows) {
     item["tokens_per_second"] = traffic.tokens_per_second();
     item["hit_rate"] = nullptr;
     if (traffic.hit_rate() >= 0) item["hit_rate"] = traffic.hit_rate();
+    item["left_out_share"] = row.left_out_share;
     item["recall"] = nullptr;
     if (row.recall >= 0) item["recall"] = row.recall;
     item["touched_bytes_per_token"] = row.touched_bytes_per_token;

@@ -22,8 +22,9 @@ struct AblationRow {
   std::string name;  // for people
   EngineOptions options;
 };
-// naive, hybrid, + predictor, + window, + bundling, + overlap, + early prediction. naive and hybrid overlap
-// reading and computing: they are what the others are measured against. All else is as `base` has it.
+// naive, hybrid, + predictor (+ thresholds where `base` sparsifies), + window, + bundling, + overlap, and with a predictor + early
+// prediction. naive and hybrid overlap reading and computing, and leave out no neuron: they are what the others are measured against. All
+// else is as `base` has it.
 std::vector<AblationRow> AblationRows(const EngineOptions& base);
 
 // The same with everything switched on, within budgets that are these shares of the model's file.
@@ -54,6 +55,7 @@ struct RowMeasurement {
   PhaseReport traffic;           // of the measured tokens
   std::vector<double> token_ms;  // of each of them
   std::optional<uint64_t> device_reads;  // of these tokens, as the block device counts them
+  double left_out_share = 0;  // of the neurons, by --sparsify
   double recall = -1;      // sampled after the measurement, on the same ids; negative: all neurons
   BareLoopTimes bare;      // of as many of the tokens as the recording of their reads holds, after each round
   double touched_bytes_per_token = 0;  // in RAM: matrices, KV cache, the bundles that were used

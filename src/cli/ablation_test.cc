@@ -40,6 +40,22 @@ TEST(AblationTest, EachRowSwitchesOnOnePartMore) {
   EXPECT_TRUE(rows[6].options.early);
 }
 
+TEST(AblationTest, WhatIsSparsifiedIsMeasuredAgainstAllNeurons) {
+  EngineOptions base;
+  base.sparsify = true;
+  const std::vector<AblationRow> rows = AblationRows(base);
+  ASSERT_EQ(rows.size(), 6u) << "there is nothing to predict early";
+  EXPECT_FALSE(rows[0].options.sparsify || rows[1].options.sparsify);
+  for (size_t i = 2; i < rows.size(); ++i) EXPECT_TRUE(rows[i].options.sparsify) << rows[i].name;
+  EXPECT_EQ(rows[2].name, "+ thresholds");
+  RowMeasurement row;
+  row.name = "+ overlap";
+  row.left_out_share = 0.5;
+  const std::string text = FormatAblation(std::span(&row, 1));
+  EXPECT_NE(text.find("lossy, 50% left out"), std::string::npos) << text;
+  EXPECT_EQ(text.find("exact"), std::string::npos) << text;
+}
+
 TEST(AblationTest, TheSweepGivesEachRowItsBudget) {
   EngineOptions base;
   base.ram_bytes = 123;

@@ -81,6 +81,8 @@ std::string FormatExpectation(const PlanReport& report) {
       text += fmt::format(
           "    (for a text like the one that the predictors were trained on; {:.0f} of the reads for wrong guesses of early prediction)\n",
           expected.bundles_in_vain);
+    } else if (report.plan->sparsified) {
+      text += "    (as many neurons as the thresholds were calibrated to leave, all of them alike)\n";
     } else if (report.plan->selector != SelectorKind::kAll) {
       text += "    (as if every neuron were active: how many are is not known before a run)\n";
     }

@@ -85,7 +85,7 @@ Result<std::vector<int32_t>> PromptIds(const BenchFlags& flags, const Tokenizer*
 // Opens the engine that has everything switched on, once, for the ids of all rows.
 Result<AblationText> MakeText(const BenchFlags& flags, const EngineOptions& options) {
   FRUGAL_ASSIGN(const std::unique_ptr<Engine> engine, Engine::Open(options));
-  if (!engine->has_predictor()) {
+  if (!engine->has_predictor() && !options.sparsify) {
     return MakeError(ErrorCode::kUsage,
                      "{}: no predictors, which most rows are about: run `frugal train` first",
                      options.model_path);

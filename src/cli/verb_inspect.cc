@@ -45,6 +45,10 @@ std::string InspectionText(const Inspection& inspection) {
   if (inspection.config) {
     text += fmt::format("not packed; activation {}\n", ActivationName(inspection.config->activation));
   }
+  if (inspection.thresholds) {
+    text += fmt::format("--sparsify: {}; of the model with content hash {:016x}\n", DescribeThresholds(*inspection.thresholds),
+                        inspection.thresholds->model_content_hash);
+  }
   text += fmt::format("\n{} keys\n", inspection.keys.size());
   for (const InspectedKey& key : inspection.keys) {
     // dump() escapes what a terminal would obey.

@@ -374,8 +374,8 @@ void AddPackVerb(CLI::App& app, Exit& exit) {
                  "in quantised blocks")
       ->capture_default_str();
   sub.add_option("--layout", flags->layout,
-                 "of gated FFNs with a sparse activation: gate+bundle2 (the gate chooses exactly; the default) or bundle3 (for a "
-                 "predictor or sketch)");
+                 "of gated FFNs: gate+bundle2 (the gate chooses exactly; the default where the activation is sparse, elsewhere for `train "
+                 "--sparsify`) or, with a sparse activation, bundle3 (for a predictor or sketch)");
   sub.add_option("--activation", flags->activation,
                  "what the FFN computes, where the source does not say it: relu, relu2, fatrelu:THRESHOLD, drelu, silu, gelu, "
                  "gelu_tanh");

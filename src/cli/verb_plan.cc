@@ -78,6 +78,7 @@ Status Plan(const PlanFlags& flags) {
   if (plan.use_predictor()) {
     FRUGAL_ASSIGN(use, LoadNeuronUse(*predictor, header.model->config()));
   }
+  if (header.thresholds) use = NeuronsLeft(header.model->config(), *header.thresholds);
   const std::optional<DeviceProfile> profile = FindProfile(options.model_path);
   PlanReport report;
   report.model = header.model.get();

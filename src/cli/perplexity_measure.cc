@@ -1,0 +1,56 @@
+#include "src/cli/perplexity_measure.h"
+
+#include <algorithm>
+
+#include "src/cli/bare_loop.h"
+#include "src/cli/sparsify_report.h"
+
+namespace frugal {
+namespace {
+
+// Of a step: with more, their logits take memory that hybrid mode could hold weights in.
+constexpr uint32_t kMostLogitRows = 32;
+
+// In the fastest mode, with the most logits of a step, that the budget holds.
+Result<std::unique_ptr<Engine>> OpenWithin(EngineOptions options) {
+  Error refusal;
+  for (const RunMode mode : {RunMode::kResident, RunMode::kHybrid}) {
+    options.mode = mode;
+    for (options.logit_rows = std::min(options.context, kMostLogitRows); options.logit_rows >= 1; options.logit_rows /= 2) {
+      Result<std::unique_ptr<Engine>> engine = Engine::Open(options);
+      if (engine || engine.error().code != ErrorCode::kDoesNotFit) return engine;
+      refusal = std::move(engine).error();
+    }
+  }
+  return refusal;
+}
+
+}  // namespace
+
+Result<MeasuredPerplexity> MeasurePerplexity(EngineOptions options, const TokenSequences& text) {
+  uint64_t text_bytes = 0;
+  for (const std::vector<int32_t>& sequence : text) {
+    options.context = std::max(options.context, static_cast<uint32_t>(sequence.size()));
+    text_bytes += sequence.capacity() * sizeof(int32_t) + sizeof(sequence);
+  }
+  if (options.ram_bytes > 0) options.ram_bytes = LeftOfBudget(options.ram_bytes, text_bytes);
+  options.predictor = false;
+  FRUGAL_ASSIGN(const std::unique_ptr<Engine> engine, OpenWithin(std::move(options)));
+  EvalOptions eval;
+  eval.rows = engine->plan().max_logit_rows;
+  LeftOutCounter counter(engine->config());
+  if (engine->thresholds() != nullptr) {
+    eval.observe = [&counter](const StepPlace&, const LayerObservation& seen) { return counter.Observe(seen); };
+  }
+  FRUGAL_ASSIGN(const EvalResult result, EvaluateSequences(*engine, text, eval));
+  MeasuredPerplexity measured;
+  measured.perplexity = result.perplexity;
+  measured.left_out_share = counter.share();
+  return measured;
+}
+
+PerplexityEffect EffectOf(const Perplexity& before, const Perplexity& after) {
+  return {before.value(), after.value(), after.num_scored};
+}
+
+}  // namespace frugal
