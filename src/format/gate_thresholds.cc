@@ -30,7 +30,7 @@ Result<uint64_t> ReadModelHash(const GgufReader& gguf) {
   const char* const end = text.data() + text.size();
   const auto parsed = std::from_chars(text.data(), end, hash, 16);
   if (text.size() == 16 && parsed.ec == std::errc() && parsed.ptr == end) return hash;
-  return BadModel("{}: {} is \"{}\", expected 16 hexadecimal digits", gguf.name(), kModelKey, text.substr(0, 40));
+  return BadModel("{}: {} is \"{}\", expected 16 hexadecimal digits", gguf.name(), kModelKey, Printable(text, 40));
 }
 
 Result<float> ReadShare(const GgufReader& gguf, const char* key) {
@@ -43,23 +43,6 @@ Result<double> ReadPerplexity(const GgufReader& gguf, const char* key) {
   FRUGAL_ASSIGN(const double value, gguf.GetFloat(key));
   if (value >= 0.0) return value;
   return BadModel("{}: {} is {}, expected 0 or more", gguf.name(), key, value);
-}
-
-Status ReadKeys(const GgufReader& gguf, GateThresholds& read) {
-  FRUGAL_ASSIGN(const std::string architecture, gguf.GetString("general.architecture"));
-  if (architecture != kGateThresholdsArchitecture) {
-    return BadModel("{}: general.architecture is \"{}\", expected \"{}\": this is no file of `frugal train --sparsify`", gguf.name(),
-                    architecture.substr(0, 40), kGateThresholdsArchitecture);
-  }
-  FRUGAL_ASSIGN(read.model_content_hash, ReadModelHash(gguf));
-  FRUGAL_ASSIGN(read.share, ReadShare(gguf, kShareKey));
-  FRUGAL_ASSIGN(read.measured_share, ReadShare(gguf, kMeasuredShareKey));
-  FRUGAL_ASSIGN(read.source, gguf.GetString(kSourceKey));
-  FRUGAL_ASSIGN(read.num_tokens, gguf.GetUint(kTokensKey));
-  FRUGAL_ASSIGN(read.effect.num_tokens, gguf.GetUint(kHeldOutTokensKey));
-  FRUGAL_ASSIGN(read.effect.before, ReadPerplexity(gguf, kExactPerplexityKey));
-  FRUGAL_ASSIGN(read.effect.after, ReadPerplexity(gguf, kPerplexityKey));
-  return {};
 }
 
 }  // namespace
@@ -76,10 +59,27 @@ std::string DescribeThresholds(const GateThresholds& thresholds) {
                      100 * thresholds.measured_share);
 }
 
+Result<GateThresholds> ReadGateThresholdKeys(const GgufReader& gguf) {
+  GateThresholds read;
+  FRUGAL_ASSIGN(const std::string architecture, gguf.GetString("general.architecture"));
+  if (architecture != kGateThresholdsArchitecture) {
+    return BadModel("{}: general.architecture is \"{}\", expected \"{}\": this is no file of `frugal train --sparsify`", gguf.name(),
+                    Printable(architecture, 40), kGateThresholdsArchitecture);
+  }
+  FRUGAL_ASSIGN(read.model_content_hash, ReadModelHash(gguf));
+  FRUGAL_ASSIGN(read.share, ReadShare(gguf, kShareKey));
+  FRUGAL_ASSIGN(read.measured_share, ReadShare(gguf, kMeasuredShareKey));
+  FRUGAL_ASSIGN(read.source, gguf.GetString(kSourceKey));
+  FRUGAL_ASSIGN(read.num_tokens, gguf.GetUint(kTokensKey));
+  FRUGAL_ASSIGN(read.effect.num_tokens, gguf.GetUint(kHeldOutTokensKey));
+  FRUGAL_ASSIGN(read.effect.before, ReadPerplexity(gguf, kExactPerplexityKey));
+  FRUGAL_ASSIGN(read.effect.after, ReadPerplexity(gguf, kPerplexityKey));
+  return read;
+}
+
 Result<GateThresholds> ReadGateThresholds(const std::string& path) {
   FRUGAL_ASSIGN(const std::unique_ptr<HashedGgufReader> file, HashedGgufReader::Open(path));
-  GateThresholds read;
-  FRUGAL_TRY(ReadKeys(file->gguf(), read));
+  FRUGAL_ASSIGN(GateThresholds read, ReadGateThresholdKeys(file->gguf()));
   const HashedGgufReader::Tensor* const tensor = file->Find(kThresholdsName);
   if (tensor == nullptr) return BadModel("{}: tensor {} is missing", path, kThresholdsName);
   if (tensor->info->dtype != DType::kF32 || tensor->info->shape.size() != 1) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "src/base/result.h"
+#include "src/format/gguf_reader.h"
 #include "src/format/output_file.h"
 #include "src/format/packed_format.h"
 
@@ -32,6 +33,8 @@ std::string DescribeThresholds(const GateThresholds& thresholds);
 // What such a file says of itself as general.architecture.
 constexpr const char* kGateThresholdsArchitecture = "frugal-sparsify";
 
+// All but the thresholds themselves. kBadModel names the key that is missing or holds what none can hold.
+Result<GateThresholds> ReadGateThresholdKeys(const GgufReader& gguf);
 // kBadModel when it is no such file, is damaged, or holds what none can hold. Every byte is checked by its hash.
 Result<GateThresholds> ReadGateThresholds(const std::string& path);
 // As HashedGgufWriter: nothing lies under the name before it is complete.

@@ -24,7 +24,8 @@ uint64_t BundleStrideBytes(uint64_t bundle_bytes, uint32_t align_bytes) {
 }
 
 std::string DescribeEffect(const PerplexityEffect& effect) {
-  return fmt::format("perplexity {:.4f} -> {:.4f} ({:+.2f}%) on {} tokens", effect.before, effect.after, effect.percent(), effect.num_tokens);
+  return fmt::format("perplexity {:.4f} -> {:.4f} ({:+.2f}%) on {} tokens", effect.before, effect.after, effect.percent(),
+                     effect.num_tokens);
 }
 
 uint64_t HashBytes(std::span<const std::byte> bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }

@@ -27,6 +27,12 @@ constexpr const char* kActivationKey = "frugal.activation";
 constexpr const char* kLayerWindowsKey = "frugal.layer_windows";
 // F32 [1]: largest |written - source| of a weight, where weights were converted.
 constexpr const char* kLargestDifferenceName = "frugal.largest_difference";
+// What converting weights costs in perplexity: on which text, of the source (f64), of the packed model (f64), on how many tokens (u64).
+// There where pack was to measure it; 0 tokens: it was not.
+constexpr const char* kPerplexityTextKey = "frugal.perplexity.text";
+constexpr const char* kPerplexitySourceKey = "frugal.perplexity.source";
+constexpr const char* kPerplexityPackedKey = "frugal.perplexity.packed";
+constexpr const char* kPerplexityTokensKey = "frugal.perplexity.tokens";
 constexpr const char* kHashChunkKey = "frugal.hash_chunk_bytes";
 // I64 [sum over the tensors before it that are no bundles: chunks of the tensor], in file order.
 constexpr const char* kTensorHashesName = "frugal.tensor_hashes";
