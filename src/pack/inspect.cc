@@ -82,6 +82,17 @@ bool IsFfnWeight(std::string_view name) {
   return false;
 }
 
+// Nothing where it was not measured.
+Result<std::optional<PerplexityEffect>> ReadEffect(const GgufReader& gguf, std::string* text) {
+  PerplexityEffect effect;
+  FRUGAL_ASSIGN(effect.num_tokens, gguf.GetUint(kPerplexityTokensKey));
+  FRUGAL_ASSIGN(effect.before, gguf.GetFloat(kPerplexitySourceKey));
+  FRUGAL_ASSIGN(effect.after, gguf.GetFloat(kPerplexityPackedKey));
+  FRUGAL_ASSIGN(*text, gguf.GetString(kPerplexityTextKey));
+  if (effect.num_tokens == 0) return std::optional<PerplexityEffect>();
+  return std::optional(effect);
+}
+
 Result<PackedSummary> Summarise(const GgufReader& gguf, ByteSource& source, std::optional<Activation> activation) {
   PackedSummary summary;
   FRUGAL_ASSIGN(summary.architecture, gguf.GetString("general.architecture"));
@@ -115,6 +126,9 @@ Result<PackedSummary> Summarise(const GgufReader& gguf, ByteSource& source, std:
     float value = 0;
     FRUGAL_TRY(source.Read(difference->extent.offset_bytes, std::as_writable_bytes(std::span(&value, 1))));
     summary.largest_difference = value;
+  }
+  if (gguf.Find(kPerplexityTokensKey) != nullptr) {
+    FRUGAL_ASSIGN(summary.effect, ReadEffect(gguf, &summary.effect_text));
   }
   const TensorInfo* hashes = gguf.FindTensor(kHashOfHashesName);
   if (hashes == nullptr) {
@@ -153,6 +167,13 @@ nlohmann::ordered_json ToJson(const PackedSummary& packed) {
   json["ffn_bytes"] = packed.ffn_bytes;
   json["ffn_share"] = packed.ffn_share;
   if (packed.largest_difference) json["largest_difference"] = *packed.largest_difference;
+  if (packed.effect) {
+    json["perplexity"] = {{"source", packed.effect->before},
+                          {"packed", packed.effect->after},
+                          {"delta_percent", packed.effect->percent()},
+                          {"tokens", packed.effect->num_tokens},
+                          {"text", Printable(packed.effect_text, kMaxPathBytes)}};
+  }
   json["has_tokenizer"] = packed.has_tokenizer;
   json["num_tokens"] = packed.num_tokens;
   json["content_hash"] = fmt::format("{:016x}", packed.content_hash);

@@ -36,6 +36,8 @@ struct PackedSummary {
   uint64_t bundle_bytes = 0;  // of a stride that are weights
   uint64_t ffn_bytes = 0;     // of all bundles and matrices of FFNs
   std::optional<float> largest_difference;  // between a weight and the source's, where weights were converted
+  std::optional<PerplexityEffect> effect;   // of converting them, where that was measured
+  std::string effect_text;                  // on what
   double ffn_share = 0;       // of all weights' bytes
   bool has_tokenizer = false;
   uint64_t num_tokens = 0;    // of the tokenizer
