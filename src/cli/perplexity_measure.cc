@@ -8,13 +8,15 @@
 namespace frugal {
 namespace {
 
-// Of a step: with more, their logits take memory that hybrid mode could hold weights in.
-constexpr uint32_t kMostLogitRows = 32;
+// Of a step: where weights do not fit, each step reads them again.
+constexpr uint32_t kMostLogitRows = 512;
+
+constexpr RunMode kModes[] = {RunMode::kResident, RunMode::kHybrid};
 
 // In the fastest mode, with the most logits of a step, that the budget holds.
 Result<std::unique_ptr<Engine>> OpenWithin(EngineOptions options) {
   Error refusal;
-  for (const RunMode mode : {RunMode::kResident, RunMode::kHybrid}) {
+  for (const RunMode mode : kModes) {
     options.mode = mode;
     for (options.logit_rows = std::min(options.context, kMostLogitRows); options.logit_rows >= 1; options.logit_rows /= 2) {
       Result<std::unique_ptr<Engine>> engine = Engine::Open(options);
@@ -47,6 +49,18 @@ Result<MeasuredPerplexity> MeasurePerplexity(EngineOptions options, const TokenS
   measured.perplexity = result.perplexity;
   measured.left_out_share = counter.share();
   return measured;
+}
+
+Status CheckMeasureFits(EngineOptions options) {
+  Status fits;
+  for (const RunMode mode : kModes) {
+    options.mode = mode;
+    FRUGAL_ASSIGN(const OpenedHeader header, OpenHeader(options));
+    const Result<EnginePlan> plan = MakePlan(*header.model, nullptr, header.tokenizer_bytes, options);
+    if (plan) return {};
+    fits = plan.error();
+  }
+  return fits;
 }
 
 PerplexityEffect EffectOf(const Perplexity& before, const Perplexity& after) {

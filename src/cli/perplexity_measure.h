@@ -16,6 +16,9 @@ struct MeasuredPerplexity {
 // that, else in hybrid mode, which gives the same bits; nothing is predicted. The sequences' own memory comes out of the budget.
 Result<MeasuredPerplexity> MeasurePerplexity(EngineOptions options, const TokenSequences& text);
 
+// kDoesNotFit where sequences of options.context tokens cannot be measured in the budget: before hours are spent on what is to be measured.
+Status CheckMeasureFits(EngineOptions options);
+
 // Both of the same text.
 PerplexityEffect EffectOf(const Perplexity& before, const Perplexity& after);
 

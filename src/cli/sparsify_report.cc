@@ -52,7 +52,8 @@ std::string FormatSparsifyComparison(const SparsifyComparison& report) {
     text += fmt::format("{:>5}{:>14.6g}{:>11.2f}%\n", layer, report.thresholds.thresholds[layer], 100 * report.left_out[layer]);
     sum += report.left_out[layer];
   }
-  return text + fmt::format("{:>5}{:>14}{:>11.2f}%  calibrated for {:.4g}%\n", "all", "", 100 * sum / static_cast<double>(report.left_out.size()),
+  const double mean = sum / static_cast<double>(report.left_out.size());
+  return text + fmt::format("{:>5}{:>14}{:>11.2f}%  calibrated for {:.4g}%\n", "all", "", 100 * mean,
                             100 * report.thresholds.share);
 }
 

@@ -59,13 +59,18 @@ Status ReadText(const TrainFlags& flags, TrainOptions& options) {
   return {};
 }
 
-// What the thresholds cost, on text that calibrating did not see.
-Status MeasureEffect(const TrainOptions& options, SparsifyReport* report) {
+EngineOptions MeasuringOptions(const TrainOptions& options) {
   EngineOptions engine;
   engine.model_path = options.model_path;
   engine.ram_bytes = options.ram_bytes;
   engine.num_threads = options.num_threads;
   engine.io = options.weights.backend;
+  return engine;
+}
+
+// What the thresholds cost, on text that calibrating did not see.
+Status MeasureEffect(const TrainOptions& options, SparsifyReport* report) {
+  EngineOptions engine = MeasuringOptions(options);
   FRUGAL_ASSIGN(const MeasuredPerplexity exact, MeasurePerplexity(engine, report->held_out));
   engine.sparsify = true;
   engine.thresholds = report->thresholds;
@@ -76,6 +81,9 @@ Status MeasureEffect(const TrainOptions& options, SparsifyReport* report) {
 }
 
 Status FindThresholds(const TrainFlags& flags, const TrainOptions& options, double share) {
+  EngineOptions engine = MeasuringOptions(options);
+  engine.context = options.sequence_tokens;
+  FRUGAL_TRY(CheckMeasureFits(engine));
   ProgressBar bar("calibrating");
   Result<SparsifyReport> report = CalibrateThresholds(options, static_cast<float>(share), [&bar](double done, std::string_view what) {
     bar.Update(0.7 * done, what);
@@ -118,6 +126,8 @@ Status TrainModel(TrainFlags& flags) {
   if (!flags.sparsify.empty()) {
     FRUGAL_ASSIGN(share, ResolveSparsify(flags));
     if (flags.tokens_option->count() == 0) options.num_tokens = kSparsifyTokens;
+    FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path));
+    options.sequence_tokens = std::min(options.sequence_tokens, model.config().max_context);
   }
   if (options.output_path.empty()) {
     options.output_path = share ? DefaultSparsifyPath(options.model_path) : DefaultPredictorPath(options.model_path);
@@ -151,7 +161,8 @@ void AddTrainVerb(CLI::App& app, Exit& exit) {
                  "text to train on, may be .xz (default: text that the model samples)");
   sub.add_option("--story-separator", flags->separator, "a line equal to this begins a new story in the text")
       ->capture_default_str();
-  flags->tokens_option = sub.add_option("--tokens", options.num_tokens, "tokens to train on (with --sparsify: 8192)")->capture_default_str();
+  flags->tokens_option = sub.add_option("--tokens", options.num_tokens, "tokens to train on (with --sparsify: 8192)");
+  flags->tokens_option->capture_default_str();
   sub.add_option("--sequence", options.sequence_tokens, "tokens of a sequence, at most the model's context")
       ->capture_default_str();
   sub.add_option("--recall-target", options.recall_target, "share of the active neurons to choose")
@@ -170,8 +181,8 @@ void AddTrainVerb(CLI::App& app, Exit& exit) {
   sub.add_flag("--json", flags->json, "the report as JSON");
   CLI::Option* const sparsify =
       sub.add_option("--sparsify", flags->sparsify,
-                     "instead of predictors: thresholds that leave out this share of the neurons (0.5, 50%) of a model without ReLU, packed "
-                     "with --layout gate+bundle2; lossy: the perplexity with and without them is measured and stored");
+                     "instead of predictors: thresholds that leave out this share of the neurons (0.5, 50%) of a model without ReLU, "
+                     "packed with --layout gate+bundle2; lossy: the perplexity with and without them is measured and stored");
   for (const char* of_predictors : {"--recall-target", "--early-recall-target", "--no-early", "--ranks", "--epochs"}) {
     sub.get_option(of_predictors)->excludes(sparsify);
   }
