@@ -142,8 +142,8 @@ Result<SparsifyReport> Sparsifier::Run() {
 
 Result<SparsifyReport> CalibrateThresholds(const TrainOptions& options, float share, Progress progress) {
   if (!(share > 0.0f && share < 1.0f)) {
-    return MakeError(ErrorCode::kUsage, "--sparsify: {} is out of range: expected a share of the neurons between 0 and 1, such as 0.5 or 50%",
-                     share);
+    return MakeError(ErrorCode::kUsage,
+                     "--sparsify: {} is out of range: expected a share of the neurons between 0 and 1, such as 0.5 or 50%", share);
   }
   FRUGAL_ASSIGN(ModelFile model, ModelFile::Open(options.model_path));
   FRUGAL_TRY(RequireSparsifiable(model));

@@ -23,8 +23,8 @@ struct SparsifyReport {
   double seconds = 0;
 };
 
-// Of `options`: model_path, sequences (or the model's own text), source, num_tokens, sequence_tokens, seed, ram_bytes, num_threads, weights,
-// cancel; temporary files lie beside output_path. `share` is between 0 and 1. The thresholds depend on the options and the share alone.
+// Of `options`: model_path, sequences (or the model's own text), source, num_tokens, sequence_tokens, seed, ram_bytes, num_threads,
+// weights, cancel; temporary files lie beside output_path. `share` is between 0 and 1. The thresholds depend on the options and the share alone.
 //
 // kUsage: the share, too little text, a model of which no neuron can be left out (RequireSparsifiable). kBadModel, kIo: the model.
 // kDoesNotFit: the budget, with the smallest that works, before any weight is read.
