@@ -1,15 +1,31 @@
 #include "src/cli/perplexity_measure.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 
+#include "src/base/bytes.h"
 #include "src/cli/bare_loop.h"
 #include "src/cli/sparsify_report.h"
+#include "src/engine/process_memory.h"
 
 namespace frugal {
 namespace {
 
 // Of a step: where weights do not fit, each step reads them again.
 constexpr uint32_t kMostLogitRows = 512;
+
+// What a process that has done nothing yet uses, of which a plan knows (ProcessBytes).
+constexpr uint64_t kFreshProcessBytes = kMiB / 2;
+
+// What the verb has done before leaves behind: the text, tables, a heap with gaps. An engine's plan fills the budget and knows nothing of
+// it.
+Result<uint64_t> HeldBytes() {
+  malloc_trim(0);
+  ProcessMemory memory(0);
+  FRUGAL_TRY(memory.Sample());
+  return memory.used_bytes() - std::min(memory.used_bytes(), kFreshProcessBytes);
+}
 
 constexpr RunMode kModes[] = {RunMode::kResident, RunMode::kHybrid};
 
@@ -30,12 +46,13 @@ Result<std::unique_ptr<Engine>> OpenWithin(EngineOptions options) {
 }  // namespace
 
 Result<MeasuredPerplexity> MeasurePerplexity(EngineOptions options, const TokenSequences& text) {
-  uint64_t text_bytes = 0;
   for (const std::vector<int32_t>& sequence : text) {
     options.context = std::max(options.context, static_cast<uint32_t>(sequence.size()));
-    text_bytes += sequence.capacity() * sizeof(int32_t) + sizeof(sequence);
   }
-  if (options.ram_bytes > 0) options.ram_bytes = LeftOfBudget(options.ram_bytes, text_bytes);
+  if (options.ram_bytes > 0) {
+    FRUGAL_ASSIGN(const uint64_t held_bytes, HeldBytes());
+    options.ram_bytes = LeftOfBudget(options.ram_bytes, held_bytes);
+  }
   options.predictor = false;
   FRUGAL_ASSIGN(const std::unique_ptr<Engine> engine, OpenWithin(std::move(options)));
   EvalOptions eval;

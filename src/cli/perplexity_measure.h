@@ -13,7 +13,7 @@ struct MeasuredPerplexity {
 };
 
 // Of `options`: the model, its activation and thresholds, the budget, threads and reader. It runs in resident mode where the budget holds
-// that, else in hybrid mode, which gives the same bits; nothing is predicted. The sequences' own memory comes out of the budget.
+// that, else in hybrid mode, which gives the same bits; nothing is predicted. What the process holds already comes out of the budget.
 Result<MeasuredPerplexity> MeasurePerplexity(EngineOptions options, const TokenSequences& text);
 
 // kDoesNotFit where sequences of options.context tokens cannot be measured in the budget: before hours are spent on what is to be measured.
