@@ -71,10 +71,10 @@ class ExpectedSpeedTest : public ::testing::Test {
     PredictorInfo predictor;
     predictor.layers.resize(model.config().num_layers);
     EngineOptions options = Options(model, memory_share);
-    const EnginePlan flash = MakePlan(model, &predictor, 0, options).value();
+    const EnginePlan flash = MakePlan(model, &predictor, {}, options).value();
     EXPECT_TRUE(flash.use_predictor());
     options.mode = RunMode::kHybrid;
-    const EnginePlan hybrid = MakePlan(model, &predictor, 0, options).value();
+    const EnginePlan hybrid = MakePlan(model, &predictor, {}, options).value();
     const NeuronUse use = UseOf(model.config(), activity);
     const DeviceProfile disk = OrdinaryDisk();
     const Expectation selecting = ExpectDecode(model, flash, use, &disk), all = ExpectDecode(model, hybrid, use, &disk);
@@ -215,7 +215,7 @@ TEST_P(PackedFormTest, PlansAreThoseOfTheFileThatPackWrites) {
         options.ram_bytes = ram_bytes;
         options.context = 64;
         options.num_threads = 1;
-        const Result<EnginePlan> a = MakePlan(packed, nullptr, 0, options), b = MakePlan(*expected, nullptr, 0, options);
+        const Result<EnginePlan> a = MakePlan(packed, nullptr, {}, options), b = MakePlan(*expected, nullptr, 0, options);
         ASSERT_EQ(a.has_value(), b.has_value()) << ram_bytes;
         if (!a) continue;
         EXPECT_EQ(a->peak_bytes(), b->peak_bytes());

@@ -55,10 +55,8 @@ Result<std::optional<PredictorInfo>> InspectPredictor(const Engine& engine, cons
 }
 
 Result<Expectation> Expect(const Engine& engine, const std::optional<PredictorInfo>& predictor, const DeviceProfile* profile) {
-  NeuronUse use = AllNeuronsUsed(engine.config());
-  if (predictor) {
-    FRUGAL_ASSIGN(use, LoadNeuronUse(*predictor, engine.config()));
-  }
+  const PredictorInfo* const info = predictor ? &*predictor : nullptr;
+  FRUGAL_ASSIGN(const NeuronUse use, ExpectNeuronUse(engine.model(), info, engine.thresholds(), engine.plan()));
   return ExpectDecode(engine.model(), engine.plan(), use, profile);
 }
 
@@ -189,13 +187,12 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
     Engine& engine = **opened;
     row->description = engine.Describe();
     row->planned_bytes = engine.plan().peak_bytes();
+    if (engine.thresholds() != nullptr) row->left_out_share = static_cast<double>(engine.thresholds()->share);
     queue_depth = engine.plan().weights_options.queue_depth;
     FRUGAL_ASSIGN(const std::optional<PredictorInfo> predictor, InspectPredictor(engine, wanted.options));
     FRUGAL_ASSIGN(const Expectation expectation, Expect(engine, predictor, profile));
-    if (predictor || !engine.weights().bundles_on_demand()) {
-      row->expected_ms = 1e3 * expectation.token_seconds.value_or(0);
-      row->expected_bytes_per_token = expectation.read_bytes();
-    }
+    row->expected_ms = 1e3 * expectation.token_seconds.value_or(0);
+    row->expected_bytes_per_token = expectation.read_bytes();
     FRUGAL_ASSIGN(const std::unique_ptr<Session> session, engine.NewSession());
     FRUGAL_ASSIGN(const size_t begin, Prepare(engine, *session, text, predictor, row));
     const size_t tokens_before = row->token_ms.size();

@@ -26,6 +26,7 @@ struct AblationRow {
 struct TableParts {
   bool has_bundles = false;
   SelectorKind selector = SelectorKind::kAll;  // of flash mode in the budget; kAll: nothing is left out, and the baselines are all rows
+  bool sparsified = false;                     // by thresholds
   bool early = false;                          // predictors that guess before attention
 };
 // By the headers alone. The planner's errors.
@@ -68,12 +69,13 @@ struct RowMeasurement {
   PhaseReport traffic;           // of the measured tokens
   std::vector<double> token_ms;  // of each of them
   std::optional<uint64_t> device_reads;  // of these tokens, as the block device counts them
+  double left_out_share = 0;  // of the neurons, by --sparsify
   double recall = -1;      // sampled after the measurement, on the same ids; negative: all neurons
   BareLoopTimes bare;      // of as many of the tokens as the recording of their reads holds, after each round
   double touched_bytes_per_token = 0;  // in RAM: matrices, KV cache, the bundles that were used
   MeasuredUse use;         // of neurons on demand, by the prompt and the warm-up
   double expected_ms = 0;  // what `plan` says; 0: the device was not measured
-  std::optional<double> expected_bytes_per_token;  // nothing: `plan` does not know which neurons a token needs
+  double expected_bytes_per_token = 0;
   double probed_bytes_per_second = 0;      // of the device in sequence; 0: not measured
   std::string refusal;  // why the row could not run: the budget; then nothing else is filled in
 

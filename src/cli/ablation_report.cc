@@ -18,9 +18,8 @@ double PerToken(uint64_t value, const PhaseReport& traffic) {
 std::string Size(double bytes) { return FormatSize(static_cast<uint64_t>(bytes + 0.5)); }
 
 std::string PlanSays(const RowMeasurement& row) {
-  if (!row.expected_bytes_per_token) return "not known before a run";
   if (row.expected_ms <= 0) return "not measured: `frugal probe`";
-  return fmt::format("{:.3f}, {}", row.expected_ms, Size(*row.expected_bytes_per_token));
+  return fmt::format("{:.3f}, {}", row.expected_ms, Size(row.expected_bytes_per_token));
 }
 
 // The row of that name, if it ran.
@@ -84,7 +83,9 @@ std::string FormatAblation(std::span<const RowMeasurement> rows) {
                         FormatSize(static_cast<uint64_t>(traffic.bytes_per_token() + 0.5)), traffic.gb_per_second(),
                         PerToken(traffic.num_reads, traffic),
                         row.device_reads ? fmt::format("{:.1f}", PerToken(*row.device_reads, traffic)) : "unknown",
-                        row.recall < 0 ? "exact" : fmt::format("{:.1f}%", 100 * row.recall));
+                        row.left_out_share > 0 ? fmt::format("lossy, {:.0f}% left out", 100 * row.left_out_share)
+                        : row.recall < 0       ? "exact"
+                                               : fmt::format("{:.1f}%", 100 * row.recall));
   }
   text +=
       "\n| ms per token | I/O | compute | stall | median | p95 | p99 | tokens/s | bare loop | its p99 | x bare loop | bound | x bound "
@@ -206,6 +207,7 @@ nlohmann::ordered_json AblationToJson(std::span<const RowMeasurement> rows) {
     item["tokens_per_second"] = traffic.tokens_per_second();
     item["hit_rate"] = nullptr;
     if (traffic.hit_rate() >= 0) item["hit_rate"] = traffic.hit_rate();
+    item["left_out_share"] = row.left_out_share;
     item["recall"] = nullptr;
     if (row.recall >= 0) item["recall"] = row.recall;
     item["touched_bytes_per_token"] = row.touched_bytes_per_token;
@@ -225,8 +227,7 @@ nlohmann::ordered_json AblationToJson(std::span<const RowMeasurement> rows) {
     item["bound_ms"] = row.bound_ms();
     item["plan_ms"] = nullptr;
     if (row.expected_ms > 0) item["plan_ms"] = row.expected_ms;
-    item["plan_bytes_per_token"] = nullptr;
-    if (row.expected_bytes_per_token) item["plan_bytes_per_token"] = *row.expected_bytes_per_token;
+    item["plan_bytes_per_token"] = row.expected_bytes_per_token;
     json.push_back(std::move(item));
   }
   return json;

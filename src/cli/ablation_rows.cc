@@ -11,8 +11,9 @@ namespace frugal {
 namespace {
 
 // What the first row of flash mode switches on: its key and its name.
-std::pair<const char*, const char*> SelectorRow(SelectorKind selector) {
-  switch (selector) {
+std::pair<const char*, const char*> SelectorRow(const TableParts& parts) {
+  if (parts.sparsified) return {"thresholds", "+ thresholds"};
+  switch (parts.selector) {
     case SelectorKind::kSketch:
       return {"sketch", "+ gate sketch"};
     case SelectorKind::kGate:
@@ -31,7 +32,9 @@ Result<TableParts> FindTableParts(const EngineOptions& base) {
   if (!parts.has_bundles) return parts;
   const PredictorInfo* const predictor = header.predictor ? &*header.predictor : nullptr;
   FRUGAL_ASSIGN(const EnginePlan plan, MakePlan(*header.model, predictor, header.tokenizer_bytes, base));
-  parts.selector = plan.selector;
+  parts.sparsified = plan.sparsified;
+  const bool selects = plan.sparsified || header.model->config().activation.is_sparse();
+  parts.selector = selects ? plan.selector : SelectorKind::kAll;
   parts.early = plan.use_predictor() && predictor->early_bytes > 0 && !header.model->config().parallel();
   return parts;
 }
@@ -42,17 +45,19 @@ std::vector<AblationRow> AblationRows(const EngineOptions& base, const TablePart
   options.logit_rows = 1;
   options.sample_recall_every = 1;
   options.overlap = true;
+  options.sparsify = false;  // they compute with all neurons
   options.mode = RunMode::kNaive;
   rows.push_back({"naive", "naive", options});
   options.mode = RunMode::kHybrid;
   rows.push_back({"hybrid", "hybrid", options});
   if (parts.selector == SelectorKind::kAll) return rows;
+  options.sparsify = base.sparsify;
   options.mode = RunMode::kFlash;
   options.predictor = true;
   options.window = options.bundling = options.overlap = options.early = false;
   const std::optional<uint32_t> window_tokens = options.window_tokens;
   options.window_tokens.reset();
-  const auto [key, name] = SelectorRow(parts.selector);
+  const auto [key, name] = SelectorRow(parts);
   rows.push_back({key, name, options});
   options.window = true;
   options.window_tokens = window_tokens;
@@ -86,6 +91,7 @@ AblationRow LayoutRow(const EngineOptions& base, const TableParts& parts, const 
   row.name = "+ layout";
   row.options.model_path = layout_path;
   row.options.predictor_path.clear();
+  row.options.sparsify_path.clear();
   return row;
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "src/base/temp_dir_for_test.h"
+#include "src/cli/ablation_report.h"
 #include "src/train/tiny_model_for_test.h"
 
 namespace frugal {
@@ -44,6 +45,25 @@ TEST(AblationTest, EachRowSwitchesOnOnePartMore) {
   EXPECT_TRUE(rows[4].options.bundling);
   EXPECT_TRUE(rows[5].options.overlap);
   EXPECT_TRUE(rows[6].options.early);
+}
+
+TEST(AblationTest, WhatIsSparsifiedIsMeasuredAgainstAllNeurons) {
+  EngineOptions base;
+  base.sparsify = true;
+  TableParts parts;
+  parts.has_bundles = parts.sparsified = true;
+  parts.selector = SelectorKind::kGate;
+  const std::vector<AblationRow> rows = AblationRows(base, parts);
+  ASSERT_EQ(rows.size(), 6u) << "there is nothing to predict early";
+  EXPECT_FALSE(rows[0].options.sparsify || rows[1].options.sparsify);
+  for (size_t i = 2; i < rows.size(); ++i) EXPECT_TRUE(rows[i].options.sparsify) << rows[i].name;
+  EXPECT_EQ(rows[2].name, "+ thresholds");
+  RowMeasurement row;
+  row.name = "+ overlap";
+  row.left_out_share = 0.5;
+  const std::string text = FormatAblation(std::span(&row, 1));
+  EXPECT_NE(text.find("lossy, 50% left out"), std::string::npos) << text;
+  EXPECT_EQ(text.find("exact"), std::string::npos) << text;
 }
 
 TEST(AblationTest, TheSweepGivesEachRowItsBudget) {
@@ -132,9 +152,7 @@ TEST(AblationTest, RowsOfOneModelCountTheSameNeurons) {
   EXPECT_EQ(rows[1].use.chosen, rows[2].use.chosen);
   EXPECT_EQ(rows[1].use.new_neurons, rows[2].use.new_neurons);
   EXPECT_GE(rows[2].recall, 0);
-  // What a token needs is not known before a run.
-  EXPECT_FALSE(rows[2].expected_bytes_per_token.has_value());
-  EXPECT_TRUE(rows[0].expected_bytes_per_token.has_value());
+  for (const RowMeasurement& row : rows) EXPECT_GT(row.expected_bytes_per_token, 0) << row.name;
 }
 
 TEST(AblationTest, TheLayoutIsTheLastRowOnAnotherFile) {

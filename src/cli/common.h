@@ -45,7 +45,8 @@ struct EngineFlags {
   std::string kv = "f16";
   std::string resident = "keep";
   std::string mode = "auto";
-  std::string selector = "auto", predictor_path, activation;
+  std::string selector = "auto", predictor_path, activation, sparsify_path;
+  bool sparsify = false;
   bool no_predictor = false, no_window = false, no_bundling = false, no_overlap = false, no_early = false;
   bool sketch_early = false;
   uint32_t window_tokens = 0;

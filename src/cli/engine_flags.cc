@@ -47,6 +47,11 @@ Status ResolveSwitches(const EngineFlags& flags, EngineOptions& options) {
   if (!names_predictor && !flags.predictor_path.empty()) {
     return MakeError(ErrorCode::kUsage, "--selector {} and --predictor-file contradict each other", flags.selector);
   }
+  options.sparsify = flags.sparsify || !flags.sparsify_path.empty();
+  options.sparsify_path = flags.sparsify_path;
+  if (options.sparsify && flags.no_predictor) {
+    return Error{ErrorCode::kUsage, "--sparsify leaves out neurons, --no-predictor asks for all of them"};
+  }
   options.predictor_path = flags.predictor_path;
   options.predictor = !flags.no_predictor;
   options.window = !flags.no_window;
@@ -115,6 +120,9 @@ void AddEngineFlags(CLI::App& sub, EngineFlags& flags) {
       ->capture_default_str();
   sub.add_option("--predictor-file", flags.predictor_path,
                  "predictors (default: NAME.predict.gguf beside the model)");
+  sub.add_flag("--sparsify", flags.sparsify,
+               "lossy: leave out neurons whose gate is small, by the thresholds of `frugal train --sparsify` (models without ReLU)");
+  sub.add_option("--sparsify-file", flags.sparsify_path, "these thresholds (default: NAME.sparsify.gguf beside the model)");
   sub.add_flag("--no-predictor", flags.no_predictor, "use all neurons");
   sub.add_flag("--no-window", flags.no_window, "keep no neuron from one token to the next");
   sub.add_flag("--no-bundling", flags.no_bundling, "read the halves of a bundle apart");
@@ -180,6 +188,7 @@ Status ChooseMode(const EngineFlags& flags, EngineOptions* options) {
   if (!choice || !choice->pays) return {};
   options->mode = RunMode::kHybrid;
   options->mode_note = DescribeChoice(*choice);
+  if (options->sparsify) options->mode_note += "; without --sparsify hybrid mode would be exact, and read no more";
   return {};
 }
 

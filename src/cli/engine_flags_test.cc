@@ -52,6 +52,21 @@ TEST(EngineFlags, DefaultsAreThoseOfTheOptions) {
   EXPECT_GE(options->num_threads, 1);
 }
 
+TEST(EngineFlags, SparsifyIsAskedForByItsFlagOrItsFile) {
+  EXPECT_FALSE(Parse({"m.gguf"})->sparsify);
+  const Result<EngineOptions> asked = Parse({"m.gguf", "--sparsify"});
+  ASSERT_TRUE(asked) << asked.error().message;
+  EXPECT_TRUE(asked->sparsify);
+  EXPECT_EQ(asked->sparsify_path, "");
+  const Result<EngineOptions> named = Parse({"m.gguf", "--sparsify-file", "t.gguf"});
+  ASSERT_TRUE(named) << named.error().message;
+  EXPECT_TRUE(named->sparsify);
+  EXPECT_EQ(named->sparsify_path, "t.gguf");
+  const Result<EngineOptions> bad = Parse({"m.gguf", "--sparsify", "--no-predictor"});
+  ASSERT_FALSE(bad);
+  EXPECT_EQ(bad.error().code, ErrorCode::kUsage);
+}
+
 TEST(EngineFlags, ASelectorThatContradictsOtherFlagsIsRefused) {
   const Result<EngineOptions> options = Parse({"m.gguf", "--selector", "sketch"});
   ASSERT_TRUE(options) << options.error().message;

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/base/bytes.h"
+#include "src/format/packed_format.h"
 
 namespace frugal {
 namespace {
@@ -106,15 +107,17 @@ double ComparisonReport::perplexity_delta_percent() const {
   return before == 0 ? 0.0 : 100.0 * (predictor.perplexity.value() - before) / before;
 }
 
+std::string FormatSideBySide(const EvalResult& exact, const EvalResult& lossy, const char* lossy_name, uint64_t ffn_bytes) {
+  const PerplexityEffect effect = {exact.perplexity.value(), lossy.perplexity.value(), lossy.perplexity.num_scored};
+  return fmt::format("{:<28}{:>14}{:>14}\n", "", "exact", lossy_name) +
+         fmt::format("{:<28}{:>14.4f}{:>14.4f}  {:+.3f}%\n", "perplexity", effect.before, effect.after, effect.percent()) +
+         fmt::format("{:<28}{:>13.2f}%{:>13.2f}%\n", "FFN bytes read per token", FfnPercent(exact.traffic, ffn_bytes),
+                     FfnPercent(lossy.traffic, ffn_bytes)) +
+         fmt::format("{:<28}{:>14.3f}{:>14.3f}\n\n", "ms per token", exact.traffic.ms_per_token(), lossy.traffic.ms_per_token());
+}
+
 std::string FormatComparison(const ComparisonReport& report) {
-  std::string text = fmt::format("{:<28}{:>14}{:>14}\n", "", "exact", "predictor");
-  text += fmt::format("{:<28}{:>14.4f}{:>14.4f}  {:+.3f}%\n", "perplexity", report.exact.perplexity.value(),
-                      report.predictor.perplexity.value(), report.perplexity_delta_percent());
-  text += fmt::format("{:<28}{:>13.2f}%{:>13.2f}%\n", "FFN bytes read per token",
-                      FfnPercent(report.exact.traffic, report.ffn_bytes),
-                      FfnPercent(report.predictor.traffic, report.ffn_bytes));
-  text += fmt::format("{:<28}{:>14.3f}{:>14.3f}\n\n", "ms per token", report.exact.traffic.ms_per_token(),
-                      report.predictor.traffic.ms_per_token());
+  std::string text = FormatSideBySide(report.exact, report.predictor, "predictor", report.ffn_bytes);
   text += fmt::format("{:>5}{:>12}{:>12}{:>12}\n", "layer", "active", "predicted", "recall");
   for (uint32_t i = 0; i < report.layers.size(); ++i) {
     const RecallSummary layer = Summarize({&report.layers[i], 1}, report.ffn_size);

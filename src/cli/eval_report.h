@@ -20,6 +20,9 @@ std::string FormatPerplexity(const Perplexity& perplexity);
 std::string FormatTraffic(const EvalResult& result, uint64_t ffn_bytes, uint32_t skip);
 nlohmann::ordered_json EvalToJson(const EvalResult& result, uint64_t ffn_bytes);
 
+// Perplexity, bytes and time of an exact run and of a lossy one: a table and an empty line.
+std::string FormatSideBySide(const EvalResult& exact, const EvalResult& lossy, const char* lossy_name, uint64_t ffn_bytes);
+
 struct ComparisonReport {
   EvalResult exact, predictor;
   std::vector<LayerRecall> layers;

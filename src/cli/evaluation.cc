@@ -77,15 +77,14 @@ Status EvaluatePiece(Engine& engine, Session& session, std::span<const int32_t> 
   return {};
 }
 
-}  // namespace
-
-Result<EvalResult> Evaluate(Engine& engine, PieceReader& pieces, const EvalOptions& options) {
+// `next` fills in a piece, or says that there is none left.
+Result<EvalResult> EvaluatePieces(Engine& engine, FunctionRef<Result<bool>(std::vector<int32_t>* piece)> next, const EvalOptions& options) {
   CHECK(options.rows >= 1 && options.rows <= engine.plan().max_logit_rows);
   FRUGAL_ASSIGN(const std::unique_ptr<Session> session, engine.NewSession());
   EvalResult result;
   std::vector<int32_t> piece;
   while (true) {
-    FRUGAL_ASSIGN(const bool more, pieces.Next(&piece));
+    FRUGAL_ASSIGN(const bool more, next(&piece));
     if (!more) break;
     FRUGAL_TRY(EvaluatePiece(engine, *session, piece, options, &result));
     result.num_tokens += piece.size();
@@ -94,6 +93,23 @@ Result<EvalResult> Evaluate(Engine& engine, PieceReader& pieces, const EvalOptio
   }
   result.sampled_recall = engine.statistics().recall;
   return result;
+}
+
+}  // namespace
+
+Result<EvalResult> Evaluate(Engine& engine, PieceReader& pieces, const EvalOptions& options) {
+  const auto next = [&pieces](std::vector<int32_t>* piece) { return pieces.Next(piece); };
+  return EvaluatePieces(engine, next, options);
+}
+
+Result<EvalResult> EvaluateSequences(Engine& engine, std::span<const std::vector<int32_t>> sequences, const EvalOptions& options) {
+  size_t index = 0;
+  const auto next = [&](std::vector<int32_t>* piece) -> Result<bool> {
+    if (index == sequences.size()) return false;
+    *piece = sequences[index++];
+    return true;
+  };
+  return EvaluatePieces(engine, next, options);
 }
 
 }  // namespace frugal

@@ -57,5 +57,7 @@ struct EvalResult {
 
 // kFailed "interrupted" after Ctrl-C; the engine's errors.
 Result<EvalResult> Evaluate(Engine& engine, PieceReader& pieces, const EvalOptions& options);
+// The same of sequences, each a piece of its own, none of them empty.
+Result<EvalResult> EvaluateSequences(Engine& engine, std::span<const std::vector<int32_t>> sequences, const EvalOptions& options);
 
 }  // namespace frugal

@@ -4,6 +4,7 @@
 
 #include "src/base/bytes.h"
 #include "src/engine/expectation.h"
+#include "src/pack/inspect.h"
 
 namespace frugal {
 namespace {
@@ -139,7 +140,9 @@ std::string FormatRunReport(const RunReport& report) {
                         "flash bound", *report.flash_bound_ms, decode.ms_per_token());
   }
   text += fmt::format("{:>16} = {:.1f}% of decoding\n", "stall", 100 * decode.stall_share());
-  if (report.exact) {
+  if (report.thresholds) {
+    text += fmt::format("{:>16} = lossy: {}\n", "sparsify", DescribeThresholds(*report.thresholds));
+  } else if (report.exact) {
     text += fmt::format("{:>16} = exact, no active neuron is missed\n", "recall");
   } else if (report.recall < 0) {
     text += fmt::format("{:>16} = not sampled\n", "recall");
@@ -153,7 +156,7 @@ std::string FormatRunReport(const RunReport& report) {
   text += fmt::format(
       "{:>16} = {} at most, of a budget of {}, {} planned\n", "memory", FormatSize(report.peak_bytes),
       report.ram_bytes == 0 ? "any size" : FormatSize(report.ram_bytes), FormatSize(report.planned_bytes));
-  text += SparsityWarning(report.active_share, report.activation);
+  if (!report.thresholds) text += SparsityWarning(report.active_share, report.activation);
   const uint64_t num_retries = report.prompt.num_retries + decode.num_retries;
   const uint64_t num_slow = report.prompt.num_slow + decode.num_slow;
   if (num_retries > 0) text += fmt::format("warning: {} reads failed and were repeated\n", num_retries);
@@ -178,6 +181,8 @@ nlohmann::ordered_json RunReportJson(const RunReport& report) {
   json["exact"] = report.exact;
   json["recall"] =
       report.recall < 0 ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(report.recall);
+  json["sparsify"] = nullptr;
+  if (report.thresholds) json["sparsify"] = ToJson(*report.thresholds);
   json["activation"] = report.activation;
   json["active_share"] = report.active_share < 0 ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(report.active_share);
   json["flash_bound_ms_per_token"] = report.flash_bound_ms ? nlohmann::ordered_json(*report.flash_bound_ms)

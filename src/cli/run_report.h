@@ -58,6 +58,7 @@ struct RunReport {
   StopReason stop = StopReason::kTokenLimit;
   bool exact = true;     // no active neuron is missed
   double recall = -1.0;  // sampled; negative: not known
+  std::optional<GateThresholds> thresholds;  // by which neurons were left out
   std::string activation;
   double active_share = -1.0;  // of the neurons, in the first tokens; negative: not measured
   // What decoding's reads take at best per token, by the device's measurement; nothing when it was not

@@ -67,6 +67,22 @@ TEST(RunReport, EarlyReadsAndThoseInVainAreCounted) {
   EXPECT_EQ(FormatRunReport(RunReport()).find("early ="), std::string::npos);
 }
 
+TEST(RunReport, WhatIsLeftOutIsNotCalledExact) {
+  RunReport report = SomeReport();
+  report.exact = false;
+  report.active_share = 0.5;
+  report.activation = "silu";
+  report.thresholds.emplace();
+  report.thresholds->share = 0.5f;
+  report.thresholds->effect = {10.0, 11.0, 99};
+  const std::string text = FormatRunReport(report);
+  EXPECT_NE(text.find("lossy: 50% of the neurons left out"), std::string::npos) << text;
+  EXPECT_NE(text.find("perplexity 10.0000 -> 11.0000 (+10.00%) on 99 tokens"), std::string::npos) << text;
+  EXPECT_EQ(text.find("recall"), std::string::npos) << text;
+  EXPECT_EQ(text.find("warning"), std::string::npos) << "half of its gates are active, as they should be: " << text;
+  EXPECT_EQ(RunReportJson(report)["sparsify"]["perplexity"], 11.0);
+}
+
 TEST(RunReport, AModelThatIsNotSparseIsWarnedOf) {
   RunReport report = SomeReport();
   EXPECT_EQ(FormatRunReport(report).find("active ="), std::string::npos);

@@ -9,6 +9,7 @@
 #include "src/base/bytes.h"
 #include "src/cli/eval_report.h"
 #include "src/cli/run_report.h"
+#include "src/cli/sparsify_report.h"
 #include "src/cli/trace_file.h"
 #include "src/cli/verbs.h"
 #include "src/format/npy_writer.h"
@@ -41,6 +42,7 @@ class Evaluator {
   Status Prepare();
   Status RunOnce();
   Status RunComparison();
+  Status RunSparsifyComparison();
   Status RunCurve();
 
  private:
@@ -212,7 +214,9 @@ Status Evaluator::RunOnce() {
   FRUGAL_ASSIGN(const EvalResult result, Evaluate(run));
   if (writer) FRUGAL_TRY(writer->Finish());
   if (trace != nullptr) FRUGAL_TRY(trace->Finish());
-  fmt::print(stderr, "{}", SparsityWarning(run.engine->statistics().active_share, ActivationName(run.engine->config().activation)));
+  if (!options_.sparsify) {
+    fmt::print(stderr, "{}", SparsityWarning(run.engine->statistics().active_share, ActivationName(run.engine->config().activation)));
+  }
   const uint64_t ffn_bytes = header_.model->ffn_bytes();
   nlohmann::ordered_json json = {{"mode", RunModeName(options_.mode)},
                                  {"description", run.engine->Describe()},
@@ -244,7 +248,26 @@ Result<EvalResult> Evaluator::RunExact(ActiveSetRecorder& recorder) const {
   return Evaluate(run);
 }
 
+Status Evaluator::RunSparsifyComparison() {
+  SparsifyComparison report;
+  report.thresholds = *header_.thresholds;
+  report.ffn_bytes = header_.model->ffn_bytes();
+  EngineOptions exact_options = options_;
+  exact_options.sparsify = false;
+  FRUGAL_ASSIGN(OpenRun exact, Open(exact_options, Steps::kAsAsked, "exact: "));
+  FRUGAL_ASSIGN(report.exact, Evaluate(exact));
+  exact.engine.reset();  // its memory is the other one's
+  LeftOutCounter counter(header_.model->config());
+  FRUGAL_ASSIGN(OpenRun run, Open(options_, Steps::kAsAsked, "sparsified: "));
+  run.options.observe = [&counter](const StepPlace&, const LayerObservation& seen) { return counter.Observe(seen); };
+  FRUGAL_ASSIGN(report.sparsified, Evaluate(run));
+  report.left_out = counter.Shares();
+  const std::string text = FormatTraffic(report.sparsified, report.ffn_bytes, flags_.skip) + "\n" + FormatSparsifyComparison(report);
+  return Print(text + FormatPerplexity(report.sparsified.perplexity), SparsifyComparisonToJson(report));
+}
+
 Status Evaluator::RunComparison() {
+  if (options_.sparsify) return RunSparsifyComparison();
   if (options_.mode != RunMode::kFlash || !options_.predictor) {
     return Error{ErrorCode::kUsage,
                  "--compare is about predictors: it goes with --mode flash and without --no-predictor"};
@@ -335,7 +358,7 @@ void AddEvalVerb(CLI::App& app, Exit& exit) {
   sub->add_option("--logits", flags->logits_path,
                   "write the float32 logits of every position to this .npy file");
   sub->add_flag("--compare", flags->compare,
-                "run exactly and with the predictor: perplexity and recall of both");
+                "run exactly and with the predictor (or with --sparsify): perplexity of both, and what is missed");
   sub->add_flag("--curve", flags->curve, "a table over slots and policies, token by token");
   sub->add_option("--trace", flags->trace_path,
                   "record the bundles that every token demands in this file (`frugal simulate`)");

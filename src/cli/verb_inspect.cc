@@ -30,6 +30,7 @@ std::string PackedText(const PackedSummary& packed) {
   }
   text += fmt::format("the FFN is {}, {:.1f}% of the weights\n", FormatSize(packed.ffn_bytes), 100 * packed.ffn_share);
   if (packed.largest_difference) text += fmt::format("largest weight difference from the source: {:.6g}\n", *packed.largest_difference);
+  if (packed.effect) text += fmt::format("{} ({}), against the source\n", DescribeEffect(*packed.effect), Printable(packed.effect_text));
   text += packed.has_tokenizer ? fmt::format("tokenizer of {} tokens\n", packed.num_tokens)
                                : std::string("no tokenizer\n");
   return text + fmt::format("content hash {:016x}\n", packed.content_hash);
@@ -50,6 +51,10 @@ std::string InspectionText(const Inspection& inspection) {
   if (inspection.packed) text += PackedText(*inspection.packed);
   if (inspection.config) {
     text += fmt::format("not packed; activation {}\n", ActivationName(inspection.config->activation));
+  }
+  if (inspection.thresholds) {
+    text += fmt::format("--sparsify: {}; of the model with content hash {:016x}\n", DescribeThresholds(*inspection.thresholds),
+                        inspection.thresholds->model_content_hash);
   }
   text += fmt::format("\n{} keys\n", inspection.keys.size());
   for (const InspectedKey& key : inspection.keys) {

@@ -4,17 +4,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <system_error>
 
 #include "src/cli/layout_report.h"
+#include "src/cli/model_text.h"
+#include "src/cli/pack_loss.h"
 #include "src/cli/progress_bar.h"
 #include "src/cli/system_limits.h"
-#include "src/cli/text_pieces.h"
+#include "src/cli/temporary_model.h"
 #include "src/cli/verbs.h"
-#include "src/engine/tokenizer_load.h"
 #include "src/format/hugging_face.h"
 #include "src/format/json_file.h"
 #include "src/format/neuron_order.h"
@@ -28,6 +31,8 @@ namespace {
 
 // Long enough for every position that a text has to come up; attention takes a small part of the time then.
 constexpr uint32_t kSequenceTokens = 1024;
+// Of a piece that the loss is measured on: its logits are computed together, in one pass over weights that do not fit.
+constexpr uint32_t kMeasuredPieceTokens = 512;
 
 struct PackFlags {
   std::string source_path;
@@ -47,7 +52,14 @@ struct PackFlags {
   int num_threads = 0;
   bool json = false;
 
+  std::string measure_path, measure_ids_path;  // to measure the loss on
+  uint64_t measure_tokens = 2048;
+  bool no_measure = false;
+
   bool calibrates() const { return !text_path.empty() || !ids_path.empty(); }
+  bool converts() const { return type != "keep" || down_type != "keep"; }
+  bool asks_to_measure() const { return !measure_path.empty() || !measure_ids_path.empty(); }
+  int threads() const { return num_threads > 0 ? num_threads : std::min(UsableCores(), ThreadPool::kMaxThreads); }
 };
 
 constexpr Choice<std::optional<DType>> kTypes[] = {
@@ -83,6 +95,13 @@ nlohmann::ordered_json ReportJson(const std::string& path, const Outcome& outcom
                                  {"has_tokenizer", report.has_tokenizer},
                                  {"seconds", static_cast<double>(report.elapsed_ns) / 1e9},
                                  {"warnings", report.warnings}};
+  json["perplexity"] = nullptr;
+  if (report.effect) {
+    json["perplexity"] = {{"source", report.effect->before},
+                          {"packed", report.effect->after},
+                          {"delta_percent", report.effect->percent()},
+                          {"tokens", report.effect->num_tokens}};
+  }
   if (!outcome.predictor_path.empty()) json["predictor_path"] = outcome.predictor_path;
   if (const auto& calibration = outcome.calibration) {
     json["calibration"] = {{"tokens", calibration->num_tokens},
@@ -123,6 +142,7 @@ std::string ReportText(const std::string& path, const Outcome& outcome) {
   if (report.largest_difference > 0) {
     text += fmt::format("largest weight difference from the source: {:.6g}\n", report.largest_difference);
   }
+  if (report.effect) text += DescribeEffect(*report.effect) + ", against the source\n";
   text += fmt::format("{} read in {:.1f} s ({:.2f} GB/s)\n", FormatSize(report.source_bytes_read), seconds,
                       seconds > 0 ? static_cast<double>(report.source_bytes_read) / seconds / 1e9 : 0.0);
   return text;
@@ -138,18 +158,19 @@ bool IsDirectory(const std::string& path) {
   return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 
-// Gone when this is.
-class TemporaryModel {
- public:
-  explicit TemporaryModel(std::string path) : path_(std::move(path)) {}
-  ~TemporaryModel() { unlink(path_.c_str()); }
-  TemporaryModel(const TemporaryModel&) = delete;
-  TemporaryModel& operator=(const TemporaryModel&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  const std::string path_;
-};
+Status CheckMeasureFlags(const PackFlags& flags) {
+  const int num_texts = int{!flags.measure_path.empty()} + int{!flags.measure_ids_path.empty()} + int{flags.no_measure};
+  if (num_texts > 1) return Error{ErrorCode::kUsage, "--measure, --measure-ids and --no-measure contradict each other"};
+  if (!flags.asks_to_measure()) return {};
+  for (const std::string* path : {&flags.measure_path, &flags.measure_ids_path}) {
+    // Now, rather than behind hours of packing.
+    if (!path->empty() && access(path->c_str(), R_OK) != 0) {
+      return MakeError(ErrorCode::kIo, "{}: cannot be opened: {}", *path, std::strerror(errno));
+    }
+  }
+  if (flags.converts()) return {};
+  return Error{ErrorCode::kUsage, "--measure: what --type or --down-type loses is measured, and none of them is given"};
+}
 
 Status CheckFlags(const PackFlags& flags) {
   const int num_orders =
@@ -164,6 +185,7 @@ Status CheckFlags(const PackFlags& flags) {
   if (flags.align_bytes != 512 && flags.align_bytes != 4096) {
     return MakeError(ErrorCode::kUsage, "--align: {} is neither 512 nor 4096", flags.align_bytes);
   }
+  FRUGAL_TRY(CheckMeasureFlags(flags));
   FRUGAL_TRY(CheckOverwrite(flags.output_path, flags.force));
   if (!flags.order_output_path.empty()) FRUGAL_TRY(CheckOverwrite(flags.order_output_path, flags.force));
   if (!flags.is_packed) return {};
@@ -209,6 +231,33 @@ Result<std::optional<Activation>> ParseActivationFlag(const std::string& text) {
                    "--activation: \"{}\", expected relu, relu2, fatrelu:THRESHOLD, drelu, silu, gelu or gelu_tanh", text);
 }
 
+Result<PackReport> PackCheckpoint(const PackFlags& flags, const std::string& output_path, Overwrite overwrite, NeuronOrders orders);
+
+Result<LossOptions> MakeLossOptions(const PackFlags& flags) {
+  LossOptions loss;
+  loss.source_path = flags.source_path;
+  loss.is_gguf = !IsDirectory(flags.source_path);
+  FRUGAL_ASSIGN(loss.activation, ParseActivationFlag(flags.activation));
+  loss.text.path = flags.measure_path;
+  loss.text.separator = flags.separator;
+  loss.text.ids_path = flags.measure_ids_path;
+  if (!flags.asks_to_measure()) loss.text.built_in = BuiltInText();
+  loss.text.max_tokens = flags.measure_tokens;
+  loss.text.piece_tokens = kMeasuredPieceTokens;
+  loss.is_asked = flags.asks_to_measure();
+  FRUGAL_ASSIGN(loss.ram_bytes, ParseSizeFlag("--ram", flags.ram));
+  loss.num_threads = flags.threads();
+  loss.exact_path = flags.output_path + ".exact.gguf";
+  loss.pack_exactly = [&flags](const std::string& path, uint64_t ram_bytes) -> Status {
+    PackFlags exact = flags;
+    exact.type = exact.down_type = "keep";
+    exact.ram = fmt::format("{}", ram_bytes);
+    FRUGAL_ASSIGN([[maybe_unused]] const PackReport report, PackCheckpoint(exact, path, Overwrite::kYes, {}));
+    return {};
+  };
+  return loss;
+}
+
 Result<PackReport> PackCheckpoint(const PackFlags& flags, const std::string& output_path, Overwrite overwrite,
                                   NeuronOrders orders) {
   PackOptions options;
@@ -225,6 +274,13 @@ Result<PackReport> PackCheckpoint(const PackFlags& flags, const std::string& out
   FRUGAL_ASSIGN(options.ram_bytes, ParseSizeFlag("--ram", flags.ram));
   options.neuron_orders = std::move(orders);
   options.cancel = &interrupted();
+  FRUGAL_ASSIGN(const LossOptions loss, MakeLossOptions(flags));
+  if (flags.converts() && !flags.no_measure) {
+    options.measured_text = loss.text.Name();
+    options.measure = [&loss](const std::string& path, const PackReport& so_far, uint64_t held_bytes) {
+      return MeasureLoss(loss, path, so_far, held_bytes);
+    };
+  }
   ProgressBar bar("packing");
   return Pack(options, [&bar](double share, std::string_view what) { bar.Update(share, what); });
 }
@@ -246,47 +302,21 @@ Result<PackReport> ReorderPacked(const PackFlags& flags, const std::string& sour
   return Reorder(options, [&bar](double share, std::string_view what) { bar.Update(share, what); });
 }
 
-// The first num_tokens ids. Model and tokenizer are closed again before calibrating takes its memory.
-Result<TokenSequences> ReadCalibrationText(const PackFlags& flags, const std::string& model_path) {
-  FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(model_path));
-  const uint32_t sequence_tokens = std::min(kSequenceTokens, model.config().max_context);
-  std::optional<Tokenizer> tokenizer;
-  std::optional<PieceReader> reader;
-  if (!flags.ids_path.empty()) {
-    FRUGAL_ASSIGN(std::vector<int32_t> ids, ReadIdsFile(flags.ids_path));
-    reader = PieceReader::FromIds(std::move(ids), sequence_tokens, flags.num_tokens);
-  } else {
-    FRUGAL_ASSIGN(const bool has_tokenizer, HasTokenizer(model));
-    if (!has_tokenizer) {
-      return MakeError(ErrorCode::kUsage, "{} has no tokenizer: calibrate it with --calibrate-ids",
-                       flags.source_path);
-    }
-    FRUGAL_ASSIGN(tokenizer, LoadTokenizer(model));
-    const auto encode = [&tokenizer](const std::string& story) {
-      return tokenizer->Encode(story, SpecialTokens::kAdd);
-    };
-    FRUGAL_ASSIGN(reader, PieceReader::FromText(flags.text_path, flags.separator, encode, sequence_tokens,
-                                                flags.num_tokens));
-  }
-  TokenSequences sequences;
-  while (true) {
-    std::vector<int32_t> piece;
-    FRUGAL_ASSIGN(const bool more, reader->Next(&piece));
-    if (!more) return sequences;
-    sequences.push_back(std::move(piece));
-  }
-}
-
 Result<CalibrationReport> CalibratePacked(const PackFlags& flags, const std::string& model_path,
                                           const std::string& predictor_path) {
   CalibrationOptions options;
   options.model_path = model_path;
   options.predictor_path = predictor_path;
-  FRUGAL_ASSIGN(options.sequences, ReadCalibrationText(flags, model_path));
+  ModelText text;
+  text.path = flags.text_path;
+  text.separator = flags.separator;
+  text.ids_path = flags.ids_path;
+  text.max_tokens = flags.num_tokens;
+  text.piece_tokens = kSequenceTokens;
+  FRUGAL_ASSIGN(options.sequences, ReadModelText(model_path, text, "--calibrate-ids"));
   options.spill_near_path = flags.output_path;
   FRUGAL_ASSIGN(options.ram_bytes, ParseSizeFlag("--ram", flags.ram));
-  options.num_threads =
-      flags.num_threads > 0 ? flags.num_threads : std::min(UsableCores(), ThreadPool::kMaxThreads);
+  options.num_threads = flags.threads();
   options.cancel = &interrupted();
   ProgressBar bar("calibrating");
   return Calibrate(options, [&bar](double share, std::string_view what) { bar.Update(share, what); });
@@ -403,8 +433,9 @@ void AddPackVerb(CLI::App& app, Exit& exit) {
                  "in quantised blocks")
       ->capture_default_str();
   sub.add_option("--layout", flags->layout,
-                 "of gated FFNs with a sparse activation: gate+bundle2 (the gate chooses exactly; the default), bundle3 (for a "
-                 "predictor or sketch), or auto (what is expected to be faster in --ram, as `frugal plan` compares them)");
+                 "of gated FFNs: gate+bundle2 (the gate chooses exactly; the default where the activation is sparse, elsewhere for `train "
+                 "--sparsify`); with a sparse activation, bundle3 (for a predictor or sketch), or auto (what is expected to be faster in "
+                 "--ram, as `frugal plan` compares them)");
   sub.add_option("--activation", flags->activation,
                  "what the FFN computes, where the source does not say it: relu, relu2, fatrelu:THRESHOLD, drelu, silu, gelu, "
                  "gelu_tanh");
@@ -428,7 +459,15 @@ void AddPackVerb(CLI::App& app, Exit& exit) {
       ->capture_default_str();
   sub.add_option("--order-out", flags->order_output_path,
                  "write the order that was found to this file, as --order takes it");
-  sub.add_option("-t,--threads", flags->num_threads, "threads that calibrate (default: usable cores)")
+  sub.add_option("--measure", flags->measure_path,
+                 "measure on this text what --type or --down-type loses in perplexity, and store it (default: on a text that is built in, "
+                 "where the source is a GGUF or a checkpoint of up to 2G)");
+  sub.add_option("--measure-ids", flags->measure_ids_path, "the same with a file of token ids");
+  sub.add_option("--measure-tokens", flags->measure_tokens, "tokens of that text, from its beginning")
+      ->check(CLI::Range(2, 1 << 24))
+      ->capture_default_str();
+  sub.add_flag("--no-measure", flags->no_measure, "do not measure it");
+  sub.add_option("-t,--threads", flags->num_threads, "threads that calibrate and measure (default: usable cores)")
       ->check(CLI::Range(1, ThreadPool::kMaxThreads));
   sub.add_flag("--json", flags->json, "the report as JSON");
   exit.RunAsCallback(sub, [flags] { return PackModel(*flags); });

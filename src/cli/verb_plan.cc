@@ -43,7 +43,7 @@ Result<std::vector<PlanAlternative>> ListAlternatives(const OpenedHeader& header
     const Result<EnginePlan> plan = MakePlan(*header.model, predictor, header.tokenizer_bytes, options);
     if (!plan && plan.error().code == ErrorCode::kDoesNotFit) return {};
     if (!plan) return plan.error();
-    FRUGAL_ASSIGN(const NeuronUse use, ExpectNeuronUse(*header.model, predictor, *plan));
+    FRUGAL_ASSIGN(const NeuronUse use, ExpectNeuronUse(*header.model, predictor, header.thresholds_or_null(), *plan));
     const Expectation expectation = ExpectDecode(*header.model, *plan, use, profile);
     const uint32_t num_slots = plan->weights.cache.num_slots;
     alternatives.push_back({flags, lossy, num_slots, static_cast<double>(num_slots) / static_cast<double>(num_bundles),
@@ -85,7 +85,7 @@ Status Plan(const PlanFlags& flags) {
   FRUGAL_ASSIGN(const OpenedHeader header, OpenHeader(options));
   const PredictorInfo* predictor = header.predictor ? &*header.predictor : nullptr;
   FRUGAL_ASSIGN(const EnginePlan plan, MakePlan(*header.model, predictor, header.tokenizer_bytes, options));
-  FRUGAL_ASSIGN(const NeuronUse use, ExpectNeuronUse(*header.model, predictor, plan));
+  FRUGAL_ASSIGN(const NeuronUse use, ExpectNeuronUse(*header.model, predictor, header.thresholds_or_null(), plan));
   const std::optional<DeviceProfile> profile = FindProfile(options.model_path);
   PlanReport report;
   report.model = header.model.get();

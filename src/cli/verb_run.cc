@@ -207,6 +207,7 @@ Status Run::Do(uint64_t load_ns) {
   report_.decode = ReportPhase(prefilled, decoded);
   report_.exact = engine_.is_exact();
   report_.recall = decoded.recall;
+  if (engine_.thresholds() != nullptr) report_.thresholds = *engine_.thresholds();
   report_.activation = ActivationName(engine_.config().activation);
   report_.active_share = decoded.active_share;
   if (const std::optional<DeviceProfile> profile = FindProfile(engine_.model().path())) {

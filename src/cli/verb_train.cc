@@ -1,14 +1,17 @@
-// frugal train MODEL: fits the predictors of a packed model.
+// frugal train MODEL: fits the predictors of a packed model; with --sparsify, the thresholds of one whose gate is never zero.
 #include <fmt/format.h>
 
 #include <algorithm>
 
+#include "src/cli/perplexity_measure.h"
 #include "src/cli/progress_bar.h"
+#include "src/cli/sparsify_report.h"
 #include "src/cli/system_limits.h"
 #include "src/cli/train_report.h"
 #include "src/cli/training_text.h"
 #include "src/cli/verbs.h"
 #include "src/engine/tokenizer_load.h"
+#include "src/engine/selector_choice.h"
 #include "src/train/train.h"
 
 namespace frugal {
@@ -21,10 +24,15 @@ struct TrainFlags {
   std::string ram = "1G";
   int num_threads = 0;
   std::string io = "auto";
+  std::string sparsify;  // a share; empty: predictors
+  CLI::Option* tokens_option = nullptr;
   bool force = false;
   bool no_early = false;
   bool json = false;
 };
+
+// Of a text; beyond it thresholds hardly move.
+constexpr uint64_t kSparsifyTokens = 8192;
 
 // The text as the model's tokenizer sees it. Model and tokenizer are closed again before training takes its
 // memory.
@@ -51,6 +59,61 @@ Status ReadText(const TrainFlags& flags, TrainOptions& options) {
   return {};
 }
 
+EngineOptions MeasuringOptions(const TrainOptions& options) {
+  EngineOptions engine;
+  engine.model_path = options.model_path;
+  engine.ram_bytes = options.ram_bytes;
+  engine.num_threads = options.num_threads;
+  engine.io = options.weights.backend;
+  return engine;
+}
+
+// What the thresholds cost, on text that calibrating did not see.
+Status MeasureEffect(const TrainOptions& options, SparsifyReport* report) {
+  EngineOptions engine = MeasuringOptions(options);
+  FRUGAL_ASSIGN(const MeasuredPerplexity exact, MeasurePerplexity(engine, report->held_out));
+  engine.sparsify = true;
+  engine.thresholds = report->thresholds;
+  FRUGAL_ASSIGN(const MeasuredPerplexity sparsified, MeasurePerplexity(engine, report->held_out));
+  report->thresholds.effect = EffectOf(exact.perplexity, sparsified.perplexity);
+  report->thresholds.measured_share = static_cast<float>(sparsified.left_out_share);
+  return {};
+}
+
+Status FindThresholds(const TrainFlags& flags, const TrainOptions& options, double share) {
+  EngineOptions engine = MeasuringOptions(options);
+  engine.context = options.sequence_tokens;
+  FRUGAL_TRY(CheckMeasureFits(engine));
+  ProgressBar bar("calibrating");
+  Result<SparsifyReport> report = CalibrateThresholds(options, static_cast<float>(share), [&bar](double done, std::string_view what) {
+    bar.Update(0.7 * done, what);
+  });
+  Status measured;
+  if (report) {
+    bar.Update(0.7, "measuring perplexity");
+    measured = MeasureEffect(options, &*report);
+  }
+  bar.Finish();
+  if (!report) return std::move(report).error();
+  FRUGAL_TRY(std::move(measured));
+  FRUGAL_TRY(WriteGateThresholds(options.output_path, options.overwrite, report->thresholds));
+  StandardOutput output;
+  return output.Print(flags.json ? SparsifyReportToJson(options.output_path, *report).dump(2) + "\n"
+                                 : FormatSparsifyReport(options.output_path, *report));
+}
+
+// Before any text is read: that may take long.
+Result<double> ResolveSparsify(const TrainFlags& flags) {
+  FRUGAL_ASSIGN(const double share, ParseShare("--sparsify", flags.sparsify));
+  if (!(share > 0 && share < 1)) {
+    return MakeError(ErrorCode::kUsage, "--sparsify: '{}': expected a share of the neurons between 0 and 1, such as 0.5 or 50%",
+                     flags.sparsify);
+  }
+  FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(flags.options.model_path));
+  FRUGAL_TRY(RequireSparsifiable(model));
+  return share;
+}
+
 Status TrainModel(TrainFlags& flags) {
   TrainOptions& options = flags.options;
   FRUGAL_ASSIGN(options.ram_bytes, ParseSizeFlag("--ram", flags.ram));
@@ -59,15 +122,25 @@ Status TrainModel(TrainFlags& flags) {
       flags.num_threads > 0 ? flags.num_threads : std::min(UsableCores(), ThreadPool::kMaxThreads);
   options.overwrite = flags.force ? Overwrite::kYes : Overwrite::kNo;
   options.early = !flags.no_early;
-  if (options.output_path.empty()) options.output_path = DefaultPredictorPath(options.model_path);
+  std::optional<double> share;
+  if (!flags.sparsify.empty()) {
+    FRUGAL_ASSIGN(share, ResolveSparsify(flags));
+    if (flags.tokens_option->count() == 0) options.num_tokens = kSparsifyTokens;
+    FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path));
+    options.sequence_tokens = std::min(options.sequence_tokens, model.config().max_context);
+  }
+  if (options.output_path.empty()) {
+    options.output_path = share ? DefaultSparsifyPath(options.model_path) : DefaultPredictorPath(options.model_path);
+  }
   FRUGAL_TRY(CheckOverwrite(options.output_path, flags.force));
   // Before the first wait: Ctrl-C leaves the partial file, with which the next run goes on.
   InstallInterruptHandler();
   options.cancel = &interrupted();
   if (!flags.text_path.empty()) FRUGAL_TRY(ReadText(flags, options));
+  if (share) return FindThresholds(flags, options, *share);
 
   ProgressBar bar("training");
-  const auto progress = [&bar](double share, std::string_view what) { bar.Update(share, what); };
+  const auto progress = [&bar](double done, std::string_view what) { bar.Update(done, what); };
   Result<TrainReport> report = Train(options, progress);
   bar.Finish();
   if (!report) return std::move(report).error();
@@ -78,17 +151,18 @@ Status TrainModel(TrainFlags& flags) {
 }  // namespace
 
 void AddTrainVerb(CLI::App& app, Exit& exit) {
-  CLI::App& sub = *app.add_subcommand("train", "Trains the predictors of a packed model");
+  CLI::App& sub = *app.add_subcommand("train", "Trains the predictors of a packed model, or finds thresholds for --sparsify");
   const auto flags = std::make_shared<TrainFlags>();
   TrainOptions& options = flags->options;
   AddModelArgument(sub, options.model_path);
   sub.add_option("-o,--output", options.output_path,
-                 "predictors to write (default: NAME.predict.gguf beside the model)");
+                 "file to write (default: NAME.predict.gguf, with --sparsify NAME.sparsify.gguf, beside the model)");
   sub.add_option("--text", flags->text_path,
                  "text to train on, may be .xz (default: text that the model samples)");
   sub.add_option("--story-separator", flags->separator, "a line equal to this begins a new story in the text")
       ->capture_default_str();
-  sub.add_option("--tokens", options.num_tokens, "tokens to train on")->capture_default_str();
+  flags->tokens_option = sub.add_option("--tokens", options.num_tokens, "tokens to train on (with --sparsify: 8192)");
+  flags->tokens_option->capture_default_str();
   sub.add_option("--sequence", options.sequence_tokens, "tokens of a sequence, at most the model's context")
       ->capture_default_str();
   sub.add_option("--recall-target", options.recall_target, "share of the active neurons to choose")
@@ -105,6 +179,13 @@ void AddTrainVerb(CLI::App& app, Exit& exit) {
   sub.add_option("--io", flags->io, "auto, uring, pread")->capture_default_str();
   sub.add_flag("--force", flags->force, "overwrite existing predictors");
   sub.add_flag("--json", flags->json, "the report as JSON");
+  CLI::Option* const sparsify =
+      sub.add_option("--sparsify", flags->sparsify,
+                     "instead of predictors: thresholds that leave out this share of the neurons (0.5, 50%) of a model without ReLU, "
+                     "packed with --layout gate+bundle2; lossy: the perplexity with and without them is measured and stored");
+  for (const char* of_predictors : {"--recall-target", "--early-recall-target", "--no-early", "--ranks", "--epochs"}) {
+    sub.get_option(of_predictors)->excludes(sparsify);
+  }
   exit.RunAsCallback(sub, [flags] { return TrainModel(*flags); });
 }
 

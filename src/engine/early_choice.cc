@@ -15,8 +15,8 @@ Result<bool> EarlySketchPays(const OpenedHeader& header, const EngineOptions& op
   if (!early) return early.error();
   if (!early->use_early || early->use_predictor()) return false;
   FRUGAL_ASSIGN(const EnginePlan on_time, MakePlan(model, predictor, header.tokenizer_bytes, waiting));
-  FRUGAL_ASSIGN(const NeuronUse early_use, ExpectNeuronUse(model, predictor, *early));
-  FRUGAL_ASSIGN(const NeuronUse on_time_use, ExpectNeuronUse(model, predictor, on_time));
+  FRUGAL_ASSIGN(const NeuronUse early_use, ExpectNeuronUse(model, predictor, header.thresholds_or_null(), *early));
+  FRUGAL_ASSIGN(const NeuronUse on_time_use, ExpectNeuronUse(model, predictor, header.thresholds_or_null(), on_time));
   const Expectation with = ExpectDecode(model, *early, early_use, &profile);
   const Expectation without = ExpectDecode(model, on_time, on_time_use, &profile);
   return *with.token_seconds < *without.token_seconds;

@@ -17,6 +17,26 @@ std::string DefaultPredictorPath(const std::string& model_path) {
   return stem + ".predict.gguf";
 }
 
+static Result<GateThresholds> FindThresholds(const ModelFile& model, const EngineOptions& options) {
+  FRUGAL_TRY(RequireSparsifiable(model));
+  if (options.thresholds) return *options.thresholds;
+  const std::string path = options.sparsify_path.empty() ? DefaultSparsifyPath(model.path()) : options.sparsify_path;
+  struct stat status;
+  if (options.sparsify_path.empty() && stat(path.c_str(), &status) != 0) {
+    return MakeError(ErrorCode::kUsage, "{}: --sparsify: {} is not there: `frugal train {} --sparsify 0.5` makes it", model.path(), path,
+                     model.path());
+  }
+  FRUGAL_ASSIGN(GateThresholds thresholds, ReadGateThresholds(path));
+  FRUGAL_ASSIGN(const uint64_t content_hash, model.ReadContentHash());
+  if (thresholds.model_content_hash != content_hash || thresholds.thresholds.size() != model.config().num_layers) {
+    return BadModel("{}: its thresholds belong to another model, of content hash {:016x} and {} layers; {} has {:016x} and {}; "
+                    "`frugal train --sparsify` makes new ones",
+                    path, thresholds.model_content_hash, thresholds.thresholds.size(), model.path(), content_hash,
+                    model.config().num_layers);
+  }
+  return thresholds;
+}
+
 // An exact gate, or no bundles: there is nothing to predict.
 static bool UsesPredictors(const ModelFile& model) {
   return model.has_bundles() && model.config().ffn_layout != FfnLayout::kGateAndBundle2;
@@ -33,6 +53,9 @@ Result<OpenedHeader> OpenHeader(const EngineOptions& options) {
   if (wants_predictor && (!options.predictor_path.empty() || stat(path.c_str(), &status) == 0)) {
     FRUGAL_ASSIGN(header.predictor, PredictorFile::Inspect(path, header.model->config()));
   }
+  if (options.sparsify) {
+    FRUGAL_ASSIGN(header.thresholds, FindThresholds(*header.model, options));
+  }
   FRUGAL_ASSIGN(const TokenizerHeader tokenizer, ReadTokenizerHeader(*header.model, options.ram_bytes));
   header.tokenizer_bytes = tokenizer.bytes;
   header.model->set_end_ids(tokenizer.bos_id, tokenizer.eos_id);
@@ -46,6 +69,7 @@ Result<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options) {
   engine->options_ = options;
   FRUGAL_ASSIGN(OpenedHeader header, OpenHeader(options));
   engine->model_ = std::move(header.model);
+  engine->thresholds_ = std::move(header.thresholds);
   const PredictorInfo* info = header.predictor ? &*header.predictor : nullptr;
   FRUGAL_ASSIGN(engine->plan_, MakePlan(*engine->model_, info, header.tokenizer_bytes, options));
   if (header.tokenizer_bytes.held > 0) {
@@ -65,10 +89,11 @@ Result<std::unique_ptr<Engine>> Engine::Open(const EngineOptions& options) {
   Selector* const early = plan.use_early && !plan.use_predictor() ? engine->selector_.get() : engine->early_.get();
   engine->forward_ = std::make_unique<Forward>(*engine->weights_, *engine->selector_, early, *engine->pool_,
                                                plan.max_rows, plan.max_logit_rows, plan.context);
+  if (engine->thresholds_) engine->forward_->set_gate_thresholds(engine->thresholds_->thresholds);
   engine->rows_.reserve(plan.max_rows);
   engine->ResetRecall();
   const ModelConfig& config = engine->config();
-  if (config.activation.is_sparse()) engine->sparsity_.emplace(config.num_layers, config.ffn_size);
+  if (config.activation.is_sparse() || plan.sparsified) engine->sparsity_.emplace(config.num_layers, config.ffn_size);
   return engine;
 }
 
@@ -119,7 +144,7 @@ Status Engine::PinPopular() {
 
 void Engine::ResetRecall() {
   recall_.reset();
-  if (plan_.exact || options_.sample_recall_every == 0) return;
+  if (plan_.exact || plan_.sparsified || options_.sample_recall_every == 0) return;
   Result<RecallSampler> sampler = RecallSampler::Create(*weights_, options_.sample_recall_every, options_.seed);
   if (sampler) recall_.emplace(std::move(sampler).value());
 }
@@ -203,6 +228,7 @@ std::string Engine::Describe() const {
   if (model_->has_bundles() && !options_.bundling) layout += " read in halves";
   if (options_.activation) layout += fmt::format(", activation {}", ActivationName(*options_.activation));
   if (options_.resident_type) layout += fmt::format(", attention and output as {} in RAM (lossy)", DTypeName(*options_.resident_type));
+  if (thresholds_) layout += fmt::format(", {:.0f}% of the neurons left out (lossy)", 100 * thresholds_->share);
   const std::string note = options_.mode_note.empty() ? "" : fmt::format(" ({})", options_.mode_note);
   return fmt::format("{} mode{}, {}, {}, {}, {} threads", RunModeName(options_.mode), note, DescribeSelector(*model_, options_, plan_), layout, io,
                      plan_.num_threads);

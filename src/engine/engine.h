@@ -79,6 +79,8 @@ class Engine {
   const PredictorInfo* predictor_info() const { return has_predictor() ? &predictors_->info() : nullptr; }
   // Whether the selector misses no active neuron.
   bool is_exact() const { return plan_.exact; }
+  // Of a run that leaves out neurons; else nullptr.
+  const GateThresholds* thresholds() const { return thresholds_ ? &*thresholds_ : nullptr; }
   EngineStatistics statistics() const;
   void ResetRecall();
 
@@ -97,10 +99,11 @@ class Engine {
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<Weights> weights_;
   std::optional<PredictorFile> predictors_;
+  std::optional<GateThresholds> thresholds_;
   std::unique_ptr<Selector> selector_, early_;
   std::unique_ptr<Forward> forward_;
   std::optional<RecallSampler> recall_;
-  std::optional<SparsityMeter> sparsity_;  // of a model that is said to be sparse
+  std::optional<SparsityMeter> sparsity_;  // of a model that is said to be sparse, or is sparsified
   AccessTraceWriter* trace_ = nullptr;
   std::vector<BatchRow> rows_;  // [max_rows]
   uint64_t num_steps_ = 0, num_rows_ = 0, step_ns_ = 0;
@@ -113,6 +116,8 @@ std::string DefaultPredictorPath(const std::string& model_path);
 struct OpenedHeader {
   std::unique_ptr<ModelFile> model;
   std::optional<PredictorInfo> predictor;
+  std::optional<GateThresholds> thresholds;  // where the options sparsify
+  const GateThresholds* thresholds_or_null() const { return thresholds ? &*thresholds : nullptr; }
   TokenizerBytes tokenizer_bytes;
 };
 Result<OpenedHeader> OpenHeader(const EngineOptions& options);

@@ -179,13 +179,24 @@ NeuronUse ExpectGateUse(const ModelConfig& config, const std::optional<KnownActi
   return use;
 }
 
-Result<NeuronUse> ExpectNeuronUse(const ModelFile& model, const PredictorInfo* predictor, const EnginePlan& plan) {
+NeuronUse NeuronsLeft(const ModelConfig& config, const GateThresholds& thresholds) {
+  NeuronUse use = AllNeuronsUsed(config);
+  std::fill(use.shares.begin(), use.shares.end(), 1.0f - thresholds.share);
+  use.active *= 1.0 - static_cast<double>(thresholds.share);
+  use.basis = "as many neurons as the thresholds were calibrated to leave, all of them alike";
+  return use;
+}
+
+Result<NeuronUse> ExpectNeuronUse(const ModelFile& model, const PredictorInfo* predictor, const GateThresholds* thresholds,
+                                  const EnginePlan& plan) {
   if (plan.use_predictor()) {
     FRUGAL_ASSIGN(NeuronUse use, LoadNeuronUse(*predictor, model.config()));
     use.basis = "for a text like the one that the predictors were trained on";
     return use;
   }
-  if (plan.selector == SelectorKind::kAll || !model.has_bundles()) return AllNeuronsUsed(model.config());
+  if (plan.sparsified && thresholds != nullptr) return NeuronsLeft(model.config(), *thresholds);
+  const bool all = plan.selector == SelectorKind::kAll || !model.config().activation.is_sparse();
+  if (all || !model.has_bundles()) return AllNeuronsUsed(model.config());
   FRUGAL_ASSIGN(const std::optional<KnownActivity> known, FindActivity(model));
   return ExpectGateUse(model.config(), known, plan);
 }

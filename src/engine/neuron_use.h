@@ -8,6 +8,7 @@
 
 #include "src/base/result.h"
 #include "src/engine/plan.h"
+#include "src/format/gate_thresholds.h"
 #include "src/format/neuron_activity.h"
 #include "src/model/model_file.h"
 #include "src/model/predictor_file.h"
@@ -27,6 +28,8 @@ struct NeuronUse {
 
 // Every neuron for every token: what flash does without a selector.
 NeuronUse AllNeuronsUsed(const ModelConfig& config);
+// The share that --sparsify leaves, the same of every neuron.
+NeuronUse NeuronsLeft(const ModelConfig& config, const GateThresholds& thresholds);
 // A predictor file's popularity, scaled in each layer to the share that the held-out part of its training
 // predicted, and its windows' misses. Layers without a predictor use every neuron. kBadModel names the file and the tensor.
 Result<NeuronUse> LoadNeuronUse(const PredictorInfo& predictor, const ModelConfig& config);
@@ -48,7 +51,9 @@ Result<std::optional<KnownActivity>> FindActivity(const ModelFile& model);
 // activation.
 NeuronUse ExpectGateUse(const ModelConfig& config, const std::optional<KnownActivity>& known, const EnginePlan& plan);
 
-// What the plan's selector will choose. `predictor`: of a plan that uses one. kBadModel: the predictor file, or the model's activity keys.
-Result<NeuronUse> ExpectNeuronUse(const ModelFile& model, const PredictorInfo* predictor, const EnginePlan& plan);
+// What the plan's selector will choose. `predictor`, `thresholds`: of a plan that uses them. kBadModel: the predictor file, or the model's
+// activity keys.
+Result<NeuronUse> ExpectNeuronUse(const ModelFile& model, const PredictorInfo* predictor, const GateThresholds* thresholds,
+                                  const EnginePlan& plan);
 
 }  // namespace frugal

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "src/cache/bundle_cache.h"
+#include "src/format/gate_thresholds.h"
 #include "src/io/extent_reader.h"
 #include "src/io/file.h"
 #include "src/model/config.h"
@@ -45,6 +46,11 @@ struct EngineOptions {
   std::optional<Activation> activation;
   SelectorKind selector = SelectorKind::kAuto;  // of flash mode; the others compute with all neurons
   std::string predictor_path;  // empty: NAME.predict.gguf beside the model, when it exists
+  // Lossy, opt-in, of models whose gate is a matrix and never zero: neurons whose activated gate is at or below their layer's threshold
+  // are left out. The thresholds are those of `thresholds` or, without it, of sparsify_path.
+  bool sparsify = false;
+  std::string sparsify_path;  // empty: NAME.sparsify.gguf beside the model
+  std::optional<GateThresholds> thresholds;
   RunMode mode = RunMode::kFlash;
   std::string mode_note;       // why the mode is not what it usually is, for the user (streaming_choice.h)
   uint64_t ram_bytes = 0;      // budget of the whole process; 0: none (tests)

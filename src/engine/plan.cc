@@ -39,13 +39,17 @@ class Planner {
   Result<EnginePlan> Make();
 
  private:
-  // An ordinary GGUF has no bundles to read on demand: flash mode keeps what fits and streams the rest, as hybrid does.
-  bool flash() const { return options_.mode == RunMode::kFlash && model_.has_bundles(); }
+  // Where there are no bundles to read on demand (an ordinary GGUF), or all of them are needed, flash mode keeps what fits and streams
+  // the rest, as hybrid does.
+  bool flash() const {
+    return options_.mode == RunMode::kFlash && model_.has_bundles() && (config_.activation.is_sparse() || options_.sparsify);
+  }
   bool keeps_what_fits() const { return options_.mode == RunMode::kHybrid || (options_.mode == RunMode::kFlash && !flash()); }
   bool use_predictor() const { return selector_ == SelectorKind::kPredictor; }
   bool may_guess_early() const {
     if (!flash() || !options_.early || !options_.overlap) return false;
-    return use_predictor() ? predictor_->early_bytes > 0 : options_.sketch_early && SketchMayGuessEarly(model_, selector_);
+    if (!use_predictor()) return options_.sketch_early && SketchMayGuessEarly(model_, selector_);
+    return predictor_->early_bytes > 0 && !config_.parallel();  // parallel blocks select before attention anyway
   }
   uint32_t num_bundles() const { return config_.num_layers * config_.ffn_size; }
   Status CheckOptions() const;
@@ -181,7 +185,8 @@ EnginePlan Planner::Build(const Choice& choice) const {
   plan.max_logit_rows = std::min(choice.max_rows, std::max<uint32_t>(1, options_.logit_rows));
   plan.num_threads = options_.num_threads;
   plan.selector = selector_;
-  plan.exact = !use_predictor();
+  plan.sparsified = options_.sparsify;
+  plan.exact = !use_predictor() && !options_.sparsify;
   if (HasSketch(model_, selector_)) plan.exact = GateSketch::IsExact(SketchOptionsOf(model_, selector_, choice.max_rows, options_.num_threads));
   plan.use_early = choice.early;
   WeightPlan& weights = plan.weights;
@@ -312,9 +317,8 @@ void Planner::Grow(Choice& choice) const {
       better.block_bytes = block_bytes;
     });
   }
-  for (uint32_t buffers : {4u}) {
-    if (choice.num_scan_buffers > 0) with_slots_kept(98, [&](Choice& better) { better.num_scan_buffers = buffers; });
-  }
+  // So many are read while attention runs.
+  if (choice.num_scan_buffers > 0) with_slots_kept(98, [](Choice& better) { better.num_scan_buffers = 4; });
 }
 
 Error Planner::Refusal(uint32_t context) const {

@@ -33,8 +33,9 @@ struct EnginePlan {
   uint32_t max_rows = 1, max_logit_rows = 1;
   int num_threads = 1;
   SelectorKind selector = SelectorKind::kAll;  // never kAuto
-  bool exact = true;       // the selector misses no active neuron
-  bool use_early = false;  // early prediction, by a predictor of its own or by the sketch
+  bool exact = true;        // the selector misses no active neuron, and none is left out
+  bool sparsified = false;  // neurons are left out by thresholds (EngineOptions::sparsify)
+  bool use_early = false;   // early prediction, by a predictor of its own or by the sketch
   WeightPlan weights;
   WeightsOptions weights_options;
   std::vector<PlacedTensor> tensors;

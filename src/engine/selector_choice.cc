@@ -33,7 +33,7 @@ Result<SelectorKind> ChooseSelector(const ModelFile& model, const PredictorInfo*
   const SelectorKind asked = guesses ? options.selector : SelectorKind::kAuto;
   if (HasGateMatrix(model)) {
     if (asked == SelectorKind::kAuto || asked == SelectorKind::kGate) return SelectorKind::kGate;
-    return refuse("the layout gate+bundle2 chooses by its gate, which is exact: expected auto or gate");
+    return refuse("the layout gate+bundle2 chooses by its gate: expected auto or gate");
   }
   if (!guesses || asked == SelectorKind::kAll) return SelectorKind::kAll;
   if (asked == SelectorKind::kAuto) return predictor != nullptr ? SelectorKind::kPredictor : SelectorKind::kAll;
@@ -46,6 +46,24 @@ Result<SelectorKind> ChooseSelector(const ModelFile& model, const PredictorInfo*
     return refuse("the model has no gate: expected auto, predictor, sketch or all");
   }
   return asked;
+}
+
+Status RequireSparsifiable(const ModelFile& model) {
+  const ModelConfig& config = model.config();
+  if (config.activation.is_sparse()) {
+    return MakeError(ErrorCode::kUsage, "{}: --sparsify: its activation is {}, whose zeros are left out anyway, exactly: run it without",
+                     model.path(), ActivationName(config.activation));
+  }
+  if (!config.gated) {
+    return MakeError(ErrorCode::kUsage,
+                     "{}: --sparsify: its FFN has no gate: whether a neuron is small is known only when half of it was read", model.path());
+  }
+  if (HasGateMatrix(model)) return {};
+  return MakeError(ErrorCode::kUsage,
+                   "{}: --sparsify: {}; neurons can be left unread where the gate is a matrix and up and down are in bundles: "
+                   "`frugal pack SOURCE -o NEW.gguf --layout gate+bundle2` makes such a file",
+                   model.path(), model.is_packed() ? fmt::format("its FFN is packed as {}", FfnLayoutName(config.ffn_layout))
+                                                   : std::string("it is not packed"));
 }
 
 bool MayTakeSketch(const ModelFile& model, SelectorKind chosen, const EngineOptions& options) {
@@ -72,6 +90,8 @@ std::string DescribeSelector(const ModelFile& model, const EngineOptions& option
       return fmt::format("sketch of the {}, {}{}{}", model.config().gated ? "gate" : "up matrix",
                          plan.exact ? "exact" : "approximate", early, hint);
     case SelectorKind::kGate:
+      if (plan.sparsified) return "neurons whose gate is above its layer's threshold";
+      if (!model.config().activation.is_sparse()) return "all neurons (--sparsify leaves some out)";
       return fmt::format("neurons whose gate{} is not zero{}", HasSketch(model, plan.selector) ? ", a copy in RAM," : "", early);
     default:
       return fmt::format("all neurons{}", hint);

@@ -11,6 +11,9 @@ namespace frugal {
 
 // Never kAuto. kUsage where the layout, the activation or a missing file do not go with what was asked for.
 Result<SelectorKind> ChooseSelector(const ModelFile& model, const PredictorInfo* predictor, const EngineOptions& options);
+// kUsage where --sparsify has nothing to do or cannot do it: activated gates that are exactly zero already, no gate, a gate that is no
+// matrix. It says how to pack such a model.
+Status RequireSparsifiable(const ModelFile& model);
 // Whether a gate sketch may replace "all neurons" where the budget does not hold them all.
 bool MayTakeSketch(const ModelFile& model, SelectorKind chosen, const EngineOptions& options);
 // Whether the selector is a sketch in RAM, exact or not, of rows that lie in the bundles.

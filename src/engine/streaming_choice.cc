@@ -18,13 +18,14 @@ Result<std::optional<StreamingChoice>> CompareWithStreaming(const OpenedHeader& 
   if (!asked || !model.has_bundles()) return std::optional<StreamingChoice>();
   const PredictorInfo* const predictor = header.predictor ? &*header.predictor : nullptr;
   FRUGAL_ASSIGN(const EnginePlan flash, MakePlan(model, predictor, header.tokenizer_bytes, options));
-  if (flash.selector == SelectorKind::kAll) return std::optional<StreamingChoice>();
+  const bool selects = flash.sparsified || (flash.selector != SelectorKind::kAll && model.config().activation.is_sparse());
+  if (!selects) return std::optional<StreamingChoice>();
   EngineOptions streaming = options;
   streaming.mode = RunMode::kHybrid;
   const Result<EnginePlan> hybrid = MakePlan(model, predictor, header.tokenizer_bytes, streaming);
   if (!hybrid && hybrid.error().code == ErrorCode::kDoesNotFit) return std::optional<StreamingChoice>();
   if (!hybrid) return hybrid.error();
-  FRUGAL_ASSIGN(const NeuronUse use, ExpectNeuronUse(model, predictor, flash));
+  FRUGAL_ASSIGN(const NeuronUse use, ExpectNeuronUse(model, predictor, header.thresholds_or_null(), flash));
   const Expectation selecting = ExpectDecode(model, flash, use, &profile);
   const Expectation all = ExpectDecode(model, *hybrid, use, &profile);
   const double least_gain = LeastGainOfSelecting(flash.exact);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -16,6 +17,7 @@ namespace {
 
 constexpr std::string_view kMagic = "GGUF";
 constexpr uint32_t kVersion = 3;
+constexpr uint64_t kFixedHeaderBytes = kMagic.size() + sizeof(kVersion) + 2 * sizeof(uint64_t);
 constexpr uint32_t kMaxAlignmentBytes = kMiB;  // what GgufReader accepts
 
 template <typename T>
@@ -104,11 +106,18 @@ void GgufWriter::AddUint32(std::string_view key, uint32_t value) {
 
 void GgufWriter::AddUint64(std::string_view key, uint64_t value) {
   BeginKey(key, GgufType::kU64);
+  NoteReplaceable(key);
   Append(key_bytes_, value);
 }
 
 void GgufWriter::AddFloat32(std::string_view key, float value) {
   BeginKey(key, GgufType::kF32);
+  Append(key_bytes_, value);
+}
+
+void GgufWriter::AddFloat64(std::string_view key, double value) {
+  BeginKey(key, GgufType::kF64);
+  NoteReplaceable(key);
   Append(key_bytes_, value);
 }
 
@@ -173,8 +182,7 @@ size_t GgufWriter::AddTensor(std::string_view name, DType dtype, std::span<const
 }
 
 uint64_t GgufWriter::data_offset_bytes() const {
-  const uint64_t fixed_bytes = kMagic.size() + sizeof(kVersion) + 2 * sizeof(uint64_t);
-  return RoundUp(fixed_bytes + key_bytes_.size() + info_bytes_, alignment_bytes_);
+  return RoundUp(kFixedHeaderBytes + key_bytes_.size() + info_bytes_, alignment_bytes_);
 }
 
 uint64_t GgufWriter::file_bytes() const { return data_offset_bytes() + data_bytes_; }
@@ -213,6 +221,17 @@ Status GgufWriter::BeginData(Space space) {
   FRUGAL_TRY(space == Space::kReserved ? file_->Reserve(file_bytes()) : file_->SetLength(file_bytes()));
   return file_->Write(0, AsBytes(MakeHeader()), "header");
 }
+
+Status GgufWriter::Replace(std::string_view key, const void* value) {
+  const auto found = replaceable_.find(key);
+  CHECK(began_ && found != replaceable_.end());
+  std::memcpy(key_bytes_.data() + found->second, value, sizeof(uint64_t));
+  const uint64_t offset_bytes = kFixedHeaderBytes + found->second;
+  return file_->Write(offset_bytes, std::as_bytes(std::span(key_bytes_).subspan(found->second, sizeof(uint64_t))), "header");
+}
+
+Status GgufWriter::ReplaceFloat64(std::string_view key, double value) { return Replace(key, &value); }
+Status GgufWriter::ReplaceUint64(std::string_view key, uint64_t value) { return Replace(key, &value); }
 
 Status GgufWriter::WriteTensorPart(size_t tensor, uint64_t offset_bytes, std::span<const std::byte> data) {
   CHECK(began_ && tensor < tensors_.size());

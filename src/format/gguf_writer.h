@@ -3,11 +3,13 @@
 // under the final name; destroyed without Finish it removes the temporary one.
 //
 // Use: Open, Add* for all keys and AddTensor for all tensors, BeginData, then WriteTensor / WriteTensorPart
-// in any order, Finish. Hash arrays that are only known at the end are ordinary tensors written last.
+// in any order, Finish. Hash arrays that are only known at the end are ordinary tensors written last, and
+// numbers that are only known at the end replace those that were added.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -37,6 +39,7 @@ class GgufWriter {
   void AddUint32(std::string_view key, uint32_t value);
   void AddUint64(std::string_view key, uint64_t value);
   void AddFloat32(std::string_view key, float value);
+  void AddFloat64(std::string_view key, double value);
   void AddBool(std::string_view key, bool value);
   void AddString(std::string_view key, std::string_view value);
   void AddStringArray(std::string_view key, std::span<const std::string> values);
@@ -61,6 +64,11 @@ class GgufWriter {
   uint64_t tensor_bytes(size_t tensor) const;
   // Absolute offset of the tensor in the file; after BeginData.
   uint64_t tensor_offset_bytes(size_t tensor) const;
+  // The file as it lies there before Finish.
+  const std::string& temporary_path() const { return file_->temporary_path(); }
+  // Another value for a key that AddFloat64 or AddUint64 added, after BeginData: what is known only when all else is written.
+  Status ReplaceFloat64(std::string_view key, double value);
+  Status ReplaceUint64(std::string_view key, uint64_t value);
   // The bytes [0, data offset) of the finished file, padding included, for its hash; valid after all Add
   // calls.
   std::string HeaderBytes() const;
@@ -77,6 +85,8 @@ class GgufWriter {
   void BeginKey(std::string_view key, GgufType type);
   void BeginArray(std::string_view key, GgufType element_type, uint64_t count);
   void AppendText(std::string_view key, std::string_view text);
+  void NoteReplaceable(std::string_view key) { replaceable_.emplace(key, key_bytes_.size()); }
+  Status Replace(std::string_view key, const void* value);
   uint64_t data_offset_bytes() const;
   std::string MakeHeader() const;
 
@@ -84,6 +94,7 @@ class GgufWriter {
   uint32_t alignment_bytes_ = 0;
   std::string key_bytes_;  // all keys with their values, as they go into the file
   std::set<std::string, std::less<>> keys_;
+  std::map<std::string, size_t, std::less<>> replaceable_;  // where the 8 bytes of their values are in key_bytes_
   std::set<std::string, std::less<>> tensor_names_;
   std::vector<Tensor> tensors_;
   uint64_t info_bytes_ = 0;       // of all tensor infos in the header

@@ -27,6 +27,7 @@ void AddEverything(GgufWriter& writer) {
   writer.AddUint32("u32", 7);
   writer.AddUint64("u64", uint64_t{1} << 40);
   writer.AddFloat32("f32", 0.25f);
+  writer.AddFloat64("f64", 0.1);
   writer.AddBool("bool", true);
   const std::vector<std::string> texts = {"a", "", "c\n"};
   const std::vector<std::string_view> views = {"x", "yy"};
@@ -66,6 +67,7 @@ TEST(GgufWriterTest, WhatIsWrittenIsRead) {
     EXPECT_EQ(reader->GetUint("u32").value(), 7u);
     EXPECT_EQ(reader->GetUint("u64").value(), uint64_t{1} << 40);
     EXPECT_EQ(reader->GetFloat("f32").value(), 0.25);
+    EXPECT_EQ(reader->GetFloat("f64").value(), 0.1);
     EXPECT_TRUE(reader->GetBool("bool").value());
     EXPECT_EQ(reader->ArrayCount("floats").value(), 1u);
     std::vector<std::string> texts;

@@ -59,8 +59,6 @@ Status HashedGgufWriter::BeginData(GgufWriter::Space space) {
   tensor_hashes_ = writer_->AddTensor(kTensorHashesName, DType::kI64, std::array{num_chunks});
   hash_of_hashes_ = writer_->AddTensor(kHashOfHashesName, DType::kI64,
                                        std::array{static_cast<uint64_t>(bundle_hashes_.size() + 2)});
-  const std::string header = writer_->HeaderBytes();
-  header_hash_ = HashBytes(std::as_bytes(std::span(header)));
   return writer_->BeginData(space);
 }
 
@@ -111,11 +109,11 @@ void HashedGgufWriter::AppendZeros(size_t index, uint64_t size_bytes) {
   }
 }
 
-Status HashedGgufWriter::WriteHashes(size_t index, std::span<const uint64_t> hashes) {
+Status HashedGgufWriter::WriteTable(size_t index, std::span<const uint64_t> hashes) {
   return writer_->WriteTensorPart(index, 0, std::as_bytes(hashes));
 }
 
-Status HashedGgufWriter::Finish() {
+Status HashedGgufWriter::WriteHashes() {
   CHECK(began_);
   std::vector<uint64_t> hash_of_hashes;
   std::vector<uint64_t> tensor_hashes;
@@ -125,14 +123,20 @@ Status HashedGgufWriter::Finish() {
       tensor_hashes.insert(tensor_hashes.end(), tensor.hashes.begin(), tensor.hashes.end());
       continue;
     }
-    FRUGAL_TRY(WriteHashes(bundle_hashes_[hash_of_hashes.size()], tensor.hashes));
+    FRUGAL_TRY(WriteTable(bundle_hashes_[hash_of_hashes.size()], tensor.hashes));
     hash_of_hashes.push_back(HashBytes(std::as_bytes(std::span<const uint64_t>(tensor.hashes))));
   }
-  FRUGAL_TRY(WriteHashes(tensor_hashes_, tensor_hashes));
+  FRUGAL_TRY(WriteTable(tensor_hashes_, tensor_hashes));
   hash_of_hashes.push_back(HashBytes(std::as_bytes(std::span<const uint64_t>(tensor_hashes))));
-  hash_of_hashes.push_back(header_hash_);
-  FRUGAL_TRY(WriteHashes(hash_of_hashes_, hash_of_hashes));
+  const std::string header = writer_->HeaderBytes();
+  hash_of_hashes.push_back(HashBytes(std::as_bytes(std::span(header))));
+  FRUGAL_TRY(WriteTable(hash_of_hashes_, hash_of_hashes));
   content_hash_ = HashBytes(std::as_bytes(std::span<const uint64_t>(hash_of_hashes)));
+  return {};
+}
+
+Status HashedGgufWriter::Finish() {
+  FRUGAL_TRY(WriteHashes());
   return writer_->Finish();
 }
 

@@ -45,9 +45,12 @@ class HashedGgufWriter {
   Status Append(size_t tensor, std::span<const std::byte> data);
   // The next bytes of the tensor are zeros, hashed but not written.
   void AppendZeros(size_t tensor, uint64_t size_bytes);
-  // Writes the hashes, then as GgufWriter::Finish. Programmer's mistake before all tensors are complete.
+  // Writes the hashes: from now on the file can be read as keys().temporary_path(). After values of keys were replaced, again. Programmer's
+  // mistake before all tensors are complete.
+  Status WriteHashes();
+  // WriteHashes, then as GgufWriter::Finish.
   Status Finish();
-  // XXH3 of frugal.hash_of_hashes; after Finish.
+  // XXH3 of frugal.hash_of_hashes; after WriteHashes or Finish.
   uint64_t content_hash() const { return content_hash_; }
 
   // What it holds for that many hashes, for a memory plan.
@@ -70,7 +73,7 @@ class HashedGgufWriter {
   HashedGgufWriter() = default;
   size_t Add(Tensor tensor);
   void Hash(size_t index, std::span<const std::byte> data);
-  Status WriteHashes(size_t index, std::span<const uint64_t> hashes);
+  Status WriteTable(size_t index, std::span<const uint64_t> hashes);
 
   std::unique_ptr<GgufWriter> writer_;
   std::unique_ptr<XXH3_state_t, StateDeleter> partial_;  // of the unit that the last Append ended within
@@ -78,7 +81,6 @@ class HashedGgufWriter {
   std::vector<Tensor> tensors_;
   std::vector<size_t> bundle_hashes_;  // indices in writer_ of the xxh3 tensors // [layers with bundles]
   size_t tensor_hashes_ = 0, hash_of_hashes_ = 0;  // indices in writer_
-  uint64_t header_hash_ = 0;
   uint64_t content_hash_ = 0;
   bool began_ = false;
 };

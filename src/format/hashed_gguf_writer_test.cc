@@ -8,6 +8,7 @@
 
 #include "src/base/random.h"
 #include "src/format/byte_source.h"
+#include "src/format/hashed_gguf_reader.h"
 #include "src/base/temp_dir_for_test.h"
 
 namespace frugal {
@@ -79,6 +80,42 @@ TEST(HashedGgufWriterTest, HashesDoNotDependOnThePieces) {
     EXPECT_EQ((*writer)->content_hash(), HashOf(expected));
     EXPECT_EQ(reader->tensors().back().name, kHashOfHashesName);
   }
+}
+
+TEST(HashedGgufWriterTest, IsReadBeforeItsEndAndValuesOfKeysAreReplaced) {
+  const TempDir directory;
+  const std::string path = directory.File("a.gguf");
+  auto writer = HashedGgufWriter::Open(path, Overwrite::kNo);
+  ASSERT_TRUE(writer.has_value()) << writer.error().message;
+  GgufWriter& keys = (*writer)->keys();
+  keys.AddString("first", "of another length");
+  keys.AddFloat64("real", 0);
+  keys.AddUint64("count", 0);
+  keys.AddBool("last", true);
+  const size_t a = (*writer)->AddTensor("a", DType::kI8, std::array{uint64_t{10}});
+  ASSERT_TRUE((*writer)->BeginData());
+  ASSERT_TRUE((*writer)->Append(a, std::vector<std::byte>(10, std::byte{7})));
+  ASSERT_TRUE((*writer)->WriteHashes());
+  const uint64_t hash_before = (*writer)->content_hash();
+  EXPECT_FALSE(OpenFileSource(path)) << "not under its name yet";
+  {
+    const auto early = HashedGgufReader::Open(keys.temporary_path());
+    ASSERT_TRUE(early) << early.error().message;
+    EXPECT_EQ((*early)->content_hash(), hash_before);
+    EXPECT_EQ((*early)->gguf().GetFloat("real").value(), 0.0);
+  }
+  ASSERT_TRUE(keys.ReplaceFloat64("real", 0.1));
+  ASSERT_TRUE(keys.ReplaceUint64("count", 1 + (uint64_t{1} << 40)));
+  ASSERT_TRUE((*writer)->Finish());
+  const auto reader = HashedGgufReader::Open(path);  // which checks the header's hash
+  ASSERT_TRUE(reader) << reader.error().message;
+  EXPECT_EQ((*reader)->content_hash(), (*writer)->content_hash());
+  EXPECT_NE((*reader)->content_hash(), hash_before);
+  EXPECT_EQ((*reader)->gguf().GetFloat("real").value(), 0.1);
+  EXPECT_EQ((*reader)->gguf().GetUint("count").value(), 1 + (uint64_t{1} << 40));
+  EXPECT_EQ((*reader)->gguf().GetString("first").value(), "of another length");
+  EXPECT_TRUE((*reader)->gguf().GetBool("last").value());
+  EXPECT_EQ((*reader)->ReadAll(*(*reader)->Find("a")).value(), std::vector<std::byte>(10, std::byte{7}));
 }
 
 TEST(HashedGgufWriterTest, LeavesNothingWithoutFinish) {

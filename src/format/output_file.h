@@ -44,6 +44,7 @@ class OutputFile {
   Status Commit();
 
   const std::string& path() const { return path_; }
+  const std::string& temporary_path() const { return temporary_path_; }
   void set_fault_hook_for_test(FaultHook hook) { fault_hook_ = hook; }
 
  private:

@@ -23,6 +23,11 @@ uint64_t BundleStrideBytes(uint64_t bundle_bytes, uint32_t align_bytes) {
   return RoundUp(bundle_bytes, kSectorBytes);
 }
 
+std::string DescribeEffect(const PerplexityEffect& effect) {
+  return fmt::format("perplexity {:.4f} -> {:.4f} ({:+.2f}%) on {} tokens", effect.before, effect.after, effect.percent(),
+                     effect.num_tokens);
+}
+
 uint64_t HashBytes(std::span<const std::byte> bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
 
 void AppendChunkHashes(std::span<const std::byte> bytes, std::vector<uint64_t>& hashes) {

@@ -27,6 +27,12 @@ constexpr const char* kActivationKey = "frugal.activation";
 constexpr const char* kLayerWindowsKey = "frugal.layer_windows";
 // F32 [1]: largest |written - source| of a weight, where weights were converted.
 constexpr const char* kLargestDifferenceName = "frugal.largest_difference";
+// What converting weights costs in perplexity: on which text, of the source (f64), of the packed model (f64), on how many tokens (u64).
+// There where pack was to measure it; 0 tokens: it was not.
+constexpr const char* kPerplexityTextKey = "frugal.perplexity.text";
+constexpr const char* kPerplexitySourceKey = "frugal.perplexity.source";
+constexpr const char* kPerplexityPackedKey = "frugal.perplexity.packed";
+constexpr const char* kPerplexityTokensKey = "frugal.perplexity.tokens";
 constexpr const char* kHashChunkKey = "frugal.hash_chunk_bytes";
 // I64 [sum over the tensors before it that are no bundles: chunks of the tensor], in file order.
 constexpr const char* kTensorHashesName = "frugal.tensor_hashes";
@@ -48,6 +54,16 @@ uint64_t BundleStrideBytes(uint64_t bundle_bytes, uint32_t align_bytes);
 constexpr uint64_t NumHashChunks(uint64_t size_bytes) {
   return (size_bytes + kHashChunkBytes - 1) / kHashChunkBytes;
 }
+
+// What a lossy step (quantised weights, neurons left out) costs, measured on one text.
+struct PerplexityEffect {
+  double before = 0, after = 0;
+  uint64_t num_tokens = 0;  // scored
+
+  double percent() const { return before > 0 ? 100 * (after - before) / before : 0; }
+};
+// "perplexity 12.3456 -> 12.9012 (+4.50%) on 2048 tokens"
+std::string DescribeEffect(const PerplexityEffect& effect);
 
 uint64_t HashBytes(std::span<const std::byte> bytes);
 // Hashes of the chunks of `bytes`, which begins at a chunk of its tensor; appended.

@@ -41,6 +41,7 @@ struct LayerObservation {
   // [num_rows, activation_stride]: what down is multiplied with, by index into `positions`; 0 where not active.
   const float* activations = nullptr;
   size_t activation_stride = 0;
+  const float* gates = nullptr;  // [num_rows, ffn_size]: activated, of all neurons by position; nullptr where the gate is no matrix
 };
 using LayerObserver = FunctionRef<Status(const LayerObservation&)>;
 
@@ -65,6 +66,10 @@ class Forward {
   // max_context: of any sequence.
   Forward(Weights& weights, Selector& selector, Selector* early, ThreadPool& pool, uint32_t max_rows, uint32_t max_logit_rows,
           uint32_t max_context);
+
+  // Where the gate is a matrix: a neuron whose activated gate is at or below its layer's threshold in magnitude does not count. Without
+  // them the threshold is 0, which leaves out nothing. `thresholds` [num_layers] outlives this.
+  void set_gate_thresholds(std::span<const float> thresholds) { gate_thresholds_ = thresholds; }
 
   static MatrixInputs InputsOf(const ModelFile& model, const WeightPlan& plan) {
     return {model.has_float_rows(), UsesQuantisedInputs(model, plan)};
@@ -110,7 +115,7 @@ class Forward {
   // Matrix product of the gate with its bias and activation. // gates_ [num_rows, ffn_size]
   Status ComputeGates(uint32_t layer, uint32_t num_rows);
   void Select(uint32_t layer, uint32_t num_rows);
-  void SelectByGates(uint32_t num_rows);
+  void SelectByGates(uint32_t layer, uint32_t num_rows);
   Status Observe(uint32_t layer, uint32_t num_rows, const LayerObserver& observer);
   // Members of a wave that became ready together, and their up rows: row i of `rows` is that of members[i].
   struct ReadyBundles {
@@ -118,9 +123,10 @@ class Forward {
     RowSet rows;
   };
   Status ComputeActivations(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
-  void ActivateAll(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t num_rows, int worker);
-  // Neurons that at least this share of the rows chose are multiplied with all of them: a product of a chosen neuron takes about three times as
-  // long, since no weight that was loaded serves two rows.
+  void ActivateAll(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t num_rows,
+                   int worker);
+  // Neurons that more than this share of the rows chose are multiplied with all of them. A product of the others takes longer, since no
+  // weight in a register serves two rows (docs/decisions/0008-prompts.md).
   static constexpr double kCommonShare = 0.7;
   struct PartedBundles {
     ReadyBundles common, rare;
@@ -176,6 +182,7 @@ class Forward {
   ThreadPool& pool_;
   const uint32_t max_rows_;
   const uint32_t max_context_;
+  std::span<const float> gate_thresholds_;
 
   AlignedVector<float> residual_;    // [max_rows, hidden_size]
   AlignedVector<float> normed_;      // [max_rows, hidden_size]: attention's input

@@ -2,6 +2,7 @@
 // they arrive, the down sum.
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "src/base/bytes.h"
@@ -73,16 +74,18 @@ void Forward::Select(uint32_t layer, uint32_t num_rows) {
   times_.select_ns += NowNs() - start;
 }
 
-// A neuron counts where its activated gate is not zero (a NaN is not): exact, nothing is guessed.
-void Forward::SelectByGates(uint32_t num_rows) {
+// A neuron counts where its activated gate is above the threshold in magnitude: with 0, where it is not zero, which is exact. A NaN
+// counts, so that it reaches the logits.
+void Forward::SelectByGates(uint32_t layer, uint32_t num_rows) {
   const uint64_t start = NowNs();
+  const float threshold = gate_thresholds_.empty() ? 0.0f : gate_thresholds_[layer];
   const uint32_t words = Selector::WordsPerToken(config_.ffn_size);
   ForEachRow(num_rows, [&](uint32_t row) {
     const float* const gates = gates_.data() + size_t{row} * config_.ffn_size;
     for (uint32_t word = 0; word < words; ++word) {
       uint64_t bits = 0;
       const uint32_t end = std::min(config_.ffn_size, (word + 1) * 64);
-      for (uint32_t i = word * 64; i < end; ++i) bits |= uint64_t{gates[i] != 0.0f} << (i % 64);
+      for (uint32_t i = word * 64; i < end; ++i) bits |= uint64_t{!(std::fabs(gates[i]) <= threshold)} << (i % 64);
       active_[size_t{row} * words + word] = bits;
     }
   });
@@ -110,6 +113,7 @@ Status Forward::Observe(uint32_t layer, uint32_t num_rows, const LayerObserver& 
   observation.active = active_;
   observation.activations = activations_.data();
   observation.activation_stride = config_.ffn_size;
+  observation.gates = gates_.empty() ? nullptr : gates_.data();
   return observer(observation);
 }
 
@@ -117,7 +121,7 @@ Status Forward::BundledFfn(uint32_t layer, uint32_t num_rows) {
   const size_t hidden = config_.hidden_size;
   if (selects_by_gates()) {
     FRUGAL_TRY(ComputeGates(layer, num_rows));
-    SelectByGates(num_rows);
+    SelectByGates(layer, num_rows);
   } else if (!config_.parallel()) {
     Select(layer, num_rows);
   }

@@ -1,5 +1,6 @@
 #include "src/pack/inspect.h"
 
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -84,6 +85,17 @@ bool IsFfnWeight(std::string_view name) {
   return false;
 }
 
+// Nothing where it was not measured.
+Result<std::optional<PerplexityEffect>> ReadEffect(const GgufReader& gguf, std::string* text) {
+  PerplexityEffect effect;
+  FRUGAL_ASSIGN(effect.num_tokens, gguf.GetUint(kPerplexityTokensKey));
+  FRUGAL_ASSIGN(effect.before, gguf.GetFloat(kPerplexitySourceKey));
+  FRUGAL_ASSIGN(effect.after, gguf.GetFloat(kPerplexityPackedKey));
+  FRUGAL_ASSIGN(*text, gguf.GetString(kPerplexityTextKey));
+  if (effect.num_tokens == 0) return std::optional<PerplexityEffect>();
+  return std::optional(effect);
+}
+
 Result<PackedSummary> Summarise(const GgufReader& gguf, ByteSource& source, std::optional<Activation> activation) {
   PackedSummary summary;
   FRUGAL_ASSIGN(summary.architecture, gguf.GetString("general.architecture"));
@@ -117,6 +129,9 @@ Result<PackedSummary> Summarise(const GgufReader& gguf, ByteSource& source, std:
     float value = 0;
     FRUGAL_TRY(source.Read(difference->extent.offset_bytes, std::as_writable_bytes(std::span(&value, 1))));
     summary.largest_difference = value;
+  }
+  if (gguf.Find(kPerplexityTokensKey) != nullptr) {
+    FRUGAL_ASSIGN(summary.effect, ReadEffect(gguf, &summary.effect_text));
   }
   const TensorInfo* hashes = gguf.FindTensor(kHashOfHashesName);
   if (hashes == nullptr) {
@@ -155,6 +170,13 @@ nlohmann::ordered_json ToJson(const PackedSummary& packed) {
   json["ffn_bytes"] = packed.ffn_bytes;
   json["ffn_share"] = packed.ffn_share;
   if (packed.largest_difference) json["largest_difference"] = *packed.largest_difference;
+  if (packed.effect) {
+    json["perplexity"] = {{"source", packed.effect->before},
+                          {"packed", packed.effect->after},
+                          {"delta_percent", packed.effect->percent()},
+                          {"tokens", packed.effect->num_tokens},
+                          {"text", Printable(packed.effect_text, kMaxPathBytes)}};
+  }
   json["has_tokenizer"] = packed.has_tokenizer;
   json["num_tokens"] = packed.num_tokens;
   json["content_hash"] = fmt::format("{:016x}", packed.content_hash);
@@ -203,7 +225,29 @@ Result<Inspection> InspectCheckpoint(const std::string& path, std::optional<Acti
   return inspection;
 }
 
+// Those beside a model are its own, or of no interest here: --sparsify says why it refuses others.
+std::optional<GateThresholds> FindThresholds(const Inspection& inspection) {
+  const std::string path = DefaultSparsifyPath(inspection.path);
+  std::error_code ignored;
+  if (!inspection.packed || !std::filesystem::exists(path, ignored)) return std::nullopt;
+  Result<GateThresholds> thresholds = ReadGateThresholds(path);
+  if (!thresholds || thresholds->model_content_hash != inspection.packed->content_hash) return std::nullopt;
+  return *std::move(thresholds);
+}
+
 }  // namespace
+
+nlohmann::ordered_json ToJson(const GateThresholds& thresholds) {
+  return {{"share", thresholds.share},
+          {"source", Printable(thresholds.source, kMaxPathBytes)},
+          {"tokens", thresholds.num_tokens},
+          {"held_out_tokens", thresholds.effect.num_tokens},
+          {"perplexity_exact", thresholds.effect.before},
+          {"perplexity", thresholds.effect.after},
+          {"perplexity_delta_percent", thresholds.effect.percent()},
+          {"measured_share", thresholds.measured_share},
+          {"thresholds", thresholds.thresholds}};
+}
 
 Result<Inspection> Inspect(const std::string& path, std::optional<Activation> activation) {
   if (IsCheckpointPath(path)) return InspectCheckpoint(path, activation);
@@ -229,6 +273,11 @@ Result<Inspection> Inspect(const std::string& path, std::optional<Activation> ac
   } else if (Result<ModelConfig> config = ReadGgufConfig(gguf, activation)) {
     inspection.config = *std::move(config);
   }
+  inspection.thresholds = FindThresholds(inspection);
+  const Result<std::string> architecture = gguf.GetString("general.architecture");
+  if (architecture && *architecture == kGateThresholdsArchitecture) {
+    FRUGAL_ASSIGN(inspection.thresholds, ReadGateThresholds(path));
+  }
   return inspection;
 }
 
@@ -243,6 +292,7 @@ nlohmann::ordered_json ToJson(const Inspection& inspection) {
   json["file"]["num_parameters"] = inspection.num_parameters;
   for (const std::string& file : inspection.files) json["files"].push_back(Printable(file, kMaxPathBytes));
   if (inspection.packed) json["packed"] = ToJson(*inspection.packed);
+  if (inspection.thresholds) json["sparsify"] = ToJson(*inspection.thresholds);
   if (inspection.config) json["activation"] = ActivationName(inspection.config->activation);
   json["keys"] = nlohmann::ordered_json::array();
   for (const InspectedKey& key : inspection.keys) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "src/base/result.h"
+#include "src/format/gate_thresholds.h"
 #include "src/model/config.h"
 #include "src/pack/bundle_types.h"
 #include "src/tensor/dtype.h"
@@ -35,6 +36,8 @@ struct PackedSummary {
   uint64_t bundle_bytes = 0;  // of a stride that are weights
   uint64_t ffn_bytes = 0;     // of all bundles and matrices of FFNs
   std::optional<float> largest_difference;  // between a weight and the source's, where weights were converted
+  std::optional<PerplexityEffect> effect;   // of converting them, where that was measured
+  std::string effect_text;                  // on what
   double ffn_share = 0;       // of all weights' bytes
   bool has_tokenizer = false;
   uint64_t num_tokens = 0;    // of the tokenizer
@@ -53,6 +56,8 @@ struct Inspection {
   uint64_t num_parameters = 0;          // of float and quantised tensors, and in bundles
   std::optional<PackedSummary> packed;  // of packed models
   std::optional<ModelConfig> config;    // of other models whose architecture is known
+  // Of a file of `train --sparsify`, and of a packed model beside which its own lies.
+  std::optional<GateThresholds> thresholds;
 };
 
 // Errors as GgufReader::Open, of a checkpoint as ResolveCheckpointDirectory and OpenCheckpointTensors; also kBadModel when a packed model
@@ -61,5 +66,6 @@ Result<Inspection> Inspect(const std::string& path, std::optional<Activation> ac
 
 // The same as one object: file, keys, tensors, packed.
 nlohmann::ordered_json ToJson(const Inspection& inspection);
+nlohmann::ordered_json ToJson(const GateThresholds& thresholds);
 
 }  // namespace frugal

@@ -57,6 +57,9 @@ Status CopyGgufKey(const GgufReader& gguf, const GgufKeyValue& entry, GgufWriter
     case GgufType::kF32:
       keys.AddFloat32(entry.key, static_cast<float>(std::get<double>(entry.value)));
       return {};
+    case GgufType::kF64:
+      keys.AddFloat64(entry.key, std::get<double>(entry.value));
+      return {};
     case GgufType::kBool:
       keys.AddBool(entry.key, std::get<bool>(entry.value));
       return {};

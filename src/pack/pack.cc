@@ -73,8 +73,7 @@ class Packer {
     if (checkpoint_->HasFile(options_.output_path)) {
       return MakeError(ErrorCode::kUsage, "{}: is a file of the checkpoint itself", options_.output_path);
     }
-    PackPlanOptions plan_options = {options_.type, options_.down_type, options_.layout.value_or(FfnLayout::kGateAndBundle2),
-                                    options_.align_bytes};
+    const PackPlanOptions plan_options = {options_.type, options_.down_type, options_.layout, options_.align_bytes};
     FRUGAL_ASSIGN(plan_, PlanPack(*checkpoint_, plan_options));
     FRUGAL_TRY(CheckFitsLayout());
     FRUGAL_ASSIGN(memory_,
@@ -84,13 +83,16 @@ class Packer {
     FRUGAL_ASSIGN(writer_, HashedGgufWriter::Open(options_.output_path, options_.overwrite));
     writer_->keys().set_fault_hook_for_test(options_.fault_hook_for_test);
     AddKeys();
+    AddEffectKeys();
     FRUGAL_TRY(AddTokenizer());
     FRUGAL_TRY(WriteTensors());
     FRUGAL_TRY(checkpoint_->CheckUnchanged());
+    FillReport();
+    FRUGAL_TRY(MeasureEffect());
     progress_(1.0, "syncing");
     FRUGAL_TRY(writer_->Finish());
-    FillReport();
-    report_.elapsed_ns = NowNs() - start_ns;
+    report_.content_hash = writer_->content_hash();
+    report_.elapsed_ns = NowNs() - start_ns - measure_ns_;
     return std::move(report_);
   }
 
@@ -124,6 +126,33 @@ class Packer {
                  {checkpoint_->model_name(), plan_.layout, plan_.gate_type, plan_.up_type, plan_.down_type, plan_.stride_bytes,
                   matrix_type},
                  writer_->keys());
+  }
+
+  // Their values are known when all else is written.
+  void AddEffectKeys() {
+    if (!options_.measure) return;
+    writer_->keys().AddString(kPerplexityTextKey, options_.measured_text);
+    writer_->keys().AddFloat64(kPerplexitySourceKey, 0);
+    writer_->keys().AddFloat64(kPerplexityPackedKey, 0);
+    writer_->keys().AddUint64(kPerplexityTokensKey, 0);
+  }
+
+  // The buffers that weights went through are free by now.
+  Status MeasureEffect() {
+    if (!options_.measure || report_.largest_difference == 0) return {};
+    const uint64_t start_ns = NowNs();
+    progress_(1.0, "measuring perplexity");
+    FRUGAL_TRY(writer_->WriteHashes());
+    GgufWriter& keys = writer_->keys();
+    const uint64_t source_header_bytes = checkpoint_->gguf() != nullptr ? checkpoint_->gguf()->data_offset_bytes() : 0;
+    const uint64_t held_bytes = HashedGgufWriter::MemoryBytes(plan_.num_hashes) + keys.HeaderBytes().size() + source_header_bytes +
+                                options_.neuron_orders.size() * config().ffn_size * sizeof(uint32_t);
+    FRUGAL_ASSIGN(report_.effect, options_.measure(keys.temporary_path(), report_, held_bytes));
+    measure_ns_ = NowNs() - start_ns;
+    if (!report_.effect) return {};
+    FRUGAL_TRY(keys.ReplaceFloat64(kPerplexitySourceKey, report_.effect->before));
+    FRUGAL_TRY(keys.ReplaceFloat64(kPerplexityPackedKey, report_.effect->after));
+    return keys.ReplaceUint64(kPerplexityTokensKey, report_.effect->num_tokens);
   }
 
   // The vocabulary's memory is free again before any weight is read.
@@ -326,7 +355,6 @@ class Packer {
     report_.stride_bytes = plan_.stride_bytes;
     report_.up_type = plan_.up_type;
     report_.down_type = plan_.down_type;
-    report_.content_hash = writer_->content_hash();
     report_.memory = memory_.ledger;
     for (const TensorInfo* tensor : checkpoint_->UnusedTensors()) {
       report_.warnings.push_back(fmt::format("{}: tensor {} [{}] is not used", checkpoint_->PathOf(*tensor), Printable(tensor->name),
@@ -343,6 +371,7 @@ class Packer {
   std::vector<uint32_t> identity_;  // [ffn_size], or empty
   std::string what_;
   uint64_t done_bytes_ = 0;
+  uint64_t measure_ns_ = 0;
   PackReport report_;
 };
 

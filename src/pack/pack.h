@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -16,10 +17,13 @@
 #include "src/base/result.h"
 #include "src/format/neuron_order.h"
 #include "src/format/output_file.h"
+#include "src/format/packed_format.h"
 #include "src/model/config.h"
 #include "src/tensor/dtype.h"
 
 namespace frugal {
+
+struct PackReport;
 
 struct PackOptions {
   std::string source_path;  // a directory, a Hugging Face cache entry, or a GGUF file that is not packed
@@ -28,13 +32,19 @@ struct PackOptions {
   // biases) keep theirs always, position embeddings are not quantised.
   std::optional<DType> type;
   std::optional<DType> down_type;  // of the down projection in bundles, instead of `type`
-  // Of gated models with a sparse activation: kGateAndBundle2 or kBundle3; nothing: kGateAndBundle2.
+  // Of gated models: kGateAndBundle2 (the default where the activation is sparse; else for `train --sparsify`), or with a sparse activation
+  // kBundle3.
   std::optional<FfnLayout> layout;
   std::optional<Activation> activation;  // instead of what the source says
   Overwrite overwrite = Overwrite::kNo;
   uint32_t align_bytes = 512;  // of a bundle: 512 or 4096 (BundleStrideBytes)
   uint64_t ram_bytes = kGiB;   // of the whole process
   NeuronOrders neuron_orders;  // of the source's neurons; empty: as in the source
+  // Measures what converting weights costs, where one of them changed: it may read the packed file, which is complete at `path` but not
+  // under its name yet, while `held_bytes` of the budget stay in use. What it returns is stored in the file as measured on
+  // `measured_text`; nothing: it was not measured. Empty: no keys are kept for it.
+  std::function<Result<std::optional<PerplexityEffect>>(const std::string& path, const PackReport& so_far, uint64_t held_bytes)> measure;
+  std::string measured_text;
   const std::atomic<bool>* cancel = nullptr;  // when it becomes true, Pack ends with kFailed "interrupted"
   int (*fault_hook_for_test)(const char* operation) = nullptr;  // GgufWriter::set_fault_hook_for_test
 };
@@ -50,9 +60,10 @@ struct PackReport {
   DType up_type = DType::kF32, down_type = DType::kF32;
   Activation activation;
   float largest_difference = 0;  // |written - source| of the weights that were converted
+  std::optional<PerplexityEffect> effect;  // of converting them; nothing: not measured
   uint64_t content_hash = 0;
   bool has_tokenizer = false;
-  uint64_t elapsed_ns = 0;
+  uint64_t elapsed_ns = 0;  // without measuring
   MemoryLedger memory;                // what the budget went to
   std::vector<std::string> warnings;  // tensors that were not used, a tokenizer that is not there
 };

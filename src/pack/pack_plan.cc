@@ -17,7 +17,7 @@ class Planner {
  public:
   Planner(Checkpoint& checkpoint, const PackPlanOptions& options)
       : checkpoint_(checkpoint), config_(checkpoint.config()), options_(options) {
-    plan_.layout = LayoutOf(config_, options.gated_layout);
+    plan_.layout = LayoutOf(config_, options.layout);
   }
 
   Result<PackPlan> Run() {
@@ -30,9 +30,10 @@ class Planner {
   }
 
  private:
-  static FfnLayout LayoutOf(const ModelConfig& config, FfnLayout gated_layout) {
+  static FfnLayout LayoutOf(const ModelConfig& config, std::optional<FfnLayout> asked) {
+    if (config.gated && asked == FfnLayout::kGateAndBundle2) return *asked;
     if (!config.activation.is_sparse()) return FfnLayout::kMatrices;
-    return config.gated ? gated_layout : FfnLayout::kUpDown;
+    return config.gated ? asked.value_or(FfnLayout::kGateAndBundle2) : FfnLayout::kUpDown;
   }
   bool has_bundles() const { return plan_.layout != FfnLayout::kMatrices; }
   DType MatrixType(const TensorInfo& source) const { return options_.type.value_or(source.dtype); }

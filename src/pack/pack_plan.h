@@ -56,8 +56,8 @@ struct PackPlanOptions {
   // nothing, and every engine computes with them in float.
   std::optional<DType> type;
   std::optional<DType> down_type;  // of down in bundles, instead of `type`
-  // Of gated models with a sparse activation: kGateAndBundle2 or kBundle3.
-  FfnLayout gated_layout = FfnLayout::kGateAndBundle2;
+  // Of gated models: kGateAndBundle2, which is also the default where the activation is sparse, or, there alone, kBundle3.
+  std::optional<FfnLayout> layout;
   uint32_t align_bytes = 512;
 };
 

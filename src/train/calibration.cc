@@ -284,6 +284,10 @@ Result<CalibrationReport> Calibrate(const CalibrationOptions& options, Progress 
   }
   FRUGAL_ASSIGN(ModelFile model, ModelFile::Open(options.model_path));
   FRUGAL_TRY(model.RequireBundles());
+  if (!model.config().activation.is_sparse()) {
+    return MakeError(ErrorCode::kUsage, "{}: its activation is {}, which is never zero: every token uses all neurons, in whatever order",
+                     options.model_path, ActivationName(model.config().activation));
+  }
   return Calibrator(options, std::move(model), progress).Run();
 }
 

@@ -272,6 +272,11 @@ Result<TrainReport> Train(const TrainOptions& options, Progress progress) {
   FRUGAL_TRY(CheckOptions(options));
   FRUGAL_ASSIGN(ModelFile model, ModelFile::Open(options.model_path));
   FRUGAL_TRY(model.RequireBundles());
+  if (!model.config().activation.is_sparse()) {
+    return MakeError(ErrorCode::kUsage, "{}: its activation is {}, which is never zero: there is nothing to predict; --sparsify 0.5 finds "
+                     "thresholds below which neurons may be left out",
+                     options.model_path, ActivationName(model.config().activation));
+  }
   if (model.config().ffn_layout == FfnLayout::kGateAndBundle2) {
     return MakeError(ErrorCode::kUsage, "{}: its layout is \"{}\": the gates choose the neurons exactly, there is nothing to predict",
                      options.model_path, FfnLayoutName(model.config().ffn_layout));

@@ -22,12 +22,6 @@ uint64_t WeightsBytes(const ModelFile& model, const WeightPlan& plan, const Weig
          Weights::ReaderBytes(options);
 }
 
-struct Sampling {
-  uint32_t batch = 0;
-  WeightPlan weights;
-  uint64_t size_bytes = 0;
-};
-
 uint64_t SampleRunBytes(const ModelFile& model, const TrainOptions& options, const TextSize& text,
                         uint32_t batch) {
   const ModelConfig& config = model.config();
@@ -37,10 +31,9 @@ uint64_t SampleRunBytes(const ModelFile& model, const TrainOptions& options, con
          config.vocab_size * sizeof(float);
 }
 
-// As many sequences together as fit beside all the weights; else, weights streamed, as many as fit. The
-// result of sampling does not depend on it.
-Sampling PlanSampling(const ModelFile& model, const TrainOptions& options, const TextSize& text,
-                      uint64_t available_bytes) {
+}  // namespace
+
+SamplingPlan PlanSampling(const ModelFile& model, const TrainOptions& options, const TextSize& text, uint64_t available_bytes) {
   const uint32_t most = static_cast<uint32_t>(std::min<uint64_t>(kMostSampledTogether, text.num_sequences));
   const auto resident = [&](uint32_t) { return WeightPlan{}; };
   const auto streamed = [&](uint32_t batch) {
@@ -51,7 +44,7 @@ Sampling PlanSampling(const ModelFile& model, const TrainOptions& options, const
     if (needed < available_bytes) plan.resident_bytes = available_bytes - needed;
     return plan;
   };
-  Sampling sampling;
+  SamplingPlan sampling;
   const auto try_plans = [&](auto make_plan) {
     for (uint32_t batch = most; batch > 0; batch /= 2) {
       sampling = {batch, make_plan(batch), 0};
@@ -64,8 +57,6 @@ Sampling PlanSampling(const ModelFile& model, const TrainOptions& options, const
   if (!try_plans(resident)) static_cast<void>(try_plans(streamed));
   return sampling;  // the smallest, when none fits
 }
-
-}  // namespace
 
 uint64_t LayerRunBytes(const ModelFile& model, const WeightsOptions& options, int num_threads,
                        const TextSize& text, uint64_t behind_run_bytes) {
@@ -102,7 +93,7 @@ Result<TrainPlan> PlanTraining(const ModelFile& model, const TrainOptions& optio
   uint64_t sampling_bytes = 0;
   if (options.sequences.empty()) {
     const uint64_t available = options.ram_bytes > process_bytes ? options.ram_bytes - process_bytes : 0;
-    const Sampling sampling = PlanSampling(model, options, text, available);
+    const SamplingPlan sampling = PlanSampling(model, options, text, available);
     plan.sample_batch = sampling.batch;
     plan.sample_weights = sampling.weights;
     sampling_bytes = sampling.size_bytes;

@@ -28,6 +28,15 @@ struct TrainPlan {
   bool spilled() const { return hidden == Placement::kSpilled || samples == Placement::kSpilled; }
 };
 
+struct SamplingPlan {
+  uint32_t batch = 0;  // sequences together
+  WeightPlan weights;
+  uint64_t size_bytes = 0;
+};
+// As many sequences together as fit beside all the weights; else, weights streamed, as many as fit; the smallest when none fits. The
+// result of sampling does not depend on it.
+SamplingPlan PlanSampling(const ModelFile& model, const TrainOptions& options, const TextSize& text, uint64_t available_bytes);
+
 // Running one layer over the text, with its weights. behind_run_bytes: taken while the weights are still
 // there.
 uint64_t LayerRunBytes(const ModelFile& model, const WeightsOptions& options, int num_threads,
