@@ -215,7 +215,7 @@ TEST_P(PackedFormTest, PlansAreThoseOfTheFileThatPackWrites) {
         options.ram_bytes = ram_bytes;
         options.context = 64;
         options.num_threads = 1;
-        const Result<EnginePlan> a = MakePlan(packed, nullptr, {}, options), b = MakePlan(*expected, nullptr, 0, options);
+        const Result<EnginePlan> a = MakePlan(packed, nullptr, {}, options), b = MakePlan(*expected, nullptr, {}, options);
         ASSERT_EQ(a.has_value(), b.has_value()) << ram_bytes;
         if (!a) continue;
         EXPECT_EQ(a->peak_bytes(), b->peak_bytes());

@@ -26,8 +26,8 @@ struct AblationRow {
 struct TableParts {
   bool has_bundles = false;
   SelectorKind selector = SelectorKind::kAll;  // of flash mode in the budget; kAll: nothing is left out, and the baselines are all rows
-  bool sparsified = false;                     // by thresholds
   bool early = false;                          // predictors that guess before attention
+  bool sparsified = false;                     // by thresholds, of flash mode
 };
 // By the headers alone. The planner's errors.
 Result<TableParts> FindTableParts(const EngineOptions& base);

@@ -111,7 +111,11 @@ Result<CheckpointDirectory> ResolveCheckpointDirectory(const std::string& path) 
     const std::string parent = ParentOf(path);
     return CheckpointDirectory{parent, NameOfSnapshot(parent), path};
   }
-  if (Exists(path + "/config.json") || !IsDirectory(path + "/snapshots")) {
+  const bool holds_model = Exists(path + "/config.json") || HasShards(path, kSafetensorsFileName) || HasShards(path, kPytorchFileName);
+  if (!holds_model && IsDirectory(path) && !IsDirectory(path + "/snapshots")) {
+    return BadModel("{}: is a directory that holds neither config.json nor weights: no checkpoint", path);
+  }
+  if (holds_model || !IsDirectory(path + "/snapshots")) {
     return CheckpointDirectory{path, NameOfSnapshot(path), ""};
   }
   FRUGAL_ASSIGN(std::string snapshot, FindSnapshot(path));
