@@ -3,9 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <fstream>
 #include <functional>
-#include <iterator>
 
 #include "tests/support.h"
 
@@ -13,13 +11,6 @@ namespace frugal::testing {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string ReadAll(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-void Write(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
 
 class BadCheckpointTest : public ::testing::Test {
  protected:
@@ -42,7 +33,7 @@ class BadCheckpointTest : public ::testing::Test {
       ++count;
     }
     ASSERT_GT(count, 0u) << from;
-    Write(directory_.File(file), bytes);
+    WriteAll(directory_.File(file), bytes);
   }
 
   void ExpectRefused(const std::vector<std::string>& parts, ErrorCode code = ErrorCode::kBadModel) {
@@ -102,7 +93,7 @@ TEST_F(BadCheckpointTest, AShardThatEndsWhileItIsReadIsNamedWithItsTensor) {
     EXPECT_EQ(status.error().code, ErrorCode::kIo) << status.error().message;
     EXPECT_NE(status.error().message.find(shard), std::string::npos) << status.error().message;
     EXPECT_NE(status.error().message.find(": model.decoder.layers."), std::string::npos) << status.error().message;
-    Write(shard, whole);
+    WriteAll(shard, whole);
   }
 }
 
@@ -141,7 +132,7 @@ TEST_F(BadCheckpointTest, WrongTypesAndShapesAreNamed) {
     const uint64_t changed_length = changed.size();
     std::string all(sizeof(changed_length), '\0');
     std::memcpy(all.data(), &changed_length, sizeof(changed_length));
-    Write(path, all + changed + bytes.substr(sizeof(length) + length));
+    WriteAll(path, all + changed + bytes.substr(sizeof(length) + length));
   };
   // Integers of the same size.
   std::string changed = header;
@@ -161,7 +152,7 @@ TEST_F(BadCheckpointTest, WrongTypesAndShapesAreNamed) {
 TEST_F(BadCheckpointTest, ABadConfigIsNamed) {
   Copy("opt");
   const std::string config = ReadAll(directory_.File("config.json"));
-  Write(directory_.File("config.json"), config.substr(0, config.size() / 2));
+  WriteAll(directory_.File("config.json"), config.substr(0, config.size() / 2));
   ExpectRefused({directory_.File("config.json")});
   fs::remove(directory_.File("config.json"));
   ExpectRefused({directory_.File("config.json")}, ErrorCode::kIo);
@@ -202,7 +193,7 @@ TEST_F(BadCheckpointTest, ATokenizerThatDoesNotFitIsRefused) {
   const auto engine = Engine::Open(TestOptions(directory_.path()));
   ASSERT_TRUE(engine) << engine.error().message;
   EXPECT_NE((*engine)->tokenizer(), nullptr);
-  Write(directory_.File("tokenizer.json"), "{\"model\": 7}");
+  WriteAll(directory_.File("tokenizer.json"), "{\"model\": 7}");
   const auto refused = Engine::Open(TestOptions(directory_.path()));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kBadModel);

@@ -3,11 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "src/base/bytes.h"
 #include "src/format/gguf_writer.h"
 #include "src/format/json_file.h"
 #include "src/format/safetensors.h"
@@ -17,13 +15,6 @@ namespace frugal::testing {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string ReadAll(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-void Write(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
 
 bool IsWeights(const fs::path& file) {
   const std::string name = file.filename().string();
@@ -54,48 +45,14 @@ class CheckpointGoldenTest : public ::testing::TestWithParam<std::string> {
 };
 
 TEST_P(CheckpointGoldenTest, AgreesWithTransformersInEveryMode) {
-  for (const RunMode mode : {RunMode::kResident, RunMode::kNaive, RunMode::kHybrid, RunMode::kFlash}) {
-    const EngineOptions options = Options(mode);
-    const std::unique_ptr<Engine> engine = OpenOrFail(options);
-    ASSERT_NE(engine, nullptr);
-    EXPECT_TRUE(engine->model().unused_tensors().empty()) << engine->model().unused_tensors().front();
-    double worst = 0;
-    for (const GoldenSequence& sequence : golden_.sequences) {
-      worst = std::max(worst, MaxDifference(AllLogits(*engine, sequence.input_ids, options.max_batch), sequence.logits));
-      worst = std::max(worst, CheckGreedy(*engine, sequence));
-    }
-    EXPECT_LE(worst, golden_.tolerance) << golden_.name << ", " << RunModeName(mode);
-  }
+  ExpectGoldenInEveryMode(golden_, [this](RunMode mode) { return Options(mode); });
+  const auto model = ModelFile::Open(GetParam());
+  ASSERT_TRUE(model) << model.error().message;
+  EXPECT_TRUE(model->unused_tensors().empty()) << model->unused_tensors().front();
 }
 
 TEST_P(CheckpointGoldenTest, TheSameBitsUnderHostileSettings) {
-  const std::vector<float> expected = Logits(Options(RunMode::kResident));
-  const auto check = [&](const EngineOptions& options, const char* what) { ExpectSameBits(Logits(options), expected, what); };
-  for (const RunMode mode : {RunMode::kNaive, RunMode::kHybrid, RunMode::kFlash}) check(Options(mode), RunModeName(mode));
-  EngineOptions options = Options(RunMode::kNaive);
-  options.io = IoBackend::kPread;
-  options.direct = DirectMode::kOff;
-  options.num_threads = 1;
-  check(options, "pread, buffered, one thread");
-  options = Options(RunMode::kHybrid);
-  options.num_threads = 3;
-  options.overlap = false;
-  options.max_batch = options.logit_rows = 1;
-  options.exact_batch = true;
-  check(options, "three threads, no overlap, batches of one");
-  // The smallest budget that works, and one in which a part is resident.
-  options = Options(RunMode::kFlash);
-  options.context = 64;
-  options.max_batch = options.logit_rows = 5;
-  options.ram_bytes = 1;
-  const auto refused = Engine::Open(options);
-  ASSERT_FALSE(refused);
-  ASSERT_EQ(refused.error().code, ErrorCode::kDoesNotFit);
-  const std::string& message = refused.error().message;
-  options.ram_bytes = std::stoull(message.substr(message.find(" is ", message.find("context of")) + 4));
-  check(options, "the smallest budget");
-  options.ram_bytes += 100 * kKiB;
-  check(options, "a little more");
+  ExpectSameBitsInPlace(golden_, [this](RunMode mode) { return Options(mode); });
 }
 
 // Sums have the same order where the packed model's FFN are matrices too, and rotated rows lie as in the checkpoint.
@@ -134,7 +91,7 @@ TEST_P(CheckpointGoldenTest, ACacheEntryIsRunInPlace) {
     fs::create_symlink(fs::path("../../blobs") / (name + "-hash"), snapshot / name);
   }
   fs::create_directories(entry / "refs");
-  Write(entry / "refs" / "main", "0123abcd\n");
+  WriteAll(entry / "refs" / "main", "0123abcd\n");
   EngineOptions options = Options(RunMode::kNaive);
   const std::vector<float> expected = Logits(options);
   for (const fs::path& path : {entry, snapshot}) {
@@ -159,7 +116,7 @@ TEST_P(CheckpointGoldenTest, TensorsMayBeginAnywhere) {
     moved.insert(sizeof(length) + length, blanks, ' ');
     const uint64_t moved_length = length + blanks;
     std::memcpy(moved.data(), &moved_length, sizeof(moved_length));
-    Write(directory.File("other-name.safetensors"), moved);
+    WriteAll(directory.File("other-name.safetensors"), moved);
     options.model_path = directory.File("other-name.safetensors");
     for (const RunMode mode : {RunMode::kResident, RunMode::kNaive, RunMode::kHybrid}) {
       options.mode = mode;

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -41,45 +40,11 @@ class GgufGoldenTest : public ::testing::TestWithParam<std::string> {
 };
 
 TEST_P(GgufGoldenTest, AgreesWithTransformersInEveryMode) {
-  for (const RunMode mode : {RunMode::kResident, RunMode::kNaive, RunMode::kHybrid, RunMode::kFlash}) {
-    const EngineOptions options = Options(mode);
-    const std::unique_ptr<Engine> engine = OpenOrFail(options);
-    ASSERT_NE(engine, nullptr);
-    double worst = 0;
-    for (const GoldenSequence& sequence : golden_.sequences) {
-      worst = std::max(worst, MaxDifference(AllLogits(*engine, sequence.input_ids, options.max_batch), sequence.logits));
-      worst = std::max(worst, CheckGreedy(*engine, sequence));
-    }
-    EXPECT_LE(worst, golden_.tolerance) << golden_.name << ", " << RunModeName(mode);
-  }
+  ExpectGoldenInEveryMode(golden_, [this](RunMode mode) { return Options(mode); });
 }
 
 TEST_P(GgufGoldenTest, TheSameBitsUnderHostileSettings) {
-  const std::vector<float> expected = Logits(Options(RunMode::kResident));
-  const auto check = [&](const EngineOptions& options, const char* what) { ExpectSameBits(Logits(options), expected, what); };
-  for (const RunMode mode : {RunMode::kNaive, RunMode::kHybrid, RunMode::kFlash}) check(Options(mode), RunModeName(mode));
-  EngineOptions options = Options(RunMode::kNaive);
-  options.io = IoBackend::kPread;
-  options.direct = DirectMode::kOff;
-  options.num_threads = 1;
-  check(options, "pread, buffered, one thread");
-  options = Options(RunMode::kHybrid);
-  options.num_threads = 3;
-  options.overlap = false;
-  options.max_batch = options.logit_rows = 1;
-  options.exact_batch = true;
-  check(options, "three threads, no overlap, batches of one");
-  // The smallest budget that works.
-  options = Options(RunMode::kFlash);
-  options.context = 64;
-  options.max_batch = options.logit_rows = 5;
-  options.ram_bytes = 1;
-  const auto refused = Engine::Open(options);
-  ASSERT_FALSE(refused);
-  ASSERT_EQ(refused.error().code, ErrorCode::kDoesNotFit);
-  const std::string& message = refused.error().message;
-  options.ram_bytes = std::stoull(message.substr(message.find(" is ", message.find("context of")) + 4));
-  check(options, "the smallest budget");
+  ExpectSameBitsInPlace(golden_, [this](RunMode mode) { return Options(mode); });
 }
 
 TEST_P(GgufGoldenTest, AnF16CacheStaysClose) {
@@ -97,11 +62,6 @@ TEST_P(GgufGoldenTest, AttentionMayBeQuantisedAsItIsRead) {
   EXPECT_LT(RelativeRms(Logits(options), expected), 8e-2);
 }
 
-std::string ReadAll(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
 TEST_P(GgufGoldenTest, Version2IsReadAlike) {
   TemporaryDirectory directory;
   std::string bytes = ReadAll(GetParam());
@@ -110,7 +70,7 @@ TEST_P(GgufGoldenTest, Version2IsReadAlike) {
   EngineOptions options = Options(RunMode::kFlash);
   const std::vector<float> expected = Logits(options);
   options.model_path = directory.File("version2.gguf");
-  std::ofstream(options.model_path, std::ios::binary) << bytes;
+  WriteAll(options.model_path, bytes);
   EXPECT_EQ(Logits(options), expected);
 }
 
@@ -122,7 +82,7 @@ TEST_P(GgufGoldenTest, AMissingTensorIsNamed) {
   ASSERT_NE(at, std::string::npos);
   bytes[at] = 'x';
   const std::string path = directory.File("spoiled.gguf");
-  std::ofstream(path, std::ios::binary) << bytes;
+  WriteAll(path, bytes);
   const auto model = ModelFile::Open(path);
   ASSERT_FALSE(model);
   EXPECT_EQ(model.error().code, ErrorCode::kBadModel);

@@ -13,6 +13,7 @@
 #include <numeric>
 #include <utility>
 
+#include "src/base/bytes.h"
 #include "src/base/random.h"
 #include "src/format/byte_source.h"
 #include "src/format/json_file.h"
@@ -278,5 +279,57 @@ void ForEachHostileSetting(const EngineOptions& base, FunctionRef<void(const Eng
   options.exact_batch = true;
   check(options, "halves, no overlap, no window, buffered, one thread, batches of 9");
 }
+
+void ExpectGoldenInEveryMode(const GoldenModel& golden, FunctionRef<EngineOptions(RunMode)> options_of) {
+  for (const RunMode mode : {RunMode::kResident, RunMode::kNaive, RunMode::kHybrid, RunMode::kFlash}) {
+    const EngineOptions options = options_of(mode);
+    const std::unique_ptr<Engine> engine = OpenOrFail(options);
+    ASSERT_NE(engine, nullptr);
+    double worst = 0;
+    for (const GoldenSequence& sequence : golden.sequences) {
+      worst = std::max(worst, MaxDifference(AllLogits(*engine, sequence.input_ids, options.max_batch), sequence.logits));
+      worst = std::max(worst, CheckGreedy(*engine, sequence));
+    }
+    EXPECT_LE(worst, golden.tolerance) << golden.name << ", " << RunModeName(mode);
+  }
+}
+
+void ExpectSameBitsInPlace(const GoldenModel& golden, FunctionRef<EngineOptions(RunMode)> options_of) {
+  const std::vector<float> expected = LogitsOf(options_of(RunMode::kResident), golden.sequences);
+  const auto check = [&](const EngineOptions& options, const char* what) {
+    ExpectSameBits(LogitsOf(options, golden.sequences), expected, what);
+  };
+  for (const RunMode mode : {RunMode::kNaive, RunMode::kHybrid, RunMode::kFlash}) check(options_of(mode), RunModeName(mode));
+  EngineOptions options = options_of(RunMode::kNaive);
+  options.io = IoBackend::kPread;
+  options.direct = DirectMode::kOff;
+  options.num_threads = 1;
+  check(options, "pread, buffered, one thread");
+  options = options_of(RunMode::kHybrid);
+  options.num_threads = 3;
+  options.overlap = false;
+  options.max_batch = options.logit_rows = 1;
+  options.exact_batch = true;
+  check(options, "three threads, no overlap, batches of one");
+  options = options_of(RunMode::kFlash);
+  options.context = 64;
+  options.max_batch = options.logit_rows = 5;
+  options.ram_bytes = 1;
+  const auto refused = Engine::Open(options);
+  ASSERT_FALSE(refused);
+  ASSERT_EQ(refused.error().code, ErrorCode::kDoesNotFit);
+  const std::string& message = refused.error().message;
+  options.ram_bytes = std::stoull(message.substr(message.find(" is ", message.find("context of")) + 4));
+  check(options, "the smallest budget");
+  options.ram_bytes += 100 * kKiB;
+  check(options, "a little more");
+}
+
+std::string ReadAll(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void WriteAll(const std::filesystem::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
 
 }  // namespace frugal::testing

@@ -78,4 +78,12 @@ void ExpectSameBits(std::span<const float> got, std::span<const float> expected,
 // Calls check(options, what) for settings that must not change a bit of what a packed model in flash mode computes.
 void ForEachHostileSetting(const EngineOptions& base, FunctionRef<void(const EngineOptions&, const char*)> check);
 
+// A model that runs where it lies; `options_of` gives the options of a mode. Logits and greedy ids are the golden's in every mode.
+void ExpectGoldenInEveryMode(const GoldenModel& golden, FunctionRef<EngineOptions(RunMode)> options_of);
+// The resident mode's bits in the others, with other readers, threads and batches, in the smallest budget and in a little more.
+void ExpectSameBitsInPlace(const GoldenModel& golden, FunctionRef<EngineOptions(RunMode)> options_of);
+
+std::string ReadAll(const std::filesystem::path& path);
+void WriteAll(const std::filesystem::path& path, const std::string& bytes);
+
 }  // namespace frugal::testing
