@@ -4,12 +4,6 @@
 
 #include <gtest/gtest.h>
 
-// The order is Highway's.
-// clang-format off
-#include "src/kernels/highway_targets.h"
-#include <hwy/highway.h>
-// clang-format on
-
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -19,135 +13,20 @@
 #include <utility>
 #include <vector>
 
-#include "src/base/aligned_vector.h"
 #include "src/base/random.h"
-#include "src/kernels/chosen_rows.h"
+#include "src/kernels/kernels_for_test.h"
 #include "src/kernels/scalar.h"
-#include "src/kernels/token_panels.h"
 #include "src/kernels/training_kernels.h"
 #include "src/tensor/half.h"
 
 namespace frugal {
 namespace {
 
-constexpr uint64_t kSeed = 20240611;
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-
-enum class Values { kOrdinary, kTiny, kSpecial };
-
-float Draw(Random& random, Values values) {
-  const float uniform = static_cast<float>(random.Uniform() * 2 - 1);
-  switch (values) {
-    case Values::kOrdinary:
-      return uniform;
-    case Values::kTiny:  // denormals and zeros of both signs: products that underflow
-      return random.Below(3) == 0 ? std::copysign(0.0f, uniform) : uniform * 0x1.0p-127f;
-    case Values::kSpecial:
-      switch (random.Below(40)) {
-        case 0:
-          return kNaN;
-        case 1:
-          return uniform < 0 ? -kInfinity : kInfinity;
-        case 2:
-          return std::copysign(0.0f, uniform);
-        case 3:
-          return uniform * 3e38f;
-        default:
-          return uniform * 100;
-      }
-  }
-  return 0;
-}
-
-std::vector<float> DrawMany(Random& random, size_t size, Values values) {
-  std::vector<float> result(size);
-  for (float& value : result) value = Draw(random, values);
-  return result;
-}
-
-// The same bits, or NaN in both.
-void ExpectSameBits(const std::vector<float>& got, const std::vector<float>& expected,
-                    const std::string& what) {
-  ASSERT_EQ(got.size(), expected.size());
-  for (size_t i = 0; i < got.size(); ++i) {
-    if (std::isnan(expected[i]) && std::isnan(got[i])) continue;
-    ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(expected[i]))
-        << what << " at " << i << ": " << got[i] << " instead of " << expected[i] << ", seed " << kSeed;
-  }
-}
-
-// Bits of Highway's targets: each that is compiled and that this processor has. AVX-512 VNNI is not one that Highway compiles;
-// dot_rows_quantised.cc takes it beside AVX3 where the processor is of the class AVX3_DL.
-std::vector<int64_t> TargetsToTest() {
-  std::vector<int64_t> result;
-  for (int64_t rest = HWY_SUPPORTED_TARGETS & HWY_TARGETS; rest != 0; rest &= rest - 1) result.push_back(rest & -rest);
-#if HWY_TARGETS & HWY_AVX3
-  const int64_t vnni = HWY_AVX3 | HWY_AVX3_DL;
-  if ((HWY_SUPPORTED_TARGETS & vnni) == vnni) result.push_back(vnni);
-#endif
-  return result;
-}
-
-std::string NameOf(int64_t targets) {
-  return targets == (HWY_AVX3 | HWY_AVX3_DL) ? "AVX3_VNNI" : hwy::TargetName(targets);
-}
-
-// 0: what the processor has. Where one target is compiled there is nothing to choose, and Highway's library is not needed.
-void ChooseTargets([[maybe_unused]] int64_t targets) {
-#if (HWY_TARGETS & (HWY_TARGETS - 1)) != 0
-  hwy::SetSupportedTargetsForTest(targets);
-#endif
-  AllowVnniForTest(targets == 0 || (targets & HWY_AVX3_DL) != 0);
-}
-
-// One run for each instruction set.
-class KernelsTest : public testing::TestWithParam<int64_t> {
- protected:
-  void SetUp() override {
-    ChooseTargets(GetParam());
-    const int64_t taken = GetParam() & HWY_TARGETS;
-    const bool runs_scalar_code = taken == HWY_SCALAR || taken == HWY_EMU128;
-    const std::string expected = runs_scalar_code ? "scalar" : hwy::TargetName(taken);
-    ASSERT_EQ(InstructionSetName(), expected);  // or the comparison would be of one set with itself
-  }
-  void TearDown() override { ChooseTargets(0); }
-  Random random_{kSeed};
-};
-
 INSTANTIATE_TEST_SUITE_P(Targets, KernelsTest, testing::ValuesIn(TargetsToTest()),
                          [](const auto& targets) { return NameOf(targets.param); });
 
-// Rows of random weights, with a stride that leaves them aligned to 2 bytes only.
-struct Weights {
-  std::vector<std::byte> bytes;
-  RowSet rows;
-
-  Weights(Random& random, DType dtype, size_t num_rows, size_t columns, Values values) {
-    const size_t row_bytes = RowBytes(dtype, columns).value();
-    rows.stride_bytes = row_bytes + 2;
-    bytes.resize(num_rows * rows.stride_bytes + 2);
-    rows.base = bytes.data() + 2;
-    for (size_t i = 0; i < num_rows; ++i) {
-      std::byte* row = bytes.data() + 2 + i * rows.stride_bytes;
-      if (!IsQuantised(dtype)) {
-        scalar::ConvertFromFloat(dtype, DrawMany(random, columns, values).data(), columns, row);
-        continue;
-      }
-      for (size_t b = 0; b < row_bytes; ++b) row[b] = static_cast<std::byte>(random.Below(256));
-      for (size_t b = 0; b < row_bytes; b += TraitsOf(dtype).block_bytes) {
-        for (uint8_t offset : ScaleOffsets(dtype)) {
-          const uint16_t scale = FloatToHalf(Draw(random, values) / 64);
-          std::memcpy(row + b + offset, &scale, sizeof(scale));
-        }
-      }
-    }
-  }
-};
-
 constexpr DType kDTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
                              DType::kQ5_1, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL};
-constexpr Values kValues[] = {Values::kOrdinary, Values::kTiny, Values::kSpecial};
 
 void CompareDotRows(Random& random, DType dtype, const Weights& weights, size_t begin, size_t end,
                     size_t columns, size_t num_tokens, Values values) {
@@ -163,83 +42,6 @@ void CompareDotRows(Random& random, DType dtype, const Weights& weights, size_t 
                  std::string(DTypeName(dtype)) + " " + std::to_string(columns) + " columns, " +
                      std::to_string(num_tokens) + " tokens, rows " + std::to_string(begin) + ".." +
                      std::to_string(end));
-}
-
-// Of rows [begin, end) with all tokens, laid out as the forward pass does it.
-void ComparePanels(Random& random, DType dtype, const Weights& weights, size_t begin, size_t end, size_t columns, size_t num_tokens,
-                   Values values) {
-  const size_t x_stride = columns + 1, out_stride = end + 3;
-  const std::vector<float> x = DrawMany(random, num_tokens * x_stride, values);
-  std::vector<float> expected(num_tokens * out_stride, 7.0f);
-  std::vector<float> got = expected;
-  scalar::DotRows(dtype, weights.rows, begin, end, columns, x.data(), x_stride, num_tokens, expected.data(), out_stride);
-  AlignedVector<float> panels(TokenPanelFloats(num_tokens, columns)), scratch(PanelScratchFloats(columns));
-  for (size_t t = 0; t < num_tokens; t += kPanelTokens) {
-    FillTokenPanels(x.data(), x_stride, t, std::min(kPanelTokens, num_tokens - t), columns, panels.data());
-  }
-  DotRowsOfPanels(dtype, weights.rows, begin, end, columns, panels.data(), num_tokens, scratch.data(), got.data(), out_stride);
-  ExpectSameBits(got, expected,
-                 std::string(DTypeName(dtype)) + " " + std::to_string(columns) + " columns, " + std::to_string(num_tokens) +
-                     " tokens in panels, rows " + std::to_string(begin) + ".." + std::to_string(end));
-}
-
-TEST_P(KernelsTest, PanelsOfEverySize) {
-  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-    for (size_t columns = 1; columns <= 140; columns += columns < 66 ? 1 : 37) {
-      for (Values values : kValues) {
-        const Weights weights(random_, dtype, 7, columns, values);
-        for (size_t num_tokens : {1, 5, 17, 40}) {
-          ComparePanels(random_, dtype, weights, 1, 7, columns, num_tokens, values);
-          if (HasFatalFailure()) return;
-        }
-      }
-    }
-  }
-}
-
-TEST_P(KernelsTest, PanelsOfEveryBatchAndRange) {
-  std::vector<uint32_t> index(60);
-  for (size_t i = 0; i < index.size(); ++i) index[i] = static_cast<uint32_t>(i * 7 % 60);
-  Weights weights(random_, DType::kF16, 60, 1056, Values::kOrdinary);
-  for (bool gathers : {false, true}) {
-    weights.rows.index = gathers ? index.data() : nullptr;
-    for (size_t num_tokens = 1; num_tokens <= 70; num_tokens += 3) {
-      for (size_t end : {0, 1, 6, 11, 12, 13, 48, 57}) {
-        ComparePanels(random_, DType::kF16, weights, 3, 3 + end, 1056, num_tokens, Values::kOrdinary);
-        if (HasFatalFailure()) return;
-      }
-    }
-  }
-}
-
-TEST_P(KernelsTest, ChosenRowsHaveTheBitsOfAllRows) {
-  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-    for (size_t columns : {1, 31, 32, 100, 1024, 1056, 2090}) {
-      for (Values values : kValues) {
-        constexpr size_t kRows = 23, kTokens = 9;
-        const Weights weights(random_, dtype, kRows, columns, values);
-        const std::vector<float> x = DrawMany(random_, kTokens * (columns + 1), values);
-        std::vector<float> all(kTokens * kRows), expected;
-        scalar::DotRows(dtype, weights.rows, 0, kRows, columns, x.data(), columns + 1, kTokens, all.data(), kRows);
-        std::vector<uint32_t> begin = {0};
-        std::vector<uint16_t> row;
-        for (size_t t = 0; t < kTokens; ++t) {
-          for (size_t i = 0; i < kRows; ++i) {
-            if (random_.Below(kTokens) > t) continue;  // the first token chose few, the last one nearly all
-            row.push_back(static_cast<uint16_t>(i));
-            expected.push_back(all[t * kRows + i]);
-          }
-          begin.push_back(static_cast<uint32_t>(row.size()));
-        }
-        AlignedVector<float> copies(kRows * kChosenColumns), lanes(row.size() * scalar::kLanes);
-        std::vector<float> got(row.size());
-        DotChosenRows(dtype, weights.rows, kRows, columns, x.data(), columns + 1, kTokens, {begin.data(), row.data()},
-                      reinterpret_cast<std::byte*>(copies.data()), lanes.data(), got.data());
-        ExpectSameBits(got, expected, std::string(DTypeName(dtype)) + " " + std::to_string(columns) + " columns, chosen rows");
-        if (HasFatalFailure()) return;
-      }
-    }
-  }
 }
 
 TEST_P(KernelsTest, DotRowsOfEverySize) {

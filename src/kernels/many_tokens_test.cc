@@ -1,0 +1,96 @@
+// Kernels of many tokens: panels and chosen rows give the bits of the scalar specification.
+#include <algorithm>
+#include <vector>
+
+#include "src/base/aligned_vector.h"
+#include "src/kernels/chosen_rows.h"
+#include "src/kernels/kernels_for_test.h"
+#include "src/kernels/token_panels.h"
+
+namespace frugal {
+namespace {
+
+class ManyTokensTest : public KernelsTest {};
+
+INSTANTIATE_TEST_SUITE_P(Targets, ManyTokensTest, testing::ValuesIn(TargetsToTest()),
+                         [](const auto& targets) { return NameOf(targets.param); });
+
+// Of rows [begin, end) with all tokens, laid out as the forward pass does it.
+void ComparePanels(Random& random, DType dtype, const Weights& weights, size_t begin, size_t end, size_t columns, size_t num_tokens,
+                   Values values) {
+  const size_t x_stride = columns + 1, out_stride = end + 3;
+  const std::vector<float> x = DrawMany(random, num_tokens * x_stride, values);
+  std::vector<float> expected(num_tokens * out_stride, 7.0f);
+  std::vector<float> got = expected;
+  scalar::DotRows(dtype, weights.rows, begin, end, columns, x.data(), x_stride, num_tokens, expected.data(), out_stride);
+  AlignedVector<float> panels(TokenPanelFloats(num_tokens, columns)), scratch(PanelScratchFloats(columns));
+  for (size_t t = 0; t < num_tokens; t += kPanelTokens) {
+    FillTokenPanels(x.data(), x_stride, t, std::min(kPanelTokens, num_tokens - t), columns, panels.data());
+  }
+  DotRowsOfPanels(dtype, weights.rows, begin, end, columns, panels.data(), num_tokens, scratch.data(), got.data(), out_stride);
+  ExpectSameBits(got, expected,
+                 std::string(DTypeName(dtype)) + " " + std::to_string(columns) + " columns, " + std::to_string(num_tokens) +
+                     " tokens in panels, rows " + std::to_string(begin) + ".." + std::to_string(end));
+}
+
+TEST_P(ManyTokensTest, PanelsOfEverySize) {
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (size_t columns = 1; columns <= 140; columns += columns < 66 ? 1 : 37) {
+      for (Values values : kValues) {
+        const Weights weights(random_, dtype, 7, columns, values);
+        for (size_t num_tokens : {1, 5, 17, 40}) {
+          ComparePanels(random_, dtype, weights, 1, 7, columns, num_tokens, values);
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(ManyTokensTest, PanelsOfEveryBatchAndRange) {
+  std::vector<uint32_t> index(60);
+  for (size_t i = 0; i < index.size(); ++i) index[i] = static_cast<uint32_t>(i * 7 % 60);
+  Weights weights(random_, DType::kF16, 60, 1056, Values::kOrdinary);
+  for (bool gathers : {false, true}) {
+    weights.rows.index = gathers ? index.data() : nullptr;
+    for (size_t num_tokens = 1; num_tokens <= 70; num_tokens += 3) {
+      for (size_t end : {0, 1, 6, 11, 12, 13, 48, 57}) {
+        ComparePanels(random_, DType::kF16, weights, 3, 3 + end, 1056, num_tokens, Values::kOrdinary);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST_P(ManyTokensTest, ChosenRowsHaveTheBitsOfAllRows) {
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (size_t columns : {1, 31, 32, 100, 1024, 1056, 2090}) {
+      for (Values values : kValues) {
+        constexpr size_t kRows = 23, kTokens = 9;
+        const Weights weights(random_, dtype, kRows, columns, values);
+        const std::vector<float> x = DrawMany(random_, kTokens * (columns + 1), values);
+        std::vector<float> all(kTokens * kRows), expected;
+        scalar::DotRows(dtype, weights.rows, 0, kRows, columns, x.data(), columns + 1, kTokens, all.data(), kRows);
+        std::vector<uint32_t> begin = {0};
+        std::vector<uint16_t> row;
+        for (size_t t = 0; t < kTokens; ++t) {
+          for (size_t i = 0; i < kRows; ++i) {
+            if (random_.Below(kTokens) > t) continue;  // the first token chose few, the last one nearly all
+            row.push_back(static_cast<uint16_t>(i));
+            expected.push_back(all[t * kRows + i]);
+          }
+          begin.push_back(static_cast<uint32_t>(row.size()));
+        }
+        AlignedVector<float> copies(kRows * kChosenColumns), lanes(row.size() * scalar::kLanes);
+        std::vector<float> got(row.size());
+        DotChosenRows(dtype, weights.rows, kRows, columns, x.data(), columns + 1, kTokens, {begin.data(), row.data()},
+                      reinterpret_cast<std::byte*>(copies.data()), lanes.data(), got.data());
+        ExpectSameBits(got, expected, std::string(DTypeName(dtype)) + " " + std::to_string(columns) + " columns, chosen rows");
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace frugal
