@@ -173,8 +173,8 @@ void DotRowsPanels(benchmark::State& state) {
       FillTokenPanels(x.data(), kHiddenSize, t, std::min(kPanelTokens, num_tokens - t), kHiddenSize, panels.data());
     }
     for (size_t row = 0; row < num_rows; row += kPanelRows) {
-      DotRowsOfPanels(dtype, weights.rows, row, std::min(num_rows, row + kPanelRows), kHiddenSize, panels.data(), num_tokens, scratch.data(),
-                      out.data(), num_rows);
+      DotRowsOfPanels(dtype, weights.rows, row, std::min(num_rows, row + kPanelRows), kHiddenSize, panels.data(), num_tokens,
+                      scratch.data(), out.data(), num_rows);
     }
   }
   const double flops = 2.0 * static_cast<double>(num_rows * kHiddenSize * num_tokens);

@@ -66,7 +66,10 @@ TEST_F(CacheTest, ReadsTheSnapshotOfMainInPlace) {
   // The snapshot by itself is a directory like any other, but has the model's name.
   EXPECT_EQ(ResolveCheckpointDirectory(Snapshot("abc123"))->name, "a-model");
   EXPECT_EQ(ResolveCheckpointDirectory(Snapshot("abc123"))->path, Snapshot("abc123"));
-  EXPECT_EQ(ResolveCheckpointDirectory(dir_.path())->path, dir_.path());
+  const auto empty = ResolveCheckpointDirectory(dir_.path());  // which holds the cache entry
+  ASSERT_FALSE(empty);
+  EXPECT_EQ(empty.error().code, ErrorCode::kBadModel);
+  EXPECT_NE(empty.error().message.find("is a directory that holds neither"), std::string::npos) << empty.error().message;
 }
 
 TEST_F(CacheTest, AFileOfWeightsIsReadAlone) {

@@ -1,5 +1,5 @@
-// Products of many tokens with the few rows that each of them chose: a prompt with a predictor. No weight serves two tokens from a register;
-// but the rows lie in the L2 cache, so many columns of them at a time, while all tokens pass.
+// Products of many tokens with the few rows that each of them chose: a prompt with a predictor. No weight serves two tokens from a
+// register; but the rows lie in the L2 cache, so many columns of them at a time, while all tokens pass.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// What the tests of the kernels share: values to multiply, one run for each instruction set that this processor has and this build compiled,
-// comparison bit by bit.
+// What the tests of the kernels share: values to multiply, one run for each instruction set that this processor has and this build
+// compiled, comparison bit by bit.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -157,8 +157,8 @@ HWY_INLINE void DotTile(const PanelShape& shape, const float* weights, const flo
 }
 
 template <class Row>
-void DotRowsOf(const RowSet& rows, size_t begin, size_t end, size_t columns, const float* panels, size_t num_tokens, float* scratch, float* out,
-               size_t out_stride) {
+void DotRowsOf(const RowSet& rows, size_t begin, size_t end, size_t columns, const float* panels, size_t num_tokens, float* scratch,
+               float* out, size_t out_stride) {
   const PanelShape shape(columns);
   for (size_t first = begin; first < end; first += kPanelRows) {
     const size_t last = std::min(end, first + kPanelRows);
@@ -222,7 +222,9 @@ HWY_EXPORT(FillTokenPanels);
 HWY_EXPORT(DotRowsOfPanels);
 
 // With the group that each lane leaves empty.
-size_t TokenPanelFloats(size_t num_tokens, size_t columns) { return RoundUp(num_tokens, kMostWidth) * (RoundUp(columns, scalar::kLanes) + scalar::kLanes); }
+size_t TokenPanelFloats(size_t num_tokens, size_t columns) {
+  return RoundUp(num_tokens, kMostWidth) * (RoundUp(columns, scalar::kLanes) + scalar::kLanes);
+}
 
 size_t PanelScratchFloats(size_t columns) { return kPanelRows * (RoundUp(columns, scalar::kLanes) + scalar::kLanes); }
 

@@ -138,7 +138,8 @@ Status Forward::MatMul(uint32_t matrix, const float* x, size_t x_stride, uint32_
           if (IsQuantised(dtype)) {
             DotRowsQuantised(dtype, block.rows, begin, end, info.columns, quantised, num_rows, block_out, out_stride);
           } else if (TakesPanels(num_rows)) {
-            DotRowsOfPanels(dtype, block.rows, begin, end, info.columns, panels_.data(), num_rows, PanelScratch(worker), block_out, out_stride);
+            DotRowsOfPanels(dtype, block.rows, begin, end, info.columns, panels_.data(), num_rows, PanelScratch(worker), block_out,
+                            out_stride);
           } else {
             DotRows(dtype, block.rows, begin, end, info.columns, x, x_stride, num_rows, block_out, out_stride);
           }

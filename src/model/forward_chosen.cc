@@ -125,7 +125,8 @@ uint32_t Forward::ActivateTogether(uint32_t layer, const BundleWave& wave, const
   return taken;
 }
 
-// A thread takes some columns of all rows' sums: copied, since bundles lie a power of two apart, so that few of their down rows fit a cache.
+// A thread takes some columns of all rows' sums: copied, since bundles lie a power of two apart, so that few of their down rows fit a
+// cache.
 void Forward::SumDownOfMany(uint32_t layer, const BundleWave& wave, uint32_t num_rows) {
   const BundleInfo& bundle = weights_.model().bundles()[layer];
   const uint32_t hidden = config_.hidden_size, num_threads = static_cast<uint32_t>(pool_.num_threads());

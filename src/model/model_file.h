@@ -98,8 +98,8 @@ struct MatrixIds {
 
 class ModelFile {
  public:
-  // A GGUF, or what IsCheckpointPath (hugging_face.h) takes. kBadModel names the tensor or key that is missing, of a wrong shape or type; kIo when a file
-  // cannot be read. `activation` replaces what the file says.
+  // A GGUF, or what IsCheckpointPath (hugging_face.h) takes. kBadModel names the tensor or key that is missing, of a wrong shape or type;
+  // kIo when a file cannot be read. `activation` replaces what the file says.
   static Result<ModelFile> Open(const std::string& path, std::optional<Activation> activation = std::nullopt);
   static Result<ModelFile> FromReader(GgufReader reader, std::string path, std::optional<Activation> activation = std::nullopt);
   // The file that packing it would write, for plans alone: its weights are not there. kUsage for a type that its rows cannot have.
