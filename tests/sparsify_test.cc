@@ -204,6 +204,8 @@ TEST(SparsifyRefusalTest, WhatCannotBeSparsifiedIsToldWhy) {
   }
 }
 
+#ifdef FRUGAL_BINARY  // the build with sanitizers has no program
+
 // The trained model of the shared folder, from a GGUF to a sparsified run.
 class SparsifyProgramTest : public ::testing::Test {
  protected:
@@ -274,6 +276,8 @@ TEST_F(SparsifyProgramTest, WhatIsAskedWronglyIsAUsageError) {
   EXPECT_EQ(Run({"train", packed_, "--sparsify", "0.5", "--ram", "3M", "--text", text_}), 4) << Errors();
   EXPECT_FALSE(fs::exists(DefaultSparsifyPath(packed_)));
 }
+
+#endif  // FRUGAL_BINARY
 
 }  // namespace
 }  // namespace frugal::testing
