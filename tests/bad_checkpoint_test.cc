@@ -26,7 +26,7 @@ class BadCheckpointTest : public ::testing::Test {
 
   // All occurrences.
   void Replace(const std::string& file, const std::string& from, const std::string& to) {
-    std::string bytes = ReadAll(directory_.File(file));
+    std::string bytes = ReadAllForTest(directory_.File(file));
     size_t count = 0;
     for (size_t at = 0; (at = bytes.find(from, at)) != std::string::npos; at += to.size()) {
       bytes.replace(at, from.size(), to);
@@ -74,7 +74,7 @@ TEST_F(BadCheckpointTest, AShardThatEndsWhileItIsReadIsNamedWithItsTensor) {
     EngineOptions options = TestOptions(directory_.path());
     options.mode = mode;
     options.max_batch = 1;
-    const std::string whole = ReadAll(shard);
+    const std::string whole = ReadAllForTest(shard);
     // Resident weights are read while the engine opens: the file is cut behind its header then.
     options.decorate_reader = [&](std::unique_ptr<ExtentReader> reader) {
       if (mode == RunMode::kResident) fs::resize_file(shard, matrix.extent.offset_bytes + 4096);
@@ -119,7 +119,7 @@ TEST_F(BadCheckpointTest, AMissingKeyOfTheConfigIsNamed) {
 TEST_F(BadCheckpointTest, WrongTypesAndShapesAreNamed) {
   Copy("llama-relu");
   const std::string path = directory_.File("model.safetensors");
-  const std::string bytes = ReadAll(path);
+  const std::string bytes = ReadAllForTest(path);
   uint64_t length = 0;
   std::memcpy(&length, bytes.data(), sizeof(length));
   const std::string header = bytes.substr(sizeof(length), length);
@@ -151,7 +151,7 @@ TEST_F(BadCheckpointTest, WrongTypesAndShapesAreNamed) {
 
 TEST_F(BadCheckpointTest, ABadConfigIsNamed) {
   Copy("opt");
-  const std::string config = ReadAll(directory_.File("config.json"));
+  const std::string config = ReadAllForTest(directory_.File("config.json"));
   WriteAll(directory_.File("config.json"), config.substr(0, config.size() / 2));
   ExpectRefused({directory_.File("config.json")});
   fs::remove(directory_.File("config.json"));

@@ -106,7 +106,7 @@ TEST_P(CheckpointGoldenTest, TensorsMayBeginAnywhere) {
   if (!fs::exists(weights)) GTEST_SKIP() << "not one file of safetensors";
   EngineOptions options = Options(RunMode::kResident);
   const std::vector<float> expected = Logits(options);
-  const std::string bytes = ReadAll(weights);
+  const std::string bytes = ReadAllForTest(weights);
   uint64_t length = 0;
   std::memcpy(&length, bytes.data(), sizeof(length));
   for (const size_t blanks : {1, 7, 509}) {
@@ -152,7 +152,7 @@ void WritePersimmonGguf(const std::string& from, const std::string& to) {
     writer->AddTensor(name, tensor.dtype, tensor.shape);
   }
   ASSERT_TRUE(writer->BeginData());
-  const std::string bytes = ReadAll(source->file_paths()[0]);
+  const std::string bytes = ReadAllForTest(source->file_paths()[0]);
   for (size_t i = 0; i < source->tensors().size(); ++i) {
     const Extent& extent = source->tensors()[i].extent;
     ASSERT_TRUE(writer->WriteTensorPart(i, 0, std::as_bytes(std::span(bytes).subspan(extent.offset_bytes, extent.size_bytes))));

@@ -64,7 +64,7 @@ TEST_P(GgufGoldenTest, AttentionMayBeQuantisedAsItIsRead) {
 
 TEST_P(GgufGoldenTest, Version2IsReadAlike) {
   TemporaryDirectory directory;
-  std::string bytes = ReadAll(GetParam());
+  std::string bytes = ReadAllForTest(GetParam());
   ASSERT_EQ(bytes[4], 3);
   bytes[4] = 2;  // which differs in nothing but the number
   EngineOptions options = Options(RunMode::kFlash);
@@ -76,7 +76,7 @@ TEST_P(GgufGoldenTest, Version2IsReadAlike) {
 
 TEST_P(GgufGoldenTest, AMissingTensorIsNamed) {
   TemporaryDirectory directory;
-  std::string bytes = ReadAll(GetParam());
+  std::string bytes = ReadAllForTest(GetParam());
   const std::string name = "blk.1.ffn_down.weight";
   const size_t at = bytes.find(name);
   ASSERT_NE(at, std::string::npos);

@@ -16,16 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class PackLossTest : public ::testing::Test {
+class PackLossTest : public ProgramTest {
  protected:
-  int Run(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), FRUGAL_BINARY);
-    return RunProgram(nullptr, arguments, directory_.File("out")).exit_code;
-  }
-  std::string Output() const { return ReadText(directory_.File("out")); }
-  std::string Errors() const { return ReadText(directory_.File("out.err")); }
-  nlohmann::json Json() const { return nlohmann::json::parse(Output()); }
-
   // Names of what is in the directory beside the program's output.
   std::vector<std::string> Files() const {
     std::vector<std::string> names;
@@ -43,7 +35,6 @@ class PackLossTest : public ::testing::Test {
     return Json()["perplexity"];
   }
 
-  const TemporaryDirectory directory_;
   const std::string packed_ = directory_.File("packed.gguf");
 };
 

@@ -1,11 +1,16 @@
 // Runs the program itself, in a memory cgroup of its own where that is asked for. Needs root and a writable memory controller for that.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "tests/support.h"
 
 namespace frugal::testing {
 
@@ -35,5 +40,22 @@ ProgramResult RunProgram(const MemoryCgroup* cgroup, const std::vector<std::stri
 
 // A whole file; empty when there is none.
 std::string ReadText(const std::string& path);
+
+#ifdef FRUGAL_BINARY  // the build with sanitizers has no program
+// Runs `frugal` without a cgroup, in a directory of the test's own, and gives what its last run printed.
+class ProgramTest : public ::testing::Test {
+ protected:
+  // Its exit code.
+  int Run(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.begin(), FRUGAL_BINARY);
+    return RunProgram(nullptr, arguments, directory_.File("out")).exit_code;
+  }
+  std::string Output() const { return ReadText(directory_.File("out")); }
+  std::string Errors() const { return ReadText(directory_.File("out.err")); }
+  nlohmann::json Json() const { return nlohmann::json::parse(Output()); }
+
+  const TemporaryDirectory directory_;
+};
+#endif
 
 }  // namespace frugal::testing

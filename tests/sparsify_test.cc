@@ -207,25 +207,17 @@ TEST(SparsifyRefusalTest, WhatCannotBeSparsifiedIsToldWhy) {
 #ifdef FRUGAL_BINARY  // the build with sanitizers has no program
 
 // The trained model of the shared folder, from a GGUF to a sparsified run.
-class SparsifyProgramTest : public ::testing::Test {
+class SparsifyProgramTest : public ProgramTest {
  protected:
   void SetUp() override {
     if (!fs::exists(model_)) GTEST_SKIP() << model_ << " is not there";
     if (!fs::exists(text_)) GTEST_SKIP() << text_ << " is not there";
     ASSERT_EQ(Run({"pack", model_, "-o", packed_, "--layout", "gate+bundle2"}), 0) << Errors();
   }
-  int Run(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), FRUGAL_BINARY);
-    return RunProgram(nullptr, arguments, directory_.File("out")).exit_code;
-  }
-  std::string Output() const { return ReadText(directory_.File("out")); }
-  std::string Errors() const { return ReadText(directory_.File("out.err")); }
-  nlohmann::json Json() const { return nlohmann::json::parse(Output()); }
 
   const std::string shared_ = std::string(FRUGAL_SOURCE_DIR) + "/../shared";
   const std::string model_ = shared_ + "/models/stories260k/stories260K.gguf";
   const std::string text_ = shared_ + "/text/tale-valid.txt.xz";
-  const TemporaryDirectory directory_;
   const std::string packed_ = directory_.File("stories.gguf");
 };
 

@@ -325,11 +325,6 @@ void ExpectSameBitsInPlace(const GoldenModel& golden, FunctionRef<EngineOptions(
   check(options, "a little more");
 }
 
-std::string ReadAll(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
 void WriteAll(const std::filesystem::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
 
 }  // namespace frugal::testing

@@ -83,7 +83,6 @@ void ExpectGoldenInEveryMode(const GoldenModel& golden, FunctionRef<EngineOption
 // The resident mode's bits in the others, with other readers, threads and batches, in the smallest budget and in a little more.
 void ExpectSameBitsInPlace(const GoldenModel& golden, FunctionRef<EngineOptions(RunMode)> options_of);
 
-std::string ReadAll(const std::filesystem::path& path);
 void WriteAll(const std::filesystem::path& path, const std::string& bytes);
 
 }  // namespace frugal::testing

@@ -21,7 +21,7 @@ namespace frugal::HWY_NAMESPACE {
 #if !FRUGAL_SCALAR_TARGET
 
 // Rows of a token that are multiplied together, each with kParts sums, as the registers allow.
-constexpr size_t kRowsAtOnce = kParts == 2 ? 8 : kParts == 4 ? 3 : 3;
+constexpr size_t kRowsAtOnce = kParts == 2 ? 8 : 3;
 
 // Adds columns [0, count) of kRows rows to the lanes of their pairs. `next`: the same columns of the next token, which memory is asked for.
 template <class Row, size_t kRows>

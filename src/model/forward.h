@@ -112,7 +112,7 @@ class Forward {
   Status Ffn(uint32_t layer, uint32_t num_rows, const LayerObserver* observer);
   Status BundledFfn(uint32_t layer, uint32_t num_rows);
   Status DenseFfn(uint32_t layer, uint32_t num_rows);
-  // Matrix product of the gate with its bias and activation. // gates_ [num_rows, ffn_size]
+  // Matrix product of the gate with its bias and activation; ffn_input_ was prepared. // gates_ [num_rows, ffn_size]
   Status ComputeGates(uint32_t layer, uint32_t num_rows);
   void Select(uint32_t layer, uint32_t num_rows);
   void SelectByGates(uint32_t layer, uint32_t num_rows);

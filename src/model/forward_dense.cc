@@ -15,7 +15,6 @@ uint64_t Forward::GateFloats(const ModelConfig& config, uint32_t max_rows) {
 Status Forward::ComputeGates(uint32_t layer, uint32_t num_rows) {
   const uint32_t gate = weights_.model().layer(layer).gate;
   const size_t hidden = config_.hidden_size, size = config_.ffn_size;
-  PrepareInput({MatrixType(gate)}, ffn_input_.data(), hidden, num_rows, hidden);
   FRUGAL_TRY(MatMul(gate, ffn_input_.data(), hidden, num_rows, weights_.vector(layer, LayerVector::kGateBias), gates_.data(), size));
   ForEachPiece(num_rows * size, [&](size_t begin, size_t end) { Activate(config_.activation, gates_.data() + begin, end - begin); });
   return {};
@@ -24,8 +23,9 @@ Status Forward::ComputeGates(uint32_t layer, uint32_t num_rows) {
 Status Forward::DenseFfn(uint32_t layer, uint32_t num_rows) {
   const LayerMatrices& matrices = weights_.model().layer(layer);
   const size_t hidden = config_.hidden_size, size = config_.ffn_size;
+  const DType up_type = MatrixType(matrices.up), gate_type = config_.gated ? MatrixType(matrices.gate) : up_type;
+  PrepareInput({gate_type, up_type}, ffn_input_.data(), hidden, num_rows, hidden);
   if (config_.gated) FRUGAL_TRY(ComputeGates(layer, num_rows));
-  PrepareInput({MatrixType(matrices.up)}, ffn_input_.data(), hidden, num_rows, hidden);
   const std::span<const float> up_bias = weights_.vector(layer, LayerVector::kUpBias);
   FRUGAL_TRY(MatMul(matrices.up, ffn_input_.data(), hidden, num_rows, up_bias, activations_.data(), size));
   ForEachPiece(num_rows * size, [&](size_t begin, size_t end) {

@@ -119,6 +119,9 @@ Status Forward::Observe(uint32_t layer, uint32_t num_rows, const LayerObserver& 
 
 Status Forward::BundledFfn(uint32_t layer, uint32_t num_rows) {
   const size_t hidden = config_.hidden_size;
+  const BundleInfo& bundle = weights_.model().bundles()[layer];
+  const DType gate_type = selects_by_gates() ? MatrixType(weights_.model().layer(layer).gate) : bundle.gate_type;
+  PrepareInput({config_.gated ? gate_type : bundle.up_type, bundle.up_type}, ffn_input_.data(), hidden, num_rows, hidden);
   if (selects_by_gates()) {
     FRUGAL_TRY(ComputeGates(layer, num_rows));
     SelectByGates(layer, num_rows);
@@ -126,8 +129,6 @@ Status Forward::BundledFfn(uint32_t layer, uint32_t num_rows) {
     Select(layer, num_rows);
   }
   ForEachRow(num_rows, [&](uint32_t row) { std::fill_n(block_out_.data() + row * hidden, hidden, 0.0f); });
-  const BundleInfo& bundle = weights_.model().bundles()[layer];
-  PrepareInput({has_bundled_gate() ? bundle.gate_type : bundle.up_type, bundle.up_type}, ffn_input_.data(), hidden, num_rows, hidden);
   FRUGAL_TRY(weights_.BeginBundles(layer, positions_, counts_, num_rows));
   while (true) {
     FRUGAL_ASSIGN(const BundleWave wave, weights_.NextWave());
