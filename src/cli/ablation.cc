@@ -146,6 +146,20 @@ double TouchedBytes(const Engine& engine, const Expectation& expectation, const 
   return bytes + (filled - 0.5) * static_cast<double>(plan.ledger.line_bytes("KV cache"));
 }
 
+// The plan's ms with the device as the row's bare loop found it: the profile's rates of reading, all by the factor that the row's reads took
+// alone, and the memory's.
+double ExpectHereMs(Expectation expectation, const DeviceProfile& profile, const RowMeasurement& row) {
+  const double reads_ms = Percentile(row.bare.reads_ms, 0.5);
+  if (reads_ms <= 0 || row.bare.memory_bytes_per_second() <= 0) return 0;
+  const double random_reads = std::max(0.0, PerToken(row.traffic.num_reads, row.traffic) - expectation.stream_reads);
+  const double random_bytes = std::max(0.0, row.traffic.bytes_per_token() - expectation.streamed_bytes);
+  const double by_profile_ms = 1e3 * ReadBoundSeconds(profile, expectation.streamed_bytes, random_reads, random_bytes);
+  DeviceProfile here = ProfileAtSpeed(profile, by_profile_ms / reads_ms);
+  here.memory_bytes_per_second = row.bare.memory_bytes_per_second();
+  ExpectTimes(&here, &expectation);
+  return 1e3 * *expectation.token_seconds;
+}
+
 }  // namespace
 
 double RowMeasurement::total_ms(double share) const { return Percentile(token_ms, share); }
@@ -177,6 +191,7 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
     return MakeRecordingReader(std::move(inner), recording);
   };
   uint32_t queue_depth = 0;
+  Expectation expectation;
   {
     Result<std::unique_ptr<Engine>> opened = Engine::Open(options);
     if (!opened && opened.error().code == ErrorCode::kDoesNotFit) {
@@ -190,7 +205,7 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
     if (engine.thresholds() != nullptr) row->left_out_share = static_cast<double>(engine.thresholds()->share);
     queue_depth = engine.plan().weights_options.queue_depth;
     FRUGAL_ASSIGN(const std::optional<PredictorInfo> predictor, InspectPredictor(engine, wanted.options));
-    FRUGAL_ASSIGN(const Expectation expectation, Expect(engine, predictor, profile));
+    FRUGAL_ASSIGN(expectation, Expect(engine, predictor, profile));
     row->expected_ms = 1e3 * expectation.token_seconds.value_or(0);
     row->expected_bytes_per_token = expectation.read_bytes();
     FRUGAL_ASSIGN(const std::unique_ptr<Session> session, engine.NewSession());
@@ -204,7 +219,9 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
   bare.recording = &recording;
   bare.touched_bytes = static_cast<uint64_t>(std::max(0.0, row->touched_bytes_per_token));
   bare.queue_depth = queue_depth;
-  return RunBareLoop(bare, &row->bare);
+  FRUGAL_TRY(RunBareLoop(bare, &row->bare));
+  if (profile != nullptr) row->expected_here_ms = ExpectHereMs(expectation, *profile, *row);
+  return {};
 }
 
 double Percentile(std::vector<double> values, double share) {

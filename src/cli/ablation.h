@@ -75,6 +75,7 @@ struct RowMeasurement {
   double touched_bytes_per_token = 0;  // in RAM: matrices, KV cache, the bundles that were used
   MeasuredUse use;         // of neurons on demand, by the prompt and the warm-up
   double expected_ms = 0;  // what `plan` says; 0: the device was not measured
+  double expected_here_ms = 0;  // the same with the rates that the bare loop found: a device's rates may be others than when it was probed
   double expected_bytes_per_token = 0;
   double probed_bytes_per_second = 0;      // of the device in sequence; 0: not measured
   std::string refusal;  // why the row could not run: the budget; then nothing else is filled in

@@ -22,6 +22,15 @@ std::string PlanSays(const RowMeasurement& row) {
   return fmt::format("{:.3f}, {}", row.expected_ms, Size(row.expected_bytes_per_token));
 }
 
+// The plan against the measured, with the rates that this run found.
+std::string PlanHolds(const RowMeasurement& row) {
+  if (row.expected_here_ms <= 0 || row.total_ms(0.5) <= 0) return "-";
+  std::string text = fmt::format("{:.3f} ({:.2f} of the median)", row.expected_here_ms, row.expected_here_ms / row.total_ms(0.5));
+  const double bytes = row.traffic.bytes_per_token();
+  if (bytes > 0) text += fmt::format(", {:.2f} of the bytes", row.expected_bytes_per_token / bytes);
+  return text;
+}
+
 // The row of that name, if it ran.
 const RowMeasurement* FindRow(std::span<const RowMeasurement> rows, std::string_view name) {
   for (const RowMeasurement& row : rows) {
@@ -89,17 +98,17 @@ std::string FormatAblation(std::span<const RowMeasurement> rows) {
   }
   text +=
       "\n| ms per token | I/O | compute | stall | median | p95 | p99 | tokens/s | bare loop | its p99 | x bare loop | bound | x bound "
-      "| plan |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
+      "| plan | plan, the device as in this run |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
   for (const RowMeasurement& row : rows) {
     if (!row.refusal.empty()) continue;
     const double median = row.total_ms(0.5);
     const auto times = [median](double other) { return other > 0 ? fmt::format("{:.2f}", median / other) : std::string("-"); };
     text += fmt::format(
-        "| {} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {:.2f} | {:.3f} | {:.3f} | {} | {:.3f} | {} | {} |\n", row.name,
+        "| {} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {:.2f} | {:.3f} | {:.3f} | {} | {:.3f} | {} | {} | {} |\n", row.name,
         row.io_ms(), row.compute_ms(), row.stall_ms(), median, row.total_ms(0.95), row.total_ms(0.99),
         row.traffic.tokens_per_second(), row.bare_ms(0.5), row.bare_ms(0.99), times(row.bare_ms(0.5)), row.bound_ms(),
         times(row.bound_ms()),
-        PlanSays(row));
+        PlanSays(row), PlanHolds(row));
   }
   return text;
 }
@@ -227,6 +236,8 @@ nlohmann::ordered_json AblationToJson(std::span<const RowMeasurement> rows) {
     item["bound_ms"] = row.bound_ms();
     item["plan_ms"] = nullptr;
     if (row.expected_ms > 0) item["plan_ms"] = row.expected_ms;
+    item["plan_ms_with_this_runs_device"] = nullptr;
+    if (row.expected_here_ms > 0) item["plan_ms_with_this_runs_device"] = row.expected_here_ms;
     item["plan_bytes_per_token"] = row.expected_bytes_per_token;
     json.push_back(std::move(item));
   }

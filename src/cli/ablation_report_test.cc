@@ -24,6 +24,7 @@ RowMeasurement TestRow() {
   row.bare.reads_ms = {0.75};
   row.bare.memory_ms = {0.25};
   row.expected_ms = 1.5;
+  row.expected_here_ms = 1.75;
   row.expected_bytes_per_token = 1024;
   return row;
 }
@@ -37,7 +38,7 @@ TEST(AblationReportTest, TheTableHasEachRowsNumbersPerToken) {
   EXPECT_NE(text.find("| naive | does not fit the budget |"), std::string::npos) << text;
   EXPECT_NE(text.find("| + window | 3.0 MiB | 2.0 KiB | 0.002 | 1.5 | 2.0 | 98.4% |"), std::string::npos) << text;
   EXPECT_NE(text.find("| + window | 1.000 | 1.500 | 0.500 | 2.000 | 3.000 | 3.000 | 500.00 | 1.250 | 1.500 | 1.60 | 0.750 | 2.67 | "
-                      "1.500, 1.0 KiB |"),
+                      "1.500, 1.0 KiB | 1.750 (0.88 of the median), 0.50 of the bytes |"),
             std::string::npos)
       << text;
   const nlohmann::ordered_json json = AblationToJson(rows);
@@ -46,6 +47,7 @@ TEST(AblationReportTest, TheTableHasEachRowsNumbersPerToken) {
   EXPECT_EQ(json[1]["reads_per_token"], 1.5);
   EXPECT_EQ(json[1]["tokens_per_second"], 500.0);
   EXPECT_EQ(json[1]["bound_ms"], 0.75);
+  EXPECT_EQ(json[1]["plan_ms_with_this_runs_device"], 1.75);
   EXPECT_TRUE(json[1]["hit_rate"].is_null());
 }
 

@@ -189,29 +189,35 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
                                static_cast<double>(BundleReadBytes(model.bundles()[0], cache.bundling));
   }
   expectation.touched_bytes = TouchedBytes(model, plan, expectation);
-  if (profile != nullptr && profile->memory_bytes_per_second > 0) {
-    expectation.memory_bytes_per_second = profile->memory_bytes_per_second;
-  }
-  expectation.compute_seconds = expectation.touched_bytes / expectation.memory_bytes_per_second;
-  if (profile == nullptr) return expectation;
-  // What the system's work for a read takes of the threads' time, which they share.
-  const double num_reads = expectation.demand_reads + expectation.row_reads +
-                           expectation.streamed_bytes / static_cast<double>(plan.weights.block_bytes);
-  expectation.compute_seconds += num_reads * profile->cpu_seconds_per_read / plan.num_threads;
-  const double waited_seconds = ReadBoundSeconds(*profile, 0, expectation.demand_reads, expectation.demand_bytes) +
-                                ReadBoundSeconds(*profile, 0, expectation.row_reads, expectation.row_bytes);
-  const double read_seconds = ReadBoundSeconds(*profile, expectation.streamed_bytes, 0, 0) + waited_seconds;
-  expectation.read_seconds = read_seconds;
+  expectation.stream_reads = expectation.streamed_bytes / static_cast<double>(plan.weights.block_bytes);
+  expectation.num_threads = plan.num_threads;
+  expectation.overlap = plan.weights.overlap;
   // Without early prediction a layer's bundles are asked for when its attention (and its gate) is done: only bundles in memory are
   // computed meanwhile; what is streamed comes all the time. A parallel block knows its neurons before attention.
-  double before_reads = 0;
   if (plan.weights.ffn == FfnPlacement::kOnDemand && !plan.use_early && !model.config().parallel()) {
-    before_reads = (expectation.touched_bytes - TouchedBundleBytes(model, expectation)) / expectation.memory_bytes_per_second;
+    expectation.touched_before_reads = expectation.touched_bytes - TouchedBundleBytes(model, expectation);
   }
-  const double behind_reads = std::max(waited_seconds, expectation.compute_seconds - before_reads);
-  expectation.token_seconds =
-      plan.weights.overlap ? std::max(read_seconds, before_reads + behind_reads) : read_seconds + expectation.compute_seconds;
+  ExpectTimes(profile, &expectation);
   return expectation;
+}
+
+void ExpectTimes(const DeviceProfile* profile, Expectation* expectation) {
+  Expectation& e = *expectation;
+  e.memory_bytes_per_second =
+      profile != nullptr && profile->memory_bytes_per_second > 0 ? profile->memory_bytes_per_second : kAssumedMemoryBytesPerSecond;
+  e.compute_seconds = e.touched_bytes / e.memory_bytes_per_second;
+  e.read_seconds.reset();
+  e.token_seconds.reset();
+  if (profile == nullptr) return;
+  // What the system's work for a read takes of the threads' time, which they share.
+  e.compute_seconds += (e.demand_reads + e.row_reads + e.stream_reads) * profile->cpu_seconds_per_read / e.num_threads;
+  const double waited_seconds =
+      ReadBoundSeconds(*profile, 0, e.demand_reads, e.demand_bytes) + ReadBoundSeconds(*profile, 0, e.row_reads, e.row_bytes);
+  const double read_seconds = ReadBoundSeconds(*profile, e.streamed_bytes, 0, 0) + waited_seconds;
+  e.read_seconds = read_seconds;
+  const double before_reads = e.touched_before_reads / e.memory_bytes_per_second;
+  const double behind_reads = std::max(waited_seconds, e.compute_seconds - before_reads);
+  e.token_seconds = e.overlap ? std::max(read_seconds, before_reads + behind_reads) : read_seconds + e.compute_seconds;
 }
 
 }  // namespace frugal

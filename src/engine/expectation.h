@@ -36,6 +36,7 @@ BundleReads ExpectBundleReads(uint32_t ffn_size, uint64_t stride_bytes, const Ca
 // Decoding one token.
 struct Expectation {
   double streamed_bytes = 0;  // weights streamed in layer order, in large sequential reads
+  double stream_reads = 0;    // as many
   double row_reads = 0;  // rows of the embeddings, and the bytes around them that are read to verify them
   double row_bytes = 0;
   double bundles_used = 0;  // by the selectors, all layers
@@ -45,6 +46,9 @@ struct Expectation {
   double demand_reads = 0;  // of neighbours together, as often as chance brings them together
   double demand_bytes = 0;
   double touched_bytes = 0;    // weights, predictors and half of the KV cache that the processor goes through
+  double touched_before_reads = 0;  // of these, before a layer's bundles are asked for: no read of bundles hides behind them
+  int num_threads = 1;
+  bool overlap = true;
   double memory_bytes_per_second = kAssumedMemoryBytesPerSecond;  // or the profile's
   double compute_seconds = 0;  // touched_bytes at that, and the processor's part of the reads, where it was measured
   // Nothing when the device was not measured. With overlap a token costs the larger of reading and computing
@@ -59,6 +63,9 @@ struct Expectation {
 // `use` is looked at only where bundles live on demand. `profile`: nullptr when the device was not measured.
 Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const NeuronUse& use,
                          const DeviceProfile* profile);
+
+// The times of an expectation, all that depends on the device: of ExpectDecode's, or anew for another device.
+void ExpectTimes(const DeviceProfile* profile, Expectation* expectation);
 
 // The bound of design.md section 1: max(reads / IOPS, bytes / bandwidth, bytes touched / memory bandwidth)
 // for what was (or will be) read. `sequential_bytes` in large reads, `random_reads` of random_bytes together.

@@ -150,5 +150,28 @@ TEST(ExpectationTest, TheReadBoundAddsSequentialBytesAndRandomReads) {
   EXPECT_NEAR(ReadBoundSeconds(profile, 0, 0.5, 0.5 * 4096), 0.5e-5, 1e-9);
 }
 
+TEST(ExpectationTest, TimesFollowTheDevice) {
+  Expectation expectation;
+  expectation.demand_reads = 1000;
+  expectation.demand_bytes = 4096e3;
+  expectation.touched_bytes = 60e6;
+  expectation.touched_before_reads = 20e6;
+  DeviceProfile profile = TestProfile();
+  profile.memory_bytes_per_second = 10e9;
+  ExpectTimes(&profile, &expectation);
+  EXPECT_NEAR(*expectation.read_seconds, 0.010, 1e-6);
+  EXPECT_NEAR(expectation.compute_seconds, 0.006, 1e-9);
+  EXPECT_NEAR(*expectation.token_seconds, 0.012, 1e-6);  // 2 ms before the reads, which take longer than the rest
+  const DeviceProfile faster = ProfileAtSpeed(profile, 5);
+  ExpectTimes(&faster, &expectation);
+  EXPECT_NEAR(*expectation.read_seconds, 0.002, 1e-6);
+  EXPECT_NEAR(*expectation.token_seconds, 0.006, 1e-6);
+  expectation.overlap = false;
+  ExpectTimes(&faster, &expectation);
+  EXPECT_NEAR(*expectation.token_seconds, 0.008, 1e-6);
+  ExpectTimes(nullptr, &expectation);
+  EXPECT_FALSE(expectation.read_seconds || expectation.token_seconds);
+}
+
 }  // namespace
 }  // namespace frugal

@@ -105,6 +105,16 @@ double ExpectedReadSeconds(const DeviceProfile& profile, uint64_t num_reads, uin
   return best.empty() ? by_bandwidth : std::max(by_bandwidth, count * SecondsPerRead(best, bytes_per_read));
 }
 
+DeviceProfile ProfileAtSpeed(const DeviceProfile& profile, double factor) {
+  DeviceProfile result = profile;
+  result.sequential_bytes_per_second *= factor;
+  for (DeviceProfile::Point& point : result.random) {
+    point.iops *= factor;
+    point.bytes_per_second *= factor;
+  }
+  return result;
+}
+
 uint64_t GapWorthReading(const DeviceProfile& profile) {
   double iops = 0;
   for (const DeviceProfile::Point& point : profile.random) iops = std::max(iops, point.iops);

@@ -45,6 +45,9 @@ double ExpectedReadSeconds(const DeviceProfile& profile, uint64_t num_reads, uin
 // gap / bandwidth < 1 / IOPS. 0 when nothing was measured.
 uint64_t GapWorthReading(const DeviceProfile& profile);
 
+// The same device where every rate of reading is `factor` times as high.
+DeviceProfile ProfileAtSpeed(const DeviceProfile& profile, double factor);
+
 struct DeviceIdentity {
   std::string name;  // model, or the kernel's name; "tmpfs" and the like have only a number
   std::string
