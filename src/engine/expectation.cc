@@ -116,6 +116,54 @@ double TouchedBytes(const ModelFile& model, const EnginePlan& plan, const Expect
   return bytes + static_cast<double>(plan.ledger.line_bytes("KV cache")) / 2;
 }
 
+// What reads of bundles cannot hide behind. Without early prediction a layer's bundles are asked for when its attention (and its gate) is
+// done, with it when the early predictor is, which is about half of the predictors; a parallel block knows its neurons before attention.
+// The down sum comes when all are there.
+void SplitByReads(const ModelFile& model, const EnginePlan& plan, const NeuronUse& use, Expectation& expectation) {
+  const BundleInfo& bundle = model.bundles()[0];
+  expectation.touched_of_bundles = TouchedBundleBytes(model, expectation);
+  expectation.touched_after_reads = expectation.bundles_active * static_cast<double>(bundle.stride_bytes - bundle.down_offset_bytes);
+  if (plan.use_early) {
+    expectation.touched_before_reads = static_cast<double>(plan.ledger.line_bytes("predictors")) / 2;
+  } else if (!model.config().parallel()) {
+    expectation.touched_before_reads = expectation.touched_bytes - expectation.touched_of_bundles;
+  }
+  const size_t num_layers = model.config().num_layers, ffn_size = model.config().ffn_size;
+  const double used = Sum(use.shares);
+  for (size_t layer = 0; layer < num_layers; ++layer) {
+    const double of_layer = Sum(std::span(use.shares).subspan(layer * ffn_size, ffn_size));
+    expectation.layer_shares.push_back(used > 0 ? of_layer / used : 1.0 / static_cast<double>(num_layers));
+  }
+}
+
+// A layer's reads are in proportion to the bundles that it uses, and so is its computing of bundles: in layers that use few the device
+// waits, in those that use many the threads. What is streamed comes all the time.
+double LayerByLayer(const Expectation& e, double demand_seconds, double other_seconds, double latency_seconds) {
+  const double num_layers = static_cast<double>(e.layer_shares.size());
+  const double before = e.touched_before_reads / e.memory_bytes_per_second / num_layers;
+  const double of_bundles = e.touched_of_bundles / e.memory_bytes_per_second;
+  const double after = e.touched_after_reads / e.memory_bytes_per_second;
+  const double others = (e.compute_seconds - of_bundles) / num_layers - before;
+  const double latency = e.demand_reads < num_layers ? latency_seconds * e.demand_reads / num_layers : latency_seconds;
+  double seconds = 0;
+  for (const double share : e.layer_shares) {
+    const double waited = demand_seconds * share;
+    const double hidden_behind = std::max(0.0, others) + share * (of_bundles - after);
+    const double alone = before + std::max(waited, hidden_behind) + latency + share * after;
+    seconds += std::max(alone, waited + other_seconds / num_layers);
+  }
+  return seconds;
+}
+
+// The latency of a read while no other is in flight; 0: not measured.
+double SecondsOfOneRead(const DeviceProfile& profile) {
+  double iops = 0;
+  for (const DeviceProfile::Point& point : profile.random) {
+    if (point.queue_depth == 1) iops = std::max(iops, point.iops);
+  }
+  return iops > 0 ? 1 / iops : 0;
+}
+
 // ExpectedReadSeconds for a number of reads that need not be whole.
 double RandomReadSeconds(const DeviceProfile& profile, double reads, double bytes) {
   if (reads <= 0) return 0;
@@ -192,11 +240,7 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
   expectation.stream_reads = expectation.streamed_bytes / static_cast<double>(plan.weights.block_bytes);
   expectation.num_threads = plan.num_threads;
   expectation.overlap = plan.weights.overlap;
-  // Without early prediction a layer's bundles are asked for when its attention (and its gate) is done: only bundles in memory are
-  // computed meanwhile; what is streamed comes all the time. A parallel block knows its neurons before attention.
-  if (plan.weights.ffn == FfnPlacement::kOnDemand && !plan.use_early && !model.config().parallel()) {
-    expectation.touched_before_reads = expectation.touched_bytes - TouchedBundleBytes(model, expectation);
-  }
+  if (plan.weights.ffn == FfnPlacement::kOnDemand) SplitByReads(model, plan, use, expectation);
   ExpectTimes(profile, &expectation);
   return expectation;
 }
@@ -211,13 +255,17 @@ void ExpectTimes(const DeviceProfile* profile, Expectation* expectation) {
   if (profile == nullptr) return;
   // What the system's work for a read takes of the threads' time, which they share.
   e.compute_seconds += (e.demand_reads + e.row_reads + e.stream_reads) * profile->cpu_seconds_per_read / e.num_threads;
-  const double waited_seconds =
-      ReadBoundSeconds(*profile, 0, e.demand_reads, e.demand_bytes) + ReadBoundSeconds(*profile, 0, e.row_reads, e.row_bytes);
-  const double read_seconds = ReadBoundSeconds(*profile, e.streamed_bytes, 0, 0) + waited_seconds;
-  e.read_seconds = read_seconds;
-  const double before_reads = e.touched_before_reads / e.memory_bytes_per_second;
-  const double behind_reads = std::max(waited_seconds, e.compute_seconds - before_reads);
-  e.token_seconds = e.overlap ? std::max(read_seconds, before_reads + behind_reads) : read_seconds + e.compute_seconds;
+  const double demand_seconds = ReadBoundSeconds(*profile, 0, e.demand_reads, e.demand_bytes);
+  const double other_seconds =
+      ReadBoundSeconds(*profile, 0, e.row_reads, e.row_bytes) + ReadBoundSeconds(*profile, e.streamed_bytes, 0, 0);
+  e.read_seconds = demand_seconds + other_seconds;
+  if (!e.overlap) {
+    e.token_seconds = *e.read_seconds + e.compute_seconds;
+  } else if (e.layer_shares.empty()) {
+    e.token_seconds = std::max(*e.read_seconds, e.compute_seconds);
+  } else {
+    e.token_seconds = LayerByLayer(e, demand_seconds, other_seconds, SecondsOfOneRead(*profile));
+  }
 }
 
 }  // namespace frugal

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "src/engine/neuron_use.h"
 #include "src/engine/plan.h"
@@ -46,13 +47,17 @@ struct Expectation {
   double demand_reads = 0;  // of neighbours together, as often as chance brings them together
   double demand_bytes = 0;
   double touched_bytes = 0;    // weights, predictors and half of the KV cache that the processor goes through
-  double touched_before_reads = 0;  // of these, before a layer's bundles are asked for: no read of bundles hides behind them
+  // Of these, gone through before a layer's bundles are asked for and after they have come: no read of bundles hides behind them.
+  double touched_before_reads = 0;
+  double touched_after_reads = 0;
+  double touched_of_bundles = 0;  // of these, what grows with the bundles that a layer uses
+  std::vector<double> layer_shares;  // of the bundles used, each layer's; empty: no bundles on demand
   int num_threads = 1;
   bool overlap = true;
   double memory_bytes_per_second = kAssumedMemoryBytesPerSecond;  // or the profile's
   double compute_seconds = 0;  // touched_bytes at that, and the processor's part of the reads, where it was measured
-  // Nothing when the device was not measured. With overlap a token costs the larger of reading and computing
-  // (without early prediction reading overlaps with bundles only), without it their sum.
+  // Nothing when the device was not measured. With overlap a layer costs the larger of its reading and of the computing that its reads
+  // hide behind, and one read's latency; without it the sum of both.
   std::optional<double> read_seconds;
   std::optional<double> token_seconds;
 

@@ -152,16 +152,14 @@ TEST(ExpectationTest, TheReadBoundAddsSequentialBytesAndRandomReads) {
 
 TEST(ExpectationTest, TimesFollowTheDevice) {
   Expectation expectation;
-  expectation.demand_reads = 1000;
-  expectation.demand_bytes = 4096e3;
+  expectation.streamed_bytes = 10e6;
   expectation.touched_bytes = 60e6;
-  expectation.touched_before_reads = 20e6;
   DeviceProfile profile = TestProfile();
   profile.memory_bytes_per_second = 10e9;
   ExpectTimes(&profile, &expectation);
   EXPECT_NEAR(*expectation.read_seconds, 0.010, 1e-6);
   EXPECT_NEAR(expectation.compute_seconds, 0.006, 1e-9);
-  EXPECT_NEAR(*expectation.token_seconds, 0.012, 1e-6);  // 2 ms before the reads, which take longer than the rest
+  EXPECT_NEAR(*expectation.token_seconds, 0.010, 1e-6);
   const DeviceProfile faster = ProfileAtSpeed(profile, 5);
   ExpectTimes(&faster, &expectation);
   EXPECT_NEAR(*expectation.read_seconds, 0.002, 1e-6);
@@ -171,6 +169,28 @@ TEST(ExpectationTest, TimesFollowTheDevice) {
   EXPECT_NEAR(*expectation.token_seconds, 0.008, 1e-6);
   ExpectTimes(nullptr, &expectation);
   EXPECT_FALSE(expectation.read_seconds || expectation.token_seconds);
+}
+
+TEST(ExpectationTest, ALayerWaitsForItsOwnReads) {
+  Expectation expectation;
+  expectation.demand_reads = 1000;
+  expectation.demand_bytes = 4096e3;  // 10 ms
+  expectation.touched_bytes = 60e6;
+  expectation.touched_before_reads = 10e6;
+  expectation.touched_of_bundles = 30e6;
+  expectation.touched_after_reads = 10e6;
+  expectation.layer_shares = {0.2, 0.8};
+  DeviceProfile profile = TestProfile();
+  profile.memory_bytes_per_second = 10e9;
+  profile.random[0].iops = 1e4;
+  ExpectTimes(&profile, &expectation);
+  // Each layer: 0.5 ms before its reads, their latency of 0.1 ms. Reads of 2 and 8 ms; behind them 1 ms, and of the bundles' 2 ms a fifth
+  // and four fifths; then the down sum of 0.2 and 0.8 ms.
+  EXPECT_NEAR(*expectation.token_seconds, 1e-3 * ((0.5 + 0.1 + 2 + 0.2) + (0.5 + 0.1 + 8 + 0.8)), 1e-6);
+  expectation.demand_reads = 100;
+  expectation.demand_bytes = 4096e2;
+  ExpectTimes(&profile, &expectation);
+  EXPECT_NEAR(*expectation.token_seconds, 1e-3 * ((0.5 + 0.1 + 1.4 + 0.2) + (0.5 + 0.1 + 2.6 + 0.8)), 1e-6);
 }
 
 }  // namespace

@@ -109,6 +109,7 @@ DeviceProfile ProfileAtSpeed(const DeviceProfile& profile, double factor) {
   DeviceProfile result = profile;
   result.sequential_bytes_per_second *= factor;
   for (DeviceProfile::Point& point : result.random) {
+    if (point.queue_depth == 1) continue;
     point.iops *= factor;
     point.bytes_per_second *= factor;
   }

@@ -45,7 +45,7 @@ double ExpectedReadSeconds(const DeviceProfile& profile, uint64_t num_reads, uin
 // gap / bandwidth < 1 / IOPS. 0 when nothing was measured.
 uint64_t GapWorthReading(const DeviceProfile& profile);
 
-// The same device where every rate of reading is `factor` times as high.
+// The same device where every rate of many reads at once is `factor` times as high; how long one alone takes is as it was.
 DeviceProfile ProfileAtSpeed(const DeviceProfile& profile, double factor);
 
 struct DeviceIdentity {
