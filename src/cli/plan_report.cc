@@ -101,7 +101,9 @@ std::string FormatExpectation(const PlanReport& report) {
   const bool early = report.plan->use_early || report.plan->weights.ffn != FfnPlacement::kOnDemand || report.model->config().parallel();
   return text + fmt::format("  {:<20}{:>9.3f} ms  {}\n", "token", 1e3 * *expected.token_seconds,
                             !overlap ? "the sum: nothing overlaps"
-                            : early ? "the larger of the two, in layers that read neurons layer by layer" : "without early prediction attention overlaps with no reads");
+                            : !early ? "without early prediction attention overlaps with no reads"
+                            : expected.layer_shares.empty() ? "the larger of the two: they overlap"
+                                                            : "layer by layer the larger of the two: they overlap");
 }
 
 // The least bytes read is what counts where the device was not measured.
