@@ -19,8 +19,8 @@ class BudgetTest : public ::testing::Test {
     arguments.insert(arguments.end(), flags.begin(), flags.end());
     const std::string output = directory_.File("plan.json");
     const ProgramResult result = RunProgram(nullptr, arguments, output);
-    EXPECT_EQ(result.exit_code, 0) << ReadText(output + ".err");
-    return nlohmann::json::parse(ReadText(output), nullptr, false);
+    EXPECT_EQ(result.exit_code, 0) << ReadAllForTest(output + ".err");
+    return nlohmann::json::parse(ReadAllForTest(output), nullptr, false);
   }
 
   // In a cgroup of exactly that size; skips the test where there can be none.
@@ -46,7 +46,7 @@ class BudgetTest : public ::testing::Test {
     const std::optional<ProgramResult> run = RunWithin(ram_bytes, arguments, directory_.File("run.txt"));
     if (!run) return;
     const ProgramResult& result = *run;
-    ASSERT_EQ(result.exit_code, 0) << ReadText(directory_.File("run.txt.err"));
+    ASSERT_EQ(result.exit_code, 0) << ReadAllForTest(directory_.File("run.txt.err"));
     const uint64_t planned = plan["peak_bytes"].get<uint64_t>();
     EXPECT_LE(planned, ram_bytes);
     EXPECT_LE(result.peak_bytes, planned) << "used more than planned";
@@ -103,8 +103,8 @@ TEST_F(BudgetTest, BenchRunsInACgroupOfExactlyItsBudget) {
                        "4", "-n", "20", "--rounds", "1", "--row-seconds", "0.1", "--prefill", "24", "--json", directory_.File("bench.json")},
                 output);
   if (!result) return;
-  ASSERT_EQ(result->exit_code, 0) << ReadText(output + ".err");
-  const nlohmann::json json = nlohmann::json::parse(ReadText(directory_.File("bench.json")), nullptr, false);
+  ASSERT_EQ(result->exit_code, 0) << ReadAllForTest(output + ".err");
+  const nlohmann::json json = nlohmann::json::parse(ReadAllForTest(directory_.File("bench.json")), nullptr, false);
   ASSERT_EQ(json["rows"].size(), 7u);
   for (const nlohmann::json& row : json["rows"]) {
     EXPECT_TRUE(row["fits"].get<bool>()) << row.dump();
@@ -120,8 +120,8 @@ TEST_F(BudgetTest, OneByteLessThanTheSmallestIsRefusedBeforeAnyWeightIsRead) {
   const std::string output = directory_.File("refused.txt");
   const ProgramResult result = RunProgram(
       nullptr, {FRUGAL_BINARY, "run", packed, "--ids", "2", "-c", "128", "--ram", std::to_string(smallest - 1)}, output);
-  EXPECT_EQ(result.exit_code, 4) << ReadText(output + ".err");
-  EXPECT_NE(ReadText(output + ".err").find(std::to_string(smallest)), std::string::npos) << ReadText(output + ".err");
+  EXPECT_EQ(result.exit_code, 4) << ReadAllForTest(output + ".err");
+  EXPECT_NE(ReadAllForTest(output + ".err").find(std::to_string(smallest)), std::string::npos) << ReadAllForTest(output + ".err");
 }
 
 }  // namespace

@@ -82,9 +82,4 @@ ProgramResult RunProgram(const MemoryCgroup* cgroup, const std::vector<std::stri
   return result;
 }
 
-std::string ReadText(const std::string& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
 }  // namespace frugal::testing
