@@ -1,5 +1,6 @@
-// A memory cgroup of exactly --ram: the program runs to the end in the smallest budget that `plan` names and in larger ones, though its code
-// is not in memory yet, and plan's peak is what was used, code included, within 10% + 2 MiB and never below it. Needs root and a writable memory controller.
+// A memory cgroup of exactly --ram: the program runs to the end in the smallest budget that `plan` names and in larger ones, though its
+// code is not in memory yet, and plan's peak is what was used, code included, within 10% + 2 MiB and never below it. Needs root and a
+// writable memory controller.
 #include <gtest/gtest.h>
 
 #include <iostream>

@@ -35,8 +35,8 @@ struct ProgramResult {
   uint64_t peak_bytes = 0;  // of the cgroup; 0 without one
 };
 
-// Runs arguments[0] to its end, its standard output in the file `output`, its standard error in `output`.err. `cgroup` may be nullptr; one is
-// charged with the program's own code too, which is read anew.
+// Runs arguments[0] to its end, its standard output in the file `output`, its standard error in `output`.err. `cgroup` may be nullptr; one
+// is charged with the program's own code too, which is read anew.
 ProgramResult RunProgram(const MemoryCgroup* cgroup, const std::vector<std::string>& arguments, const std::string& output);
 
 #ifdef FRUGAL_BINARY  // the build with sanitizers has no program

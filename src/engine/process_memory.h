@@ -1,4 +1,5 @@
-// How much of its budget this process uses: what a memory cgroup charges it without file cache, and its code. Sampled when asked, since a sample reads /proc (about 30 us). One thread.
+// How much of its budget this process uses: what a memory cgroup charges it without file cache, and its code. Sampled when asked,
+// since a sample reads /proc (about 30 us). One thread.
 #pragma once
 
 #include <cstdint>
