@@ -18,19 +18,19 @@ class BenchTest : public ::testing::Test {
     const std::string packed = directory_.File("model.gguf");
     Names arguments = {FRUGAL_BINARY, "pack", FindGolden(name), "-o", packed};
     arguments.insert(arguments.end(), flags.begin(), flags.end());
-    EXPECT_EQ(RunProgram(nullptr, arguments, directory_.File("pack.txt")).exit_code, 0) << ReadText(directory_.File("pack.txt.err"));
+    EXPECT_EQ(RunProgram(nullptr, arguments, directory_.File("pack.txt")).exit_code, 0) << ReadAllForTest(directory_.File("pack.txt.err"));
     return packed;
   }
 
   nlohmann::json Bench(const std::string& model, const Names& flags = {}) {
-    Names arguments = {FRUGAL_BINARY, "bench",    model, "--ram", "4M",       "-c", "40",            "-t",  "2",      "--ids",
+    Names arguments = {FRUGAL_BINARY, "bench",    model, "--ram", "8M",       "-c", "40",            "-t",  "2",      "--ids",
                        "2,17,5,9",    "--warm-up", "8",   "-n",    "12",       "--rounds", "1", "--row-seconds", "0.1", "--json",
                        directory_.File("bench.json")};
     arguments.insert(arguments.end(), flags.begin(), flags.end());
-    EXPECT_EQ(RunProgram(nullptr, arguments, directory_.File("bench.txt")).exit_code, 0) << ReadText(directory_.File("bench.txt.err"));
-    return nlohmann::json::parse(ReadText(directory_.File("bench.json")), nullptr, false);
+    EXPECT_EQ(RunProgram(nullptr, arguments, directory_.File("bench.txt")).exit_code, 0) << ReadAllForTest(directory_.File("bench.txt.err"));
+    return nlohmann::json::parse(ReadAllForTest(directory_.File("bench.json")), nullptr, false);
   }
-  bool Says(const std::string& text) const { return ReadText(directory_.File("bench.txt")).find(text) != std::string::npos; }
+  bool Says(const std::string& text) const { return ReadAllForTest(directory_.File("bench.txt")).find(text) != std::string::npos; }
 
   static Names NamesOf(const nlohmann::json& json) {
     Names names;
@@ -69,7 +69,7 @@ TEST_F(BenchTest, WithoutBundlesThereAreTheBaselinesAlone) {
   EXPECT_TRUE(Says("\nnaive streams "));
   const std::string output = directory_.File("no.txt");
   EXPECT_EQ(RunProgram(nullptr, {FRUGAL_BINARY, "bench", model, "--ids", "2", "--rows", "flash"}, output).exit_code, 2);
-  EXPECT_NE(ReadText(output + ".err").find("it has no selector"), std::string::npos);
+  EXPECT_NE(ReadAllForTest(output + ".err").find("it has no selector"), std::string::npos);
 }
 
 TEST_F(BenchTest, AGateThatIsAMatrixTakesThePredictorsPlace) {

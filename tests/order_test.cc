@@ -167,11 +167,24 @@ TEST_F(PackVerbTest, AutoLayoutIsOfTheRunsBudget) {
     return model ? model->config().ffn_layout : FfnLayout::kMatrices;
   };
   // Where all fits, the exact gate is as fast as any.
-  ASSERT_EQ(Pack({gguf, "-o", output, "--activation", "relu", "--layout", "auto", "--ram", "1G"}), 0) << err_;
+  ASSERT_EQ(Pack({gguf, "-o", output, "--activation", "relu", "--layout", "auto", "--for-ram", "1G"}), 0) << err_;
   EXPECT_EQ(layout(), FfnLayout::kGateAndBundle2);
-  EXPECT_NE(err_.find("layout gate+bundle2 for --ram 1.00 GiB: "), std::string::npos) << err_;
+  EXPECT_NE(err_.find("layout gate+bundle2 for runs in 1.00 GiB: "), std::string::npos) << err_;
   EXPECT_NE(err_.find("assumed, not measured: 30%"), std::string::npos) << err_;
-  EXPECT_EQ(Pack({gguf, "-o", output, "--force", "--activation", "relu", "--layout", "auto", "--ram", "1M"}), 4) << err_;
+  EXPECT_EQ(Pack({gguf, "-o", output, "--force", "--activation", "relu", "--layout", "auto", "--for-ram", "1M"}), 4) << err_;
+  EXPECT_NE(err_.find("no layout of it runs in 1.0 MiB (--for-ram 1048576)"), std::string::npos) << err_;
+  // Packing has a budget of its own.
+  const std::vector<std::string> apart = {gguf, "-o", output, "--force", "--activation", "relu", "--layout", "auto", "--for-ram", "64G"};
+  const auto packing_in = [&apart](const char* ram) {
+    std::vector<std::string> arguments = apart;
+    arguments.insert(arguments.end(), {"--ram", ram});
+    return arguments;
+  };
+  ASSERT_EQ(Pack(packing_in("14M")), 0) << err_;
+  EXPECT_NE(err_.find("for runs in 64.00 GiB: "), std::string::npos) << err_;
+  EXPECT_EQ(Pack(packing_in("1M")), 4) << err_;
+  EXPECT_EQ(err_.find("--for-ram"), std::string::npos) << err_;
+  EXPECT_EQ(Pack({gguf, "-o", output, "--force", "--activation", "relu", "--for-ram", "1G"}), 2) << err_;
   // Nothing to choose: no gate, or no ReLU.
   ASSERT_EQ(Pack({TaleDirectory(), "-o", output, "--force", "--layout", "up+down"}), 2) << err_;
   ASSERT_EQ(Pack({gguf, "-o", output, "--force", "--activation", "silu", "--layout", "auto"}), 0) << err_;

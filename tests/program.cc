@@ -21,6 +21,14 @@ bool WriteText(const fs::path& path, const std::string& text) {
   return written;
 }
 
+// Takes a file out of the page cache, so that a cgroup is charged what it reads of it.
+void ForgetCached(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  close(fd);
+}
+
 }  // namespace
 
 MemoryCgroup::~MemoryCgroup() {
@@ -59,6 +67,7 @@ uint64_t MemoryCgroup::UsedBytes() const {
 }
 
 ProgramResult RunProgram(const MemoryCgroup* cgroup, const std::vector<std::string>& arguments, const std::string& output) {
+  if (cgroup != nullptr) ForgetCached(arguments[0]);
   const pid_t child = fork();
   if (child == 0) {
     if (cgroup != nullptr) cgroup->Enter();
@@ -80,11 +89,6 @@ ProgramResult RunProgram(const MemoryCgroup* cgroup, const std::vector<std::stri
   }
   result.exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   return result;
-}
-
-std::string ReadText(const std::string& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 }  // namespace frugal::testing

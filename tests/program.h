@@ -35,11 +35,9 @@ struct ProgramResult {
   uint64_t peak_bytes = 0;  // of the cgroup; 0 without one
 };
 
-// Runs arguments[0] to its end, its standard output in the file `output`, its standard error in `output`.err. `cgroup` may be nullptr.
+// Runs arguments[0] to its end, its standard output in the file `output`, its standard error in `output`.err. `cgroup` may be nullptr; one
+// is charged with the program's own code too, which is read anew.
 ProgramResult RunProgram(const MemoryCgroup* cgroup, const std::vector<std::string>& arguments, const std::string& output);
-
-// A whole file; empty when there is none.
-std::string ReadText(const std::string& path);
 
 #ifdef FRUGAL_BINARY  // the build with sanitizers has no program
 // Runs `frugal` without a cgroup, in a directory of the test's own, and gives what its last run printed.
@@ -50,8 +48,8 @@ class ProgramTest : public ::testing::Test {
     arguments.insert(arguments.begin(), FRUGAL_BINARY);
     return RunProgram(nullptr, arguments, directory_.File("out")).exit_code;
   }
-  std::string Output() const { return ReadText(directory_.File("out")); }
-  std::string Errors() const { return ReadText(directory_.File("out.err")); }
+  std::string Output() const { return ReadAllForTest(directory_.File("out")); }
+  std::string Errors() const { return ReadAllForTest(directory_.File("out.err")); }
   nlohmann::json Json() const { return nlohmann::json::parse(Output()); }
 
   const TemporaryDirectory directory_;

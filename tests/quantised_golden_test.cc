@@ -41,16 +41,41 @@ class QuantisedGoldenTest : public ::testing::TestWithParam<std::string> {
   }
 
   std::vector<float> Logits(const EngineOptions& options) const { return LogitsOf(options, ReadSequences(golden_path())); }
+
+  // Relative rms of all logits in flash mode.
+  double ErrorOf(const std::string& path) const {
+    std::vector<float> expected;
+    for (const GoldenSequence& sequence : ReadSequences(golden_path())) {
+      expected.insert(expected.end(), sequence.logits.begin(), sequence.logits.end());
+    }
+    return RelativeRms(Logits(Options(path, RunMode::kFlash)), expected);
+  }
+  double Yardstick() const { return 1.2 * std::stod(Metadata(golden_path(), "llama_cpp_relative_rms")); }
 };
 
 TEST_P(QuantisedGoldenTest, IsNotWorseThanLlamaCpp) {
-  std::vector<float> expected;
-  for (const GoldenSequence& sequence : ReadSequences(golden_path())) {
-    expected.insert(expected.end(), sequence.logits.begin(), sequence.logits.end());
-  }
-  const double error = RelativeRms(Logits(Options(GetParam(), RunMode::kFlash)), expected);
-  EXPECT_LE(error, 1.2 * std::stod(Metadata(golden_path(), "llama_cpp_relative_rms")));
+  const double error = ErrorOf(GetParam());
+  EXPECT_LE(error, Yardstick());
   RecordProperty("relative_rms", std::to_string(error));
+}
+
+// Packed with a down projection that its blocks do not hinder, as a matrix and in bundles.
+TEST_P(QuantisedGoldenTest, PackedWithAnotherDownTypeIsNotWorseThanLlamaCpp) {
+  TemporaryDirectory directory;
+  for (const std::optional<FfnLayout> layout : {std::optional<FfnLayout>(), std::optional(FfnLayout::kGateAndBundle2)}) {
+    for (const DType down_type : {DType::kF16, DType::kF32}) {
+      SCOPED_TRACE(fmt::format("{}, {}", layout ? FfnLayoutName(*layout) : "the layout of its kind", DTypeName(down_type)));
+      PackOptions pack;
+      pack.source_path = GetParam();
+      pack.output_path = directory.File("packed.gguf");
+      pack.overwrite = Overwrite::kYes;
+      pack.layout = layout;
+      pack.down_type = down_type;
+      const auto report = Pack(pack, [](double, std::string_view) {});
+      ASSERT_TRUE(report) << report.error().message;
+      EXPECT_LE(ErrorOf(pack.output_path), Yardstick());
+    }
+  }
 }
 
 TEST_P(QuantisedGoldenTest, TheSameBitsInEveryModeAndPacked) {

@@ -37,8 +37,8 @@ class RealModelsTest : public ::testing::TestWithParam<std::string> {
   nlohmann::json Plan() const {
     const std::string output = directory_.File("plan.json");
     const ProgramResult result = RunProgram(nullptr, {FRUGAL_BINARY, "plan", path_, "--json", "--ram", "4G"}, output);
-    EXPECT_EQ(result.exit_code, 0) << ReadText(output + ".err");
-    return nlohmann::json::parse(ReadText(output), nullptr, false);
+    EXPECT_EQ(result.exit_code, 0) << ReadAllForTest(output + ".err");
+    return nlohmann::json::parse(ReadAllForTest(output), nullptr, false);
   }
 
   // The ids that the program continues the prompt with.
@@ -50,10 +50,10 @@ class RealModelsTest : public ::testing::TestWithParam<std::string> {
     const std::optional<std::string> no_cgroup = cgroup.Create(ram_bytes);
     if (no_cgroup) std::cout << "without a memory cgroup: " << *no_cgroup << "\n";
     const ProgramResult result = RunProgram(no_cgroup ? nullptr : &cgroup, arguments, output);
-    EXPECT_EQ(result.exit_code, 0) << "--ram " << ram_bytes << ": " << ReadText(output + ".err");
+    EXPECT_EQ(result.exit_code, 0) << "--ram " << ram_bytes << ": " << ReadAllForTest(output + ".err");
     EXPECT_LE(result.peak_bytes, ram_bytes);
     // "1,2,3" is JSON but for its brackets.
-    const nlohmann::json ids = nlohmann::json::parse("[" + ReadText(output) + "]", nullptr, false);
+    const nlohmann::json ids = nlohmann::json::parse("[" + ReadAllForTest(output) + "]", nullptr, false);
     if (!ids.is_array()) return {};
     return ids.get<std::vector<int32_t>>();
   }

@@ -88,12 +88,12 @@ Result<std::optional<AutoLayout>> ChooseLayout(const std::string& source_path, s
   FRUGAL_ASSIGN(const LayoutComparison comparison, CompareLayouts(header, options, form, profile ? &*profile : nullptr));
   if (comparison.candidates.empty()) return std::optional<AutoLayout>();
   if (!comparison.best) {
-    return MakeError(ErrorCode::kDoesNotFit, "{}: no layout of it runs in {} (--ram {}): --layout says which one to pack all the same",
+    return MakeError(ErrorCode::kDoesNotFit, "{}: no layout of it runs in {} (--for-ram {}): --layout says which one to pack all the same",
                      source_path, FormatSize(ram_bytes), ram_bytes);
   }
   const std::string assumed = comparison.basis.empty() ? "" : fmt::format(" ({})", comparison.basis);
   const FfnLayout layout = comparison.candidates[*comparison.best].layout;
-  return std::optional(AutoLayout{layout, fmt::format("layout {} for --ram {}: {}{}", FfnLayoutName(layout), FormatSize(ram_bytes),
+  return std::optional(AutoLayout{layout, fmt::format("layout {} for runs in {}: {}{}", FfnLayoutName(layout), FormatSize(ram_bytes),
                                                       Reason(comparison), assumed)});
 }
 

@@ -16,11 +16,7 @@ namespace {
 constexpr uint32_t kMostLogitRows = 512;
 
 // What a process that has done nothing yet uses, of which a plan knows (ProcessBytes).
-constexpr uint64_t kFreshProcessBytes = kMiB / 2;
-
-// Code of the verb and of the engine, which a cgroup charges as file cache and which thrashes where it has no room; a plan knows of an
-// engine's alone, of which little runs at a time.
-constexpr uint64_t kCodeBytes = 4 * kMiB;
+constexpr uint64_t kFreshProcessBytes = kMiB / 2 + kCodeBytes;
 
 // What the verb has done before leaves behind: the text, tables, a heap with gaps. An engine's plan fills the budget and knows nothing of
 // it.
@@ -55,7 +51,7 @@ Result<MeasuredPerplexity> MeasurePerplexity(EngineOptions options, const TokenS
   }
   if (options.ram_bytes > 0) {
     FRUGAL_ASSIGN(const uint64_t held_bytes, HeldBytes());
-    options.ram_bytes = LeftOfBudget(options.ram_bytes, held_bytes + kCodeBytes);
+    options.ram_bytes = LeftOfBudget(options.ram_bytes, held_bytes);
   }
   options.predictor = false;
   FRUGAL_ASSIGN(const std::unique_ptr<Engine> engine, OpenWithin(std::move(options)));
@@ -73,7 +69,6 @@ Result<MeasuredPerplexity> MeasurePerplexity(EngineOptions options, const TokenS
 }
 
 Status CheckMeasureFits(EngineOptions options) {
-  if (options.ram_bytes > 0) options.ram_bytes = LeftOfBudget(options.ram_bytes, kCodeBytes);
   Status fits;
   for (const RunMode mode : kModes) {
     options.mode = mode;

@@ -41,8 +41,8 @@ struct PackFlags {
   std::string layout, activation;  // empty: pack's choice, the source's
   bool is_packed = false;          // the source
   bool force = false;
-  std::string ram = "1G";
-  CLI::Option* ram_option = nullptr;
+  std::string ram = "1G";   // of packing
+  std::string for_ram;      // of the runs that `layout` is chosen for; empty: what this machine gives them
   uint32_t align_bytes = 512;
   CLI::Option* align_option = nullptr;
   std::string order_path, order_output_path;
@@ -128,7 +128,7 @@ std::string ReportText(const std::string& path, const Outcome& outcome) {
                         DTypeName(report.down_type));
   }
   if (report.layout == FfnLayout::kGateAndBundle2 || report.layout == FfnLayout::kBundle3) {
-    text += "which layout suits a budget: `frugal plan` compares them, --layout auto --ram SIZE takes the better one\n";
+    text += "which layout suits a budget: `frugal plan` compares them, --layout auto --for-ram SIZE takes the better one\n";
   }
   if (!outcome.predictor_path.empty()) text += fmt::format("{}: its predictors\n", outcome.predictor_path);
   if (const auto& calibration = outcome.calibration) {
@@ -181,6 +181,9 @@ Status CheckFlags(const PackFlags& flags) {
   if (!flags.order_output_path.empty() && !flags.calibrates()) {
     return Error{ErrorCode::kUsage,
                  "--order-out: there is an order to write with --calibrate or --calibrate-ids only"};
+  }
+  if (!flags.for_ram.empty() && flags.layout != kAutoLayout) {
+    return Error{ErrorCode::kUsage, "--for-ram: is what --layout auto chooses for, which is not given; --ram bounds packing itself"};
   }
   if (flags.align_bytes != 512 && flags.align_bytes != 4096) {
     return MakeError(ErrorCode::kUsage, "--align: {} is neither 512 nor 4096", flags.align_bytes);
@@ -344,8 +347,8 @@ Status SettleLayout(PackFlags& flags) {
   form.align_bytes = flags.align_bytes;
   FRUGAL_ASSIGN(const std::optional<Activation> activation, ParseActivationFlag(flags.activation));
   uint64_t ram_bytes = FindDefaultRam().size_bytes;
-  if (flags.ram_option->count() > 0) {
-    FRUGAL_ASSIGN(ram_bytes, ParseSizeFlag("--ram", flags.ram));
+  if (!flags.for_ram.empty()) {
+    FRUGAL_ASSIGN(ram_bytes, ParseSizeFlag("--for-ram", flags.for_ram));
   }
   FRUGAL_ASSIGN(const std::optional<AutoLayout> layout, ChooseLayout(flags.source_path, activation, form, ram_bytes));
   flags.layout = layout ? FfnLayoutName(layout->layout) : "";
@@ -429,20 +432,20 @@ void AddPackVerb(CLI::App& app, Exit& exit) {
   sub.add_option("--type", flags->type, "of matrices and bundles: keep (the source's), f32, f16, bf16, q8_0, q4_0 (lossy)")
       ->capture_default_str();
   sub.add_option("--down-type", flags->down_type,
-                 "of the down projection in bundles, instead of --type: keep, f32, f16, bf16, q8_0, q4_0; needed where the source has it "
-                 "in quantised blocks")
+                 "of the down projection, instead of --type: keep, f32, f16, bf16, q8_0, q4_0; needed where bundles are made of one in "
+                 "quantised blocks")
       ->capture_default_str();
   sub.add_option("--layout", flags->layout,
                  "of gated FFNs: gate+bundle2 (the gate chooses exactly; the default where the activation is sparse, elsewhere for `train "
                  "--sparsify`); with a sparse activation, bundle3 (for a predictor or sketch), or auto (what is expected to be faster in "
-                 "--ram, as `frugal plan` compares them)");
+                 "--for-ram, as `frugal plan` compares them)");
+  sub.add_option("--for-ram", flags->for_ram,
+                 "with --layout auto: the budget of the runs that it is chosen for (default: what a run without --ram takes here)");
   sub.add_option("--activation", flags->activation,
                  "what the FFN computes, where the source does not say it: relu, relu2, fatrelu:THRESHOLD, drelu, silu, gelu, "
                  "gelu_tanh");
   sub.add_flag("--force", flags->force, "overwrite an existing file");
-  flags->ram_option =
-      sub.add_option("--ram", flags->ram, "memory budget of the whole process; with --layout auto, of the runs too (there default: all)")
-          ->capture_default_str();
+  sub.add_option("--ram", flags->ram, "memory budget of packing, the whole process")->capture_default_str();
   flags->align_option =
       sub.add_option("--align", flags->align_bytes, "of a bundle in bytes: 512, 4096")->capture_default_str();
   sub.add_option("--order", flags->order_path,

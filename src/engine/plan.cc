@@ -6,6 +6,7 @@
 
 #include "src/base/bytes.h"
 #include "src/engine/gate_sketch_load.h"
+#include "src/engine/process_memory.h"
 #include "src/engine/selector_choice.h"
 #include "src/model/kv_cache.h"
 #include "src/model/forward.h"
@@ -413,7 +414,7 @@ const char* RunModeName(RunMode mode) {
   return "flash";
 }
 
-uint64_t ProcessBytes(int num_threads) { return 7 * kMiB / 4 + uint64_t(num_threads) * 64 * kKiB; }
+uint64_t ProcessBytes(int num_threads) { return kCodeBytes + 7 * kMiB / 4 + uint64_t(num_threads) * 64 * kKiB; }
 
 Result<EnginePlan> MakePlan(const ModelFile& model, const PredictorInfo* predictor, const TokenizerBytes& tokenizer_bytes,
                             const EngineOptions& options) {

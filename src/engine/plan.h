@@ -47,7 +47,7 @@ struct EnginePlan {
   uint64_t peak_bytes() const { return ledger.total_bytes(); }
 };
 
-// What the process needs besides the ledger's other lines: code, stacks, heap of small objects, kernel memory. Measured with
+// What the process needs besides the ledger's other lines: code (kCodeBytes), stacks, heap of small objects, kernel memory. Measured with
 // tests/budget_test (docs/benchmarks.md).
 uint64_t ProcessBytes(int num_threads);
 

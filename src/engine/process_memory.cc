@@ -41,6 +41,9 @@ Result<uint64_t> UsedBytesOfStatus(std::string_view status, uint32_t num_rings) 
     if (!kilobytes) return MakeError(ErrorCode::kFailed, "/proc/self/status: no line {}", name);
     used_bytes += *kilobytes * kKiB;
   }
+  const std::optional<uint64_t> code_kilobytes = FindNumber(status, "RssFile:");
+  if (!code_kilobytes) return MakeError(ErrorCode::kFailed, "/proc/self/status: no line RssFile:");
+  used_bytes += std::min(*code_kilobytes * kKiB, kCodeBytes);
   const std::optional<uint64_t> threads = FindNumber(status, "Threads:");
   if (!threads) return MakeError(ErrorCode::kFailed, "/proc/self/status: no line Threads:");
   return used_bytes + *threads * kKernelStackBytes;

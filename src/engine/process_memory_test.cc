@@ -8,13 +8,13 @@
 namespace frugal {
 namespace {
 
-TEST(ProcessMemory, AddsWhatIsChargedWithoutFileCache) {
+TEST(ProcessMemory, AddsWhatIsChargedWithoutFileCacheAndCode) {
   const std::string status =
       "Name:\tfrugal\nVmPTE:\t      40 kB\nVmRSS:\t 9000 kB\nRssAnon:\t    1000 kB\nRssFile:\t    7990 kB\n"
       "RssShmem:\t       10 kB\nVmSwap:\t       5 kB\nThreads:\t3\n";
   const Result<uint64_t> used = UsedBytesOfStatus(status, 1);
   ASSERT_TRUE(used);
-  EXPECT_EQ(*used, (40 + 1000 + 10 + 5) * kKiB + 3 * kKernelStackBytes + kRingKernelBytes);
+  EXPECT_EQ(*used, (40 + 1000 + 10 + 5) * kKiB + 3 * kKernelStackBytes + kRingKernelBytes + kCodeBytes);
 }
 
 TEST(ProcessMemory, NamesTheLineThatIsMissing) {

@@ -33,6 +33,10 @@ bool Exists(const std::string& path) {
   return lstat(path.c_str(), &status) == 0;
 }
 
+bool HoldsModel(const std::string& directory) {
+  return Exists(directory + "/config.json") || HasShards(directory, kSafetensorsFileName) || HasShards(directory, kPytorchFileName);
+}
+
 std::string LastName(const std::string& path) {
   std::error_code error;
   const std::filesystem::path whole = std::filesystem::weakly_canonical(path, error);
@@ -111,15 +115,15 @@ Result<CheckpointDirectory> ResolveCheckpointDirectory(const std::string& path) 
     const std::string parent = ParentOf(path);
     return CheckpointDirectory{parent, NameOfSnapshot(parent), path};
   }
-  const bool holds_model = Exists(path + "/config.json") || HasShards(path, kSafetensorsFileName) || HasShards(path, kPytorchFileName);
-  if (!holds_model && IsDirectory(path) && !IsDirectory(path + "/snapshots")) {
-    return BadModel("{}: is a directory that holds neither config.json nor weights: no checkpoint", path);
+  CheckpointDirectory directory{path, NameOfSnapshot(path), ""};
+  if (!HoldsModel(path) && IsDirectory(path + "/snapshots")) {
+    FRUGAL_ASSIGN(directory.path, FindSnapshot(path));
+    directory.name = ModelName(path);
   }
-  if (holds_model || !IsDirectory(path + "/snapshots")) {
-    return CheckpointDirectory{path, NameOfSnapshot(path), ""};
+  if (IsDirectory(directory.path) && !HoldsModel(directory.path)) {
+    return BadModel("{}: is a directory that holds neither config.json nor weights: no checkpoint", directory.path);
   }
-  FRUGAL_ASSIGN(std::string snapshot, FindSnapshot(path));
-  return CheckpointDirectory{std::move(snapshot), ModelName(path), ""};
+  return directory;
 }
 
 Result<std::unique_ptr<TensorSource>> OpenCheckpointTensors(const std::string& directory) {

@@ -119,6 +119,16 @@ TEST_F(CacheTest, TakesTheOnlySnapshotWhereNoRefSays) {
   ExpectRefused(entry_, "0 snapshots and no refs/main");
 }
 
+TEST_F(CacheTest, ASnapshotWithoutAModelIsNone) {
+  fs::create_directories(Snapshot("empty"));
+  Write("refs/main", "empty");
+  ExpectRefused(entry_, Snapshot("empty") + ": is a directory that holds neither config.json nor weights");
+  // A circle of directories.
+  fs::create_directory_symlink("../snapshots", Snapshot("circle"));
+  Write("refs/main", "circle");
+  ExpectRefused(entry_, Snapshot("circle") + ": is a directory that holds neither config.json nor weights");
+}
+
 TEST_F(CacheTest, RefusesRefsThatLeaveTheCache) {
   for (const char* name : {"", "..", ".", "../../etc", "/etc", "a/b", "a\x1b[2J"}) {
     Write("refs/main", name);

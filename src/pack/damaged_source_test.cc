@@ -143,9 +143,6 @@ TEST(PackOptionsTest, RefusesLayoutsAndTypesThatDoNotFitTheModel) {
   options.activation = Activation{ActivationKind::kDRelu, 0.0f};
   ExpectError(PackQuietly(options), ErrorCode::kBadModel, "drelu asks for a gate");
   options.activation = Activation{ActivationKind::kGelu, 0.0f};
-  options.down_type = DType::kF16;
-  ExpectError(PackQuietly(options), ErrorCode::kUsage, "type of down: the model has activation gelu, which is never zero");
-  options.down_type.reset();
   options.neuron_orders.assign(3, std::vector<uint32_t>(256));
   for (std::vector<uint32_t>& order : options.neuron_orders) std::iota(order.begin(), order.end(), 0u);
   ExpectError(PackQuietly(options), ErrorCode::kUsage, "orders of neurons: the model has activation gelu");

@@ -107,9 +107,6 @@ class Packer {
       return MakeError(ErrorCode::kUsage, "layout {}: the model has activation {} and {}, its layout is {}",
                        FfnLayoutName(*options_.layout), activation, config().gated ? "a gate" : "no gate", FfnLayoutName(plan_.layout));
     }
-    if (!has_bundles && options_.down_type) {
-      return MakeError(ErrorCode::kUsage, "type of down: the model has activation {}, which is never zero, and no bundles", activation);
-    }
     if (!has_bundles && !options_.neuron_orders.empty()) {
       return MakeError(ErrorCode::kUsage, "orders of neurons: the model has activation {}, which is never zero, and no bundles",
                        activation);

@@ -31,7 +31,7 @@ struct PackOptions {
   // F32, F16, BF16, Q8_0 or Q4_0 for all matrices and bundles; nothing: each tensor its own. Vectors (norms,
   // biases) keep theirs always, position embeddings are not quantised.
   std::optional<DType> type;
-  std::optional<DType> down_type;  // of the down projection in bundles, instead of `type`
+  std::optional<DType> down_type;  // of the down projection, in bundles or a matrix, instead of `type`
   // Of gated models: kGateAndBundle2 (the default where the activation is sparse; else for `train --sparsify`), or with a sparse activation
   // kBundle3.
   std::optional<FfnLayout> layout;

@@ -73,6 +73,7 @@ class Planner {
   DType TypeOf(const MappedTensor& tensor) const {
     if (tensor.kind == MappedTensor::Kind::kPlusOne) return DType::kF32;
     if (tensor.shape.size() < 2) return tensor.source->dtype;
+    if (tensor.part == MappedTensor::Part::kDown && options_.down_type) return *options_.down_type;
     const DType dtype = MatrixType(*tensor.source);
     return tensor.name == "position_embd.weight" && IsQuantised(dtype) ? tensor.source->dtype : dtype;
   }
@@ -117,17 +118,23 @@ class Planner {
 
   // Rows are quantised in whole blocks.
   Status CheckBlocks() const {
-    if (!options_.type || !IsQuantised(*options_.type)) return {};
+    // The rows of a down projection that is a matrix.
+    const uint32_t down_columns = has_bundles() ? 0 : config_.ffn_size;
+    if (options_.down_type) FRUGAL_TRY(CheckWholeBlocks("type of down", *options_.down_type, "ffn_size", down_columns));
+    if (!options_.type) return {};
     for (const auto& [name, size] : {std::pair{"hidden_size", config_.hidden_size},
                                      std::pair{"word_embed_proj_dim", config_.embedding_size},
                                      std::pair{"num_heads * head_dim", config_.query_size()},
-                                     std::pair{"ffn_size", has_bundles() ? 0 : config_.ffn_size}}) {
-      if (size % kQuantisedBlock == 0) continue;
-      return MakeError(ErrorCode::kUsage,
-                       "type of the weights: {} has quantised blocks of {}, but the model's {} is {}, no multiple of it",
-                       DTypeName(*options_.type), kQuantisedBlock, name, size);
+                                     std::pair{"ffn_size", options_.down_type ? 0 : down_columns}}) {
+      FRUGAL_TRY(CheckWholeBlocks("type of the weights", *options_.type, name, size));
     }
     return {};
+  }
+
+  static Status CheckWholeBlocks(const char* what, DType type, const char* name, uint32_t size) {
+    if (!IsQuantised(type) || size % kQuantisedBlock == 0) return {};
+    return MakeError(ErrorCode::kUsage, "{}: {} has quantised blocks of {}, but the model's {} is {}, no multiple of it", what,
+                     DTypeName(type), kQuantisedBlock, name, size);
   }
 
   // The down column of a neuron; blocks of the source lie across the neurons, so that no bundle can keep them.

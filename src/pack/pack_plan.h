@@ -55,7 +55,7 @@ struct PackPlanOptions {
   // Of all matrices and bundles, each its own when absent; vectors always keep theirs, as is usual in GGUF: they take next to
   // nothing, and every engine computes with them in float.
   std::optional<DType> type;
-  std::optional<DType> down_type;  // of down in bundles, instead of `type`
+  std::optional<DType> down_type;  // of down, in bundles or a matrix, instead of `type`
   // Of gated models: kGateAndBundle2, which is also the default where the activation is sparse, or, there alone, kBundle3.
   std::optional<FfnLayout> layout;
   uint32_t align_bytes = 512;

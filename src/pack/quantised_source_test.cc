@@ -45,6 +45,37 @@ TEST_P(QuantisedSourceTest, KeepsEveryByteWhereThereAreNoBundles) {
   EXPECT_EQ(CheckModel(output_, [](double, std::string_view) {})->num_problems, 0u);
 }
 
+// A down projection that stays a matrix becomes what is asked for too.
+TEST_P(QuantisedSourceTest, ConvertsDownAloneWhereThereAreNoBundles) {
+  const GgufForTest source(path_);
+  for (const DType down_type : {DType::kF32, DType::kF16, DType::kQ8_0}) {
+    SCOPED_TRACE(DTypeName(down_type));
+    PackOptions options = MakePackOptions(path_, output_);
+    options.overwrite = Overwrite::kYes;
+    options.down_type = down_type;
+    const auto report = PackQuietly(options);
+    ASSERT_TRUE(report.has_value()) << report.error().message;
+    EXPECT_EQ(report->layout, FfnLayout::kMatrices);
+    const GgufForTest packed(output_);
+    float largest_difference = 0;
+    for (const TensorInfo& info : source.reader().tensors()) {
+      if (!info.name.ends_with("ffn_down.weight")) {
+        EXPECT_EQ(BytesOf(packed, info.name), BytesOf(source, info.name)) << info.name;
+        continue;
+      }
+      EXPECT_EQ(packed.reader().FindTensor(info.name)->dtype, down_type);
+      const std::vector<float> expected = source[info.name], written = packed[info.name];
+      ASSERT_EQ(written.size(), expected.size());
+      for (size_t i = 0; i < written.size(); ++i) largest_difference = std::max(largest_difference, std::fabs(written[i] - expected[i]));
+    }
+    EXPECT_EQ(report->largest_difference, largest_difference);
+    if (down_type == DType::kF32) {
+      EXPECT_EQ(largest_difference, 0.0f);
+    }
+    EXPECT_EQ(CheckModel(output_, [](double, std::string_view) {})->num_problems, 0u);
+  }
+}
+
 TEST_P(QuantisedSourceTest, AsksWhatDownShallBecome) {
   const auto refused = PackQuietly(Relu());
   ExpectError(refused, ErrorCode::kUsage, "blk.0.ffn_down.weight");
