@@ -104,7 +104,7 @@ class NonZeroRows {
         if (next_ >= num_rows_) return count;
         first_ = next_;
         next_ = std::min(num_rows_, first_ + kLanes);
-        bits_ = BitsOf(a_ + first_, next_ - first_);
+        bits_ = NonZeroBits(a_ + first_, next_ - first_);
       }
       const size_t row = first_ + static_cast<size_t>(std::countr_zero(bits_));
       bits_ &= bits_ - 1;
@@ -115,24 +115,6 @@ class NonZeroRows {
   }
 
  private:
-  static HWY_INLINE uint32_t BitsOf(const float* a, size_t count) {
-    uint32_t bits = 0;
-    if (count == kLanes) {
-      const FloatTag d;
-      FRUGAL_UNROLL
-      for (size_t p = 0; p < kParts; ++p) {
-        uint8_t bytes[8] = {};
-        hn::StoreMaskBits(d, hn::Ne(hn::LoadU(d, a + p * kWidth), hn::Zero(d)), bytes);
-        uint32_t part;
-        std::memcpy(&part, bytes, sizeof(part));
-        bits |= part << (p * kWidth);
-      }
-      return bits;
-    }
-    for (size_t i = 0; i < count; ++i) bits |= uint32_t{a[i] != 0.0f} << i;
-    return bits;
-  }
-
   const float* a_;
   size_t num_rows_;
   size_t next_ = 0;   // the first row whose bit is not in bits_ or behind it

@@ -69,6 +69,30 @@ constexpr AddColumnsFunction ChooseAddColumns(size_t num_rows, std::index_sequen
   return kByRows[num_rows - 1];
 }
 
+void SumPairs(const float* lanes, size_t num_pairs, float* out) {
+  const auto load = [&](size_t pair, FloatVector(&parts)[kParts]) HWY_ATTR {
+    FRUGAL_UNROLL
+    for (size_t p = 0; p < kParts; ++p) parts[p] = hn::Load(FloatTag(), lanes + pair * kLanes + p * kWidth);
+  };
+  const hn::CappedTag<float, 4> four;
+  size_t pair = 0;
+  for (; pair + 4 <= num_pairs; pair += 4) {
+    hn::Vec<decltype(four)> sums[4];
+    FRUGAL_UNROLL
+    for (size_t i = 0; i < 4; ++i) {
+      FloatVector parts[kParts];
+      load(pair + i, parts);
+      sums[i] = SumToFour(parts);
+    }
+    hn::StoreU(SumFour(sums), four, out + pair);
+  }
+  for (; pair < num_pairs; ++pair) {
+    FloatVector parts[kParts];
+    load(pair, parts);
+    out[pair] = SumLanes(parts);
+  }
+}
+
 template <class Row>
 void DotChosenRowsOf(const RowSet& rows, size_t num_rows, size_t columns, const float* x, size_t x_stride, size_t num_tokens,
                      const ChosenPairs& pairs, std::byte* copies, float* lanes, float* out) {
@@ -90,13 +114,7 @@ void DotChosenRowsOf(const RowSet& rows, size_t num_rows, size_t columns, const 
       }
     }
   }
-  const FloatTag d;
-  for (size_t pair = 0; pair < num_pairs; ++pair) {
-    FloatVector parts[kParts];
-    FRUGAL_UNROLL
-    for (size_t p = 0; p < kParts; ++p) parts[p] = hn::Load(d, lanes + pair * kLanes + p * kWidth);
-    out[pair] = SumLanes(parts);
-  }
+  SumPairs(lanes, num_pairs, out);
 }
 
 void DotChosenRows(DType dtype, const RowSet& rows, size_t num_rows, size_t columns, const float* x, size_t x_stride, size_t num_tokens,

@@ -25,9 +25,6 @@ namespace {
 INSTANTIATE_TEST_SUITE_P(Targets, KernelsTest, testing::ValuesIn(TargetsToTest()),
                          [](const auto& targets) { return NameOf(targets.param); });
 
-constexpr DType kDTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
-                             DType::kQ5_1, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL};
-
 void CompareDotRows(Random& random, DType dtype, const Weights& weights, size_t begin, size_t end,
                     size_t columns, size_t num_tokens, Values values) {
   const size_t x_stride = columns + 1;
@@ -116,6 +113,18 @@ TEST_P(KernelsTest, AddScaledRowsSkipsZerosAndKeepsOrder) {
         }
       }
     }
+  }
+}
+
+// In the midst of so many rows that they are looked at together.
+TEST_P(KernelsTest, AddScaledRowsAddsWhatANaNScales) {
+  const std::vector<float> row(64, 1.0f);
+  const RowSet rows{reinterpret_cast<const std::byte*>(row.data()), 0, nullptr};
+  for (size_t at : {0, 5, 31, 33, 63, 69}) {
+    std::vector<float> a(70), out(64);
+    a[at] = kNaN;
+    AddScaledRows(DType::kF32, rows, a.size(), a.data(), 0, 64, out.data());
+    for (float value : out) ASSERT_TRUE(std::isnan(value)) << "row " << at;
   }
 }
 

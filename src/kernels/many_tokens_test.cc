@@ -3,8 +3,10 @@
 #include <vector>
 
 #include "src/base/aligned_vector.h"
+#include "src/base/bytes.h"
 #include "src/kernels/chosen_rows.h"
 #include "src/kernels/kernels_for_test.h"
+#include "src/kernels/listed_rows.h"
 #include "src/kernels/token_panels.h"
 
 namespace frugal {
@@ -86,6 +88,41 @@ TEST_P(ManyTokensTest, ChosenRowsHaveTheBitsOfAllRows) {
         DotChosenRows(dtype, weights.rows, kRows, columns, x.data(), columns + 1, kTokens, {begin.data(), row.data()},
                       reinterpret_cast<std::byte*>(copies.data()), lanes.data(), got.data());
         ExpectSameBits(got, expected, std::string(DTypeName(dtype)) + " " + std::to_string(columns) + " columns, chosen rows");
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST_P(ManyTokensTest, ListedRowsHaveTheBitsOfScaledRows) {
+  constexpr size_t kRows = 70, kTokens = 5;
+  for (DType dtype : kDTypes) {
+    const size_t block = TraitsOf(dtype).block_elements;
+    for (size_t columns : {1, 31, 64, 96, 150, 512, 551}) {
+      columns = RoundUp(columns, block);
+      for (Values values : kValues) {
+        const Weights weights(random_, dtype, kRows, columns, values);
+        std::vector<ListedRow> entries(kRows * kTokens);
+        std::vector<uint32_t> begin = {0};
+        std::vector<float> expected = DrawMany(random_, kTokens * (columns + 3), values);
+        std::vector<float> got = expected;
+        for (size_t t = 0; t < kTokens; ++t) {
+          std::vector<float> a = DrawMany(random_, kRows, values);
+          for (float& value : a) {
+            // The first token adds few of the rows, the last one nearly all.
+            if (random_.Below(kTokens) > t) value = random_.Below(2) == 0 ? 0.0f : -0.0f;
+          }
+          scalar::AddScaledRows(dtype, weights.rows, kRows, a.data(), 0, columns, expected.data() + t * (columns + 3));
+          begin.push_back(begin.back() + ListNonZero(a.data(), kRows, entries.data() + begin.back()));
+        }
+        std::vector<float> floats(kRows * columns);
+        RowSet rows = weights.rows;
+        if (ListedType(dtype) != dtype) {
+          for (size_t i = 0; i < kRows; ++i) ConvertToFloat(dtype, weights.rows.row(i), columns, floats.data() + i * columns);
+          rows = {reinterpret_cast<const std::byte*>(floats.data()), columns * sizeof(float), nullptr};
+        }
+        AddListedRows(ListedType(dtype), rows, {entries.data(), begin.data()}, kTokens, columns, got.data(), columns + 3);
+        ExpectSameBits(got, expected, std::string(DTypeName(dtype)) + " " + std::to_string(columns) + " columns, listed rows");
         if (HasFatalFailure()) return;
       }
     }

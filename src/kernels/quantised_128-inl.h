@@ -1,6 +1,8 @@
 // QuantisedTile in vectors of 128 bits, for instruction sets of Highway that are not x86 (NEON). Included by
 // dot_rows_quantised.cc inside the namespace of the instruction set; no include guard.
 
+constexpr size_t kRowsOfTile = kQuantisedTileRows;
+
 // Elements 0..15 of a block in `low`, 16..31 in `high`.
 struct QuantsOfBlock {
   hn::Vec<hn::FixedTag<int8_t, 16>> low, high;

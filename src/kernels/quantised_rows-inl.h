@@ -24,8 +24,8 @@ void DotRowsOfBlocks(const RowSet& rows, size_t begin, size_t end, size_t column
     }
   };
   size_t i = begin;
-  for (; i + kQuantisedTileRows <= end; i += kQuantisedTileRows) {
-    add_rows(std::integral_constant<size_t, kQuantisedTileRows>(), i);
+  for (; i + kRowsOfTile <= end; i += kRowsOfTile) {
+    add_rows(std::integral_constant<size_t, kRowsOfTile>(), i);
   }
   for (; i < end; ++i) add_rows(std::integral_constant<size_t, 1>(), i);
 }

@@ -12,8 +12,21 @@ HWY_INLINE __m256i SumsOfFour(__m256i from_0_to_128, __m256i x) {
 #endif
 }
 
+// Rows of a tile of many tokens: VNNI comes with twice the registers.
+#ifdef FRUGAL_DPBUSD
+constexpr size_t kRowsOfTile = 2 * kQuantisedTileRows;
+#else
+constexpr size_t kRowsOfTile = kQuantisedTileRows;
+#endif
+
+// The elements; with VNNI 0 .. 255: 128 more than they are.
 HWY_INLINE __m256i LoadQuants(Q8Block, const std::byte* block) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + 2));
+  const __m256i quants = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + 2));
+#ifdef FRUGAL_DPBUSD
+  return _mm256_xor_si256(quants, _mm256_set1_epi8(-128));
+#else
+  return quants;
+#endif
 }
 
 // 0 .. 15: eight more than the elements.
@@ -23,33 +36,35 @@ HWY_INLINE __m256i LoadQuants(Q4Block, const std::byte* block) {
   return _mm256_and_si256(shifted, _mm256_set1_epi8(15));
 }
 
+// What the quants being too large adds to the sums, the same for all rows: with VNNI negated, which the sums begin with; without it in
+// 16 bits.
+#ifdef FRUGAL_DPBUSD
+HWY_INLINE __m256i Excess(Q8Block, __m256i x) {
+  return _mm256_sub_epi32(_mm256_setzero_si256(), FRUGAL_DPBUSD(_mm256_setzero_si256(), _mm256_set1_epi8(-128), x));
+}
+HWY_INLINE __m256i Excess(Q4Block, __m256i x) {
+  return _mm256_sub_epi32(_mm256_setzero_si256(), FRUGAL_DPBUSD(_mm256_setzero_si256(), _mm256_set1_epi8(8), x));
+}
+
+template <class Block>
+HWY_INLINE __m256i BlockSums(Block, __m256i w, __m256i x, __m256i excess) {
+  return FRUGAL_DPBUSD(excess, w, x);
+}
+#else
+HWY_INLINE __m256i Excess(Q8Block, __m256i) { return _mm256_setzero_si256(); }
+HWY_INLINE __m256i Excess(Q4Block, __m256i x) { return _mm256_maddubs_epi16(_mm256_set1_epi8(8), x); }
+
 // |w| and x with w's sign.
 HWY_INLINE __m256i BlockSums(Q8Block, __m256i w, __m256i x, __m256i) {
   return SumsOfFour(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
 }
-
-// `eights` is EightTimes(x).
-HWY_INLINE __m256i BlockSums(Q4Block, __m256i w, __m256i x, __m256i eights) {
-#ifdef FRUGAL_DPBUSD
-  return _mm256_sub_epi32(FRUGAL_DPBUSD(_mm256_setzero_si256(), w, x), eights);
-#else
-  return _mm256_madd_epi16(_mm256_sub_epi16(_mm256_maddubs_epi16(w, x), eights), _mm256_set1_epi16(1));
+HWY_INLINE __m256i BlockSums(Q4Block, __m256i w, __m256i x, __m256i excess) {
+  return _mm256_madd_epi16(_mm256_sub_epi16(_mm256_maddubs_epi16(w, x), excess), _mm256_set1_epi16(1));
+}
 #endif
-}
 
-// What Q4_0's elements being eight too large adds to the sums, the same for all rows.
-HWY_INLINE __m256i EightTimes(__m256i x) {
-#ifdef FRUGAL_DPBUSD
-  return FRUGAL_DPBUSD(_mm256_setzero_si256(), _mm256_set1_epi8(8), x);
-#else
-  return _mm256_maddubs_epi16(_mm256_set1_epi8(8), x);
-#endif
-}
-
-// In the lowest element; what follows the scale in memory is converted too and not used.
-HWY_INLINE __m128 LoadScale(const std::byte* block) {
-  return _mm_cvtph_ps(_mm_loadu_si32(block));
-}
+// In all lanes; what follows the scale in memory is converted too and not used.
+HWY_INLINE __m256 LoadScale(const std::byte* block) { return _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_loadu_si32(block))); }
 
 // acc[i] += acc[i + s] for s = 4, 2, 1.
 HWY_INLINE float SumEightLanes(__m256 acc) {
@@ -58,11 +73,20 @@ HWY_INLINE float SumEightLanes(__m256 acc) {
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
+// Four of them at once.
+HWY_INLINE __m128 SumEightLanes(__m256 a, __m256 b, __m256 c, __m256 d) {
+  const auto halves = [](__m256 v) HWY_ATTR { return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)); };
+  const __m128 a4 = halves(a), b4 = halves(b), c4 = halves(c), d4 = halves(d);
+  const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a4, b4), _mm_unpackhi_ps(a4, b4));
+  const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c4, d4), _mm_unpackhi_ps(c4, d4));
+  return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+}
+
 template <class Block, size_t kRows, size_t kTokens>
 HWY_INLINE void QuantisedStep(__m256 (&acc)[kRows][kTokens], const std::byte* const (&rows)[kRows], size_t b,
                               size_t columns, const int8_t* q, const float* scales) {
   __m256i w[kRows];
-  __m128 row_scales[kRows];
+  __m256 row_scales[kRows];
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows; ++i) {
     w[i] = LoadQuants(Block(), rows[i] + b * Block::kBytes);
@@ -71,12 +95,12 @@ HWY_INLINE void QuantisedStep(__m256 (&acc)[kRows][kTokens], const std::byte* co
   FRUGAL_UNROLL
   for (size_t t = 0; t < kTokens; ++t) {
     const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + t * columns + b * kQuantisedBlock));
-    const __m256i eights = EightTimes(x);
-    const __m128 x_scale = _mm_load_ss(scales + t * (columns / kQuantisedBlock) + b);
+    const __m256i excess = Excess(Block(), x);
+    const __m256 x_scale = _mm256_broadcast_ss(scales + t * (columns / kQuantisedBlock) + b);
     FRUGAL_UNROLL
     for (size_t i = 0; i < kRows; ++i) {
-      const __m256 sums = _mm256_cvtepi32_ps(BlockSums(Block(), w[i], x, eights));
-      acc[i][t] = _mm256_fmadd_ps(sums, _mm256_broadcastss_ps(_mm_mul_ss(row_scales[i], x_scale)), acc[i][t]);
+      const __m256 sums = _mm256_cvtepi32_ps(BlockSums(Block(), w[i], x, excess));
+      acc[i][t] = _mm256_fmadd_ps(sums, _mm256_mul_ps(row_scales[i], x_scale), acc[i][t]);
     }
   }
 }
@@ -114,6 +138,13 @@ HWY_INLINE void QuantisedTile(const RowSet& set, const RowTile& tile, size_t col
     }
   }
   for (; b < num_blocks; ++b) QuantisedStep<Block, kRows, kTokens>(acc, rows, b, columns, q, scales);
+  if constexpr (kTokens > 1 && kRows == 4) {
+    FRUGAL_UNROLL
+    for (size_t t = 0; t < kTokens; ++t) {
+      _mm_storeu_ps(out + t * out_stride + tile.first, SumEightLanes(acc[0][t], acc[1][t], acc[2][t], acc[3][t]));
+    }
+    return;
+  }
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows; ++i) {
     FRUGAL_UNROLL

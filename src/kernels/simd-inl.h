@@ -146,6 +146,25 @@ struct TokenTail {
   }
 };
 
+// Bit i: a[i] is not 0. `count` is at most 32. A NaN is not 0; Highway's Ne says otherwise.
+HWY_INLINE uint32_t NonZeroBits(const float* a, size_t count) {
+  uint32_t bits = 0;
+  if (count < kLanes) {
+    for (size_t i = 0; i < count; ++i) bits |= uint32_t{a[i] != 0.0f} << i;
+    return bits;
+  }
+  const FloatTag d;
+  FRUGAL_UNROLL
+  for (size_t p = 0; p < kParts; ++p) {
+    uint8_t bytes[8] = {};
+    hn::StoreMaskBits(d, hn::Not(hn::Eq(hn::LoadU(d, a + p * kWidth), hn::Zero(d))), bytes);
+    uint32_t part;
+    std::memcpy(&part, bytes, sizeof(part));
+    bits |= part << (p * kWidth);
+  }
+  return bits;
+}
+
 // The upper half added to the lower one until four lanes are left.
 template <size_t kFloats, class V>
 HWY_INLINE hn::Vec<hn::CappedTag<float, 4>> AddHalves(V v) {

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "src/base/aligned_vector.h"
 #include "src/kernels/chosen_rows.h"
+#include "src/kernels/listed_rows.h"
 
 namespace frugal {
 
@@ -18,6 +20,14 @@ struct ChosenRoom {
   std::vector<float> gates;       // [pairs], of gates in bundles
   std::vector<uint16_t> rows;     // [pairs]
   std::vector<uint32_t> begin;    // [max_rows + 1]
+
+  // Down rows that are added together. A row may add all of them.
+  static constexpr uint32_t kMostListedTogether = 512;
+  // The members that rows add, once the lanes are summed: their place. `begin` has their beginnings.
+  std::span<ListedRow> listed() {
+    static_assert(kMostChosenRows * 32 * sizeof(float) >= kMostListedTogether * sizeof(ListedRow));
+    return {reinterpret_cast<ListedRow*>(lanes.data()), lanes.size() * sizeof(float) / sizeof(ListedRow)};
+  }
 
   // Pairs of a row and a neuron that are multiplied together. A row may choose all neurons of a tile.
   static size_t MostPairs(uint32_t max_rows) { return std::clamp<size_t>(size_t{16} * max_rows, kMostChosenRows, 4096); }

@@ -50,7 +50,7 @@ Forward::Forward(Weights& weights, Selector& selector, Selector* early, ThreadPo
   scores_.resize(size_t{max_context} * pool.num_threads());
   active_.resize(size_t{max_rows} * Selector::WordsPerToken(config_.ffn_size));
   positions_.resize(config_.ffn_size);
-  counts_.resize(config_.ffn_size);
+  counts_.resize(size_t{Selector::WordsPerToken(config_.ffn_size)} * 64);
   activations_.resize(size_t{max_rows} * config_.ffn_size);
   gates_.resize(GateFloats(config_, max_rows));
   products_.resize(ProductFloats(config_, max_rows) * static_cast<size_t>(pool.num_threads()));
@@ -78,8 +78,9 @@ uint64_t Forward::MemoryBytes(const ModelConfig& config, uint32_t num_threads, u
                               uint32_t max_context, MatrixInputs inputs) {
   const uint64_t rows = max_rows;
   uint64_t floats = rows * config.hidden_size * 4 + rows * config.query_size() + KvFloats(config, max_rows) +
-                    uint64_t{max_context} * num_threads + config.ffn_size * 2 + rows * config.ffn_size + GateFloats(config, max_rows) +
-                    num_threads * ProductFloats(config, max_rows) + (rows > 1 ? config.ffn_size * 2 : 0) +
+                    uint64_t{max_context} * num_threads + config.ffn_size + Selector::WordsPerToken(config.ffn_size) * 64 +
+                    rows * config.ffn_size + GateFloats(config, max_rows) + num_threads * ProductFloats(config, max_rows) +
+                    (rows > 1 ? config.ffn_size * 2 : 0) +
                     uint64_t{max_logit_rows} * config.vocab_size + Rotation::Floats(config.rope, max_rows);
   if (config.has_local_rope) floats += Rotation::Floats(config.local_rope, max_rows);
   if (config.has_projections()) floats += rows * config.embedding_size;

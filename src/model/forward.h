@@ -138,6 +138,8 @@ class Forward {
                       int worker);
   void ActivateOneByOne(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t row,
                         int worker);
+  uint32_t ListPairs(const BundleWave& wave, std::span<const uint32_t> members, uint32_t first, uint32_t num_rows,
+                     ChosenRoom& room) const;
   uint32_t ActivateTogether(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t first,
                             uint32_t num_rows, int worker);
   // out[row, i] = up row i (or gate row) . FFN input of row first_row + row, for i < count. All rows of the batch, or one.
@@ -154,8 +156,13 @@ class Forward {
   bool IsChosen(uint32_t row, uint32_t position) const;
   void SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
   void SumDownOfMany(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
+  uint32_t ListActive(size_t first, size_t count, uint32_t row, uint32_t num_rows, int worker);
+  void AddDownRows(const BundleInfo& bundle, const RowSet& rows, size_t count, uint32_t first_row, uint32_t num_rows, uint32_t begin,
+                   uint32_t end, int worker);
   void PrefetchEarly(uint32_t layer, uint32_t num_rows);
   void PrefetchSelected(uint32_t layer, uint32_t num_rows);
+  // How many of `num_rows` rows chose each of the 64 positions of a word.
+  void CountChosen(uint32_t word, uint32_t num_rows, uint32_t* counts) const;
   // Lists the union of `num_rows` active sets into positions_ and counts_.
   void ListUnion(uint32_t num_rows);
   Status Output(std::span<const BatchRow> rows, uint32_t num_logit_rows);
@@ -196,7 +203,7 @@ class Forward {
   std::vector<float> scores_;        // [num_threads, max_context]
   std::vector<uint64_t> active_;     // [max_rows, words]
   std::vector<uint32_t> positions_;  // [ffn_size]
-  std::vector<uint32_t> counts_;     // [ffn_size]
+  std::vector<uint32_t> counts_;     // [positions]: rows that chose each; meanwhile [words, 64]
   AlignedVector<float> activations_; // [max_rows, ffn_size]
   AlignedVector<float> gates_;       // [max_rows, ffn_size], activated, where the gate is a matrix
   AlignedVector<float> products_;    // [num_threads, 2 with bundle3 else 1, products_per_thread_]: of a tile

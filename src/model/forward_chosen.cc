@@ -1,6 +1,7 @@
 // The FFN of many rows, a prompt's: neurons that many of them chose are multiplied with all of them, the others with those rows alone;
 // the down sum from pieces of the down rows that stay in the cache while all rows pass.
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "src/base/bytes.h"
@@ -10,7 +11,10 @@ namespace frugal {
 namespace {
 
 constexpr size_t kOneByOneMembers = 64;  // of a tile whose rows are taken one by one
-constexpr uint32_t kDownColumns = 512;   // of a piece, at most
+
+// Columns of which a piece of the down rows is made: cache lines, whole blocks.
+uint32_t DownUnit(const BundleInfo& bundle) { return std::max<uint32_t>(64, TraitsOf(bundle.down_type).block_elements); }
+uint64_t DownUnitBytes(const BundleInfo& bundle) { return RowBytes(ListedType(bundle.down_type), DownUnit(bundle)).value(); }
 
 }  // namespace
 
@@ -85,6 +89,41 @@ void Forward::ActivateOneByOne(uint32_t layer, const BundleWave& wave, const Rea
   for (size_t i = 0; i < count; ++i) out[chosen[i]] = products[i];
 }
 
+// Which of the members each row from `first` on chose, as many rows as there is room for their pairs; gives their number. Members are
+// looked at together where they follow each other in a word of the active sets.
+uint32_t Forward::ListPairs(const BundleWave& wave, std::span<const uint32_t> members, uint32_t first, uint32_t num_rows,
+                            ChosenRoom& room) const {
+  struct Run {
+    uint64_t bits;
+    uint32_t word;
+    uint32_t first;  // member
+  };
+  Run runs[kMostChosenRows];
+  size_t num_runs = 0;
+  for (size_t i = 0; i < members.size(); ++i) {
+    const uint32_t position = positions_[wave.begin + members[i]], word = position / 64;
+    const uint64_t bit = uint64_t{1} << (position % 64);
+    if (num_runs == 0 || runs[num_runs - 1].word != word || bit < runs[num_runs - 1].bits) {
+      runs[num_runs++] = {0, word, static_cast<uint32_t>(i)};
+    }
+    runs[num_runs - 1].bits |= bit;
+  }
+  const size_t words = Selector::WordsPerToken(config_.ffn_size);
+  uint32_t taken = 0, num_pairs = 0;
+  room.begin[0] = 0;
+  for (; first + taken < num_rows && num_pairs + members.size() <= room.rows.size(); ++taken) {
+    const uint64_t* const active = active_.data() + (first + taken) * words;
+    for (const Run& run : std::span(runs, num_runs)) {
+      for (uint64_t rest = active[run.word] & run.bits; rest != 0; rest &= rest - 1) {
+        const uint64_t before = run.bits & ((rest & -rest) - 1);
+        room.rows[num_pairs++] = static_cast<uint16_t>(run.first + static_cast<uint32_t>(std::popcount(before)));
+      }
+    }
+    room.begin[taken + 1] = num_pairs;
+  }
+  return taken;
+}
+
 // Rows from `first` on, as many as there is room for their pairs; gives their number.
 uint32_t Forward::ActivateTogether(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end,
                                    uint32_t first, uint32_t num_rows, int worker) {
@@ -92,18 +131,7 @@ uint32_t Forward::ActivateTogether(uint32_t layer, const BundleWave& wave, const
   ChosenRoom& room = chosen_rooms_[static_cast<size_t>(worker)];
   const size_t count = end - begin;
   const uint32_t* const members = ready.members.data() + begin;
-  uint32_t positions[kMostChosenRows];
-  for (size_t i = 0; i < count; ++i) positions[i] = positions_[wave.begin + members[i]];
-  uint32_t taken = 0, num_pairs = 0;
-  room.begin[0] = 0;
-  for (; first + taken < num_rows && num_pairs + count <= room.rows.size(); ++taken) {
-    uint16_t* const rows = room.rows.data();
-    for (size_t i = 0; i < count; ++i) {
-      rows[num_pairs] = static_cast<uint16_t>(i);
-      num_pairs += IsChosen(first + taken, positions[i]) ? 1 : 0;
-    }
-    room.begin[taken + 1] = num_pairs;
-  }
+  const uint32_t taken = ListPairs(wave, {members, count}, first, num_rows, room);
   const size_t hidden = config_.hidden_size;
   const ChosenPairs pairs{room.begin.data(), room.rows.data()};
   const auto multiply = [&](DType dtype, const RowSet& rows, float* out) {
@@ -125,35 +153,67 @@ uint32_t Forward::ActivateTogether(uint32_t layer, const BundleWave& wave, const
   return taken;
 }
 
-// A thread takes some columns of all rows' sums: copied, since bundles lie a power of two apart, so that few of their down rows fit a
-// cache.
+// A thread takes some columns of all rows' sums, and lists for itself which members each row adds, some members at a time. Their down rows
+// are copied, a piece after the other: bundles lie a power of two apart, so that few of their rows fit a cache.
 void Forward::SumDownOfMany(uint32_t layer, const BundleWave& wave, uint32_t num_rows) {
   const BundleInfo& bundle = weights_.model().bundles()[layer];
   const uint32_t hidden = config_.hidden_size, num_threads = static_cast<uint32_t>(pool_.num_threads());
-  const uint32_t unit = std::max<uint32_t>(64, TraitsOf(bundle.down_type).block_elements);  // cache lines, whole blocks
-  const uint32_t pieces = num_threads * ((hidden + num_threads * kDownColumns - 1) / (num_threads * kDownColumns));
-  const uint32_t piece = static_cast<uint32_t>(RoundUp((hidden + pieces - 1) / pieces, unit));
-  const size_t num_members = wave.end - wave.begin;
+  const uint32_t columns = static_cast<uint32_t>(RoundUp((hidden + num_threads - 1) / num_threads, DownUnit(bundle)));
+  const uint64_t room_bytes = ChosenRoom::CopyBytes(hidden);
+  const size_t together = std::min<size_t>(ChosenRoom::kMostListedTogether, room_bytes / DownUnitBytes(bundle));
   pool_.Run(
-      static_cast<int>((hidden + piece - 1) / piece),
+      static_cast<int>((hidden + columns - 1) / columns),
       [&](int tile, int worker) {
-        const uint32_t begin = static_cast<uint32_t>(tile) * piece, columns = std::min(piece, hidden - begin);
-        const uint64_t offset = bundle.down_offset_bytes + RowBytes(bundle.down_type, begin).value();
-        const uint64_t row_bytes = RowBytes(bundle.down_type, columns).value();
-        AlignedVector<float>& room = chosen_rooms_[static_cast<size_t>(worker)].copies;
-        std::byte* const copies = reinterpret_cast<std::byte*>(room.data());
-        const size_t together = room.size() * sizeof(float) / row_bytes;
-        for (size_t first = 0; first < num_members; first += together) {
-          const size_t count = std::min(together, num_members - first);
-          for (size_t i = 0; i < count; ++i) std::memcpy(copies + i * row_bytes, wave.rows.row(first + i) + offset, row_bytes);
-          for (uint32_t row = 0; row < num_rows; ++row) {
-            AddScaledRows(bundle.down_type, {copies, row_bytes, nullptr}, count,
-                          activations_.data() + size_t{row} * config_.ffn_size + wave.begin + first, 0, columns,
-                          block_out_.data() + size_t{row} * hidden + begin);
+        const uint32_t begin = static_cast<uint32_t>(tile) * columns, end = std::min(hidden, begin + columns);
+        for (size_t first = wave.begin; first < wave.end; first += together) {
+          const size_t count = std::min(together, wave.end - first);
+          for (uint32_t row = 0; row < num_rows;) {
+            const uint32_t listed = ListActive(first, count, row, num_rows, worker);
+            AddDownRows(bundle, wave.rows.From(first - wave.begin), count, row, listed, begin, end, worker);
+            row += listed;
           }
         }
       },
       [&] { weights_.Poll(); });
+}
+
+// Which of `count` members, the first of them position `first` of the union, each row from `row` on adds: as many rows as there is room
+// for; gives their number.
+uint32_t Forward::ListActive(size_t first, size_t count, uint32_t row, uint32_t num_rows, int worker) {
+  ChosenRoom& room = chosen_rooms_[static_cast<size_t>(worker)];
+  const std::span<ListedRow> entries = room.listed();
+  uint32_t listed = 0;
+  room.begin[0] = 0;
+  for (; row + listed < num_rows && room.begin[listed] + count <= entries.size(); ++listed) {
+    const float* const activations = activations_.data() + size_t{row + listed} * config_.ffn_size + first;
+    room.begin[listed + 1] = room.begin[listed] + ListNonZero(activations, count, entries.data() + room.begin[listed]);
+  }
+  return listed;
+}
+
+// Adds columns [begin, end) of what ListActive listed to block_out_.
+void Forward::AddDownRows(const BundleInfo& bundle, const RowSet& rows, size_t count, uint32_t first_row, uint32_t num_rows,
+                          uint32_t begin, uint32_t end, int worker) {
+  ChosenRoom& room = chosen_rooms_[static_cast<size_t>(worker)];
+  std::byte* const copies = reinterpret_cast<std::byte*>(room.copies.data());
+  const DType dtype = ListedType(bundle.down_type);
+  const uint64_t units = room.copies.size() * sizeof(float) / (count * DownUnitBytes(bundle));
+  const uint32_t piece = DownUnit(bundle) * static_cast<uint32_t>(std::min<uint64_t>(units, config_.hidden_size));
+  for (uint32_t from = begin; from < end; from += piece) {
+    const uint32_t columns = std::min(piece, end - from);
+    const uint64_t offset = bundle.down_offset_bytes + RowBytes(bundle.down_type, from).value();
+    const uint64_t row_bytes = RowBytes(dtype, columns).value();
+    for (size_t i = 0; i < count; ++i) {
+      const std::byte* const row = rows.row(i) + offset;
+      if (dtype == bundle.down_type) {
+        std::memcpy(copies + i * row_bytes, row, row_bytes);
+      } else {
+        ConvertToFloat(bundle.down_type, row, columns, reinterpret_cast<float*>(copies + i * row_bytes));
+      }
+    }
+    AddListedRows(dtype, {copies, row_bytes, nullptr}, {room.listed().data(), room.begin.data()}, num_rows, columns,
+                  block_out_.data() + size_t{first_row} * config_.hidden_size + from, config_.hidden_size);
+  }
 }
 
 }  // namespace frugal

@@ -15,6 +15,7 @@
 namespace frugal {
 namespace {
 
+constexpr uint64_t kCountedWords = 16;  // of a tile
 constexpr uint32_t kColumnUnit = 64;  // of a tile of the down sum: whole quantised blocks and cache lines
 }  // namespace
 
@@ -27,21 +28,52 @@ uint64_t Forward::ProductFloats(const ModelConfig& config, uint32_t max_rows) {
   return MostTileProducts(config.hidden_size, max_rows) * (config.ffn_layout == FfnLayout::kBundle3 ? 2 : 1);
 }
 
+// Binary counters side by side: plane p has bit p of all 64.
+void Forward::CountChosen(uint32_t word, uint32_t num_rows, uint32_t* counts) const {
+  const size_t words = Selector::WordsPerToken(config_.ffn_size);
+  uint64_t planes[32] = {};
+  for (size_t row = 0; row < num_rows; ++row) {
+    uint64_t carry = active_[row * words + word];
+    for (size_t p = 0; carry != 0; ++p) {
+      const uint64_t sum = planes[p] ^ carry;
+      carry &= planes[p];
+      planes[p] = sum;
+    }
+  }
+  std::fill_n(counts, 64, 0);
+  for (size_t p = 0; num_rows >> p != 0; ++p) {
+    for (uint32_t bit = 0; bit < 64; ++bit) counts[bit] |= static_cast<uint32_t>((planes[p] >> bit) & 1) << p;
+  }
+}
+
 void Forward::ListUnion(uint32_t num_rows) {
   const uint32_t words = Selector::WordsPerToken(config_.ffn_size);
   positions_.clear();  // capacity stays
-  counts_.clear();
-  for (uint32_t word = 0; word < words; ++word) {
-    uint64_t any = 0;
-    for (uint32_t row = 0; row < num_rows; ++row) any |= active_[size_t{row} * words + word];
-    for (; any != 0; any &= any - 1) {
-      const uint32_t bit = static_cast<uint32_t>(std::countr_zero(any));
-      uint32_t count = 0;
-      for (uint32_t row = 0; row < num_rows; ++row) count += static_cast<uint32_t>((active_[size_t{row} * words + word] >> bit) & 1);
-      positions_.push_back(word * 64 + bit);
-      counts_.push_back(count);
+  counts_.resize(size_t{words} * 64);
+  if (num_rows == 1) {
+    for (uint32_t word = 0; word < words; ++word) {
+      for (uint64_t rest = active_[word]; rest != 0; rest &= rest - 1) {
+        positions_.push_back(word * 64 + static_cast<uint32_t>(std::countr_zero(rest)));
+      }
+    }
+    std::fill_n(counts_.begin(), positions_.size(), 1);
+  } else {
+    const Tiles tiles = CutTilesOf(kCountedWords, words, pool_.num_threads());
+    pool_.Run(
+        tiles.count,
+        [&](int tile, int) {
+          for (uint64_t word = tiles.begin(tile); word < tiles.end(tile); ++word) {
+            CountChosen(static_cast<uint32_t>(word), num_rows, counts_.data() + word * 64);
+          }
+        },
+        [&] { weights_.Poll(); });
+    for (uint32_t position = 0; position < words * 64; ++position) {
+      if (counts_[position] == 0) continue;
+      counts_[positions_.size()] = counts_[position];  // not behind it
+      positions_.push_back(position);
     }
   }
+  counts_.resize(positions_.size());
 }
 
 // Early prediction (design.md section 5): reads for the FFN fly during attention. It decides nothing but when bytes arrive.
