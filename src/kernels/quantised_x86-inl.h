@@ -16,6 +16,13 @@ HWY_INLINE __m256i LoadQuants(Q8Block, const std::byte* block) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + 2));
 }
 
+// Gathered rows that are multiplied together: an accumulator each, of the 16 registers of AVX2 or the 32 of AVX-512.
+#ifdef FRUGAL_DPBUSD
+constexpr size_t kGatheredQuantisedRows = 16;
+#else
+constexpr size_t kGatheredQuantisedRows = kGatheredStreams;
+#endif
+
 // 0 .. 15: eight more than the elements.
 HWY_INLINE __m256i LoadQuants(Q4Block, const std::byte* block) {
   const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2)));
@@ -28,21 +35,21 @@ HWY_INLINE __m256i BlockSums(Q8Block, __m256i w, __m256i x, __m256i) {
   return SumsOfFour(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
 }
 
-// `eights` is EightTimes(x).
-HWY_INLINE __m256i BlockSums(Q4Block, __m256i w, __m256i x, __m256i eights) {
+// `minus_eights` is MinusEightTimes(x).
+HWY_INLINE __m256i BlockSums(Q4Block, __m256i w, __m256i x, __m256i minus_eights) {
 #ifdef FRUGAL_DPBUSD
-  return _mm256_sub_epi32(FRUGAL_DPBUSD(_mm256_setzero_si256(), w, x), eights);
+  return FRUGAL_DPBUSD(minus_eights, w, x);
 #else
-  return _mm256_madd_epi16(_mm256_sub_epi16(_mm256_maddubs_epi16(w, x), eights), _mm256_set1_epi16(1));
+  return _mm256_madd_epi16(_mm256_add_epi16(_mm256_maddubs_epi16(w, x), minus_eights), _mm256_set1_epi16(1));
 #endif
 }
 
-// What Q4_0's elements being eight too large adds to the sums, the same for all rows.
-HWY_INLINE __m256i EightTimes(__m256i x) {
+// What Q4_0's elements being eight too large must not add to the sums, the same for all rows.
+HWY_INLINE __m256i MinusEightTimes(__m256i x) {
 #ifdef FRUGAL_DPBUSD
-  return FRUGAL_DPBUSD(_mm256_setzero_si256(), _mm256_set1_epi8(8), x);
+  return _mm256_sub_epi32(_mm256_setzero_si256(), FRUGAL_DPBUSD(_mm256_setzero_si256(), _mm256_set1_epi8(8), x));
 #else
-  return _mm256_maddubs_epi16(_mm256_set1_epi8(8), x);
+  return _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_maddubs_epi16(_mm256_set1_epi8(8), x));
 #endif
 }
 
@@ -71,52 +78,92 @@ HWY_INLINE void QuantisedStep(__m256 (&acc)[kRows][kTokens], const std::byte* co
   FRUGAL_UNROLL
   for (size_t t = 0; t < kTokens; ++t) {
     const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + t * columns + b * kQuantisedBlock));
-    const __m256i eights = EightTimes(x);
+    const __m256i minus_eights = MinusEightTimes(x);
     const __m128 x_scale = _mm_load_ss(scales + t * (columns / kQuantisedBlock) + b);
     FRUGAL_UNROLL
     for (size_t i = 0; i < kRows; ++i) {
-      const __m256 sums = _mm256_cvtepi32_ps(BlockSums(Block(), w[i], x, eights));
+      const __m256 sums = _mm256_cvtepi32_ps(BlockSums(Block(), w[i], x, minus_eights));
       acc[i][t] = _mm256_fmadd_ps(sums, _mm256_broadcastss_ps(_mm_mul_ss(row_scales[i], x_scale)), acc[i][t]);
     }
   }
 }
 
-// With one token, memory is asked for kAhead blocks before its use, behind the end of a row in the next tile's
-// rows: the prefetchers stop at a page's end and know nothing of gathered rows.
+// kFirst .. kRows - 1 of the rows' scales in the elements from kFirst of a vector.
+template <size_t kFirst, size_t kRows>
+HWY_INLINE __m128i InsertScales(__m128i halves, const std::byte* const* rows, size_t offset) {
+  if constexpr (kFirst < kRows) {
+    uint16_t half;
+    std::memcpy(&half, rows[kFirst] + offset, sizeof(half));
+    return InsertScales<kFirst + 1, kRows>(_mm_insert_epi16(halves, half, kFirst), rows, offset);
+  }
+  return halves;
+}
+
+// A block of each row with one token. Scales are multiplied eight rows at once: one at a time that was half of the work.
+template <class Block, size_t kRows>
+HWY_INLINE void OneTokenStep(__m256 (&acc)[kRows][1], const std::byte* const (&rows)[kRows], size_t b, const int8_t* q,
+                             const float* scales) {
+  alignas(32) float both_scales[(kRows + 7) / 8 * 8];
+  const __m256 x_scale = _mm256_broadcast_ss(scales + b);
+  FRUGAL_UNROLL
+  for (size_t i = 0; i + 8 <= kRows; i += 8) {
+    const __m128i halves = InsertScales<0, 8>(_mm_setzero_si128(), rows + i, b * Block::kBytes);
+    _mm256_store_ps(both_scales + i, _mm256_mul_ps(_mm256_cvtph_ps(halves), x_scale));
+  }
+  if constexpr (kRows % 8 != 0) {
+    const __m128i halves = InsertScales<0, kRows % 8>(_mm_setzero_si128(), rows + kRows / 8 * 8, b * Block::kBytes);
+    _mm256_store_ps(both_scales + kRows / 8 * 8, _mm256_mul_ps(_mm256_cvtph_ps(halves), x_scale));
+  }
+  const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + b * kQuantisedBlock));
+  const __m256i minus_eights = MinusEightTimes(x);
+  FRUGAL_UNROLL
+  for (size_t i = 0; i < kRows; ++i) {
+    const __m256 sums = _mm256_cvtepi32_ps(BlockSums(Block(), LoadQuants(Block(), rows[i] + b * Block::kBytes), x, minus_eights));
+    acc[i][0] = _mm256_fmadd_ps(sums, _mm256_broadcast_ss(both_scales + i), acc[i][0]);
+  }
+}
+
+// Each line of memory is asked for once: behind the end of a row in the next tile's rows, since the prefetchers stop at a page's end and
+// know nothing of gathered rows.
+template <class Block, size_t kRows>
+HWY_INLINE void OneTokenRows(__m256 (&acc)[kRows][1], const RowSet& set, const RowTile& tile, const std::byte* const (&rows)[kRows],
+                             size_t num_blocks, const int8_t* q, const float* scales) {
+  constexpr bool kGathered = kRows > kStreams;
+  const size_t row_bytes = (num_blocks * Block::kBytes + kLineBytes - 1) / kLineBytes * kLineBytes;
+  const size_t ahead = std::min(row_bytes, kGathered ? kGatheredPrefetchBytes : kPrefetchBytes);
+  const std::byte* next[kRows];
+  for (size_t i = 0; i < kRows; ++i) next[i] = set.row(tile.next_row(i));
+  size_t asked = ahead;
+  for (size_t b = 0; b < num_blocks; ++b) {
+    if (asked < (b + 1) * Block::kBytes + ahead) {
+      const bool in_row = asked < row_bytes;
+      const std::byte* const* const from = in_row ? rows : next;
+      const size_t at = in_row ? asked : asked - row_bytes;
+      FRUGAL_UNROLL
+      for (size_t i = 0; i < kRows; ++i) kGathered ? AskForGathered(from[i] + at) : AskFor(from[i] + at);
+      asked += kLineBytes;
+    }
+    OneTokenStep<Block, kRows>(acc, rows, b, q, scales);
+  }
+}
+
 template <class Block, size_t kRows, size_t kTokens>
 HWY_INLINE void QuantisedTile(const RowSet& set, const RowTile& tile, size_t columns, const int8_t* q,
                               const float* scales, float* out, size_t out_stride) {
   const size_t num_blocks = columns / kQuantisedBlock;
   const std::byte* rows[kRows];
-  for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(tile.first + i * tile.step);
+  for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(tile.row(i));
   __m256 acc[kRows][kTokens];
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows * kTokens; ++i) acc[i / kTokens][i % kTokens] = _mm256_setzero_ps();
-  size_t b = 0;
   if constexpr (kTokens == 1) {
-    constexpr size_t kAhead = kPrefetchBytes / Block::kBytes;
-    const size_t turn = num_blocks > kAhead ? num_blocks - kAhead : 0;
-    for (; b < turn; ++b) {
-      FRUGAL_UNROLL
-      for (size_t i = 0; i < kRows; ++i) {
-        _mm_prefetch(reinterpret_cast<const char*>(rows[i] + (b + kAhead) * Block::kBytes), _MM_HINT_T0);
-      }
-      QuantisedStep<Block, kRows, kTokens>(acc, rows, b, columns, q, scales);
-    }
-    const std::byte* next[kRows];
-    for (size_t i = 0; i < kRows; ++i) next[i] = set.row(tile.next + i * tile.step);
-    for (; b < num_blocks; ++b) {
-      FRUGAL_UNROLL
-      for (size_t i = 0; i < kRows; ++i) {
-        _mm_prefetch(reinterpret_cast<const char*>(next[i] + (b - turn) * Block::kBytes), _MM_HINT_T0);
-      }
-      QuantisedStep<Block, kRows, kTokens>(acc, rows, b, columns, q, scales);
-    }
+    OneTokenRows<Block, kRows>(acc, set, tile, rows, num_blocks, q, scales);
+  } else {
+    for (size_t b = 0; b < num_blocks; ++b) QuantisedStep<Block, kRows, kTokens>(acc, rows, b, columns, q, scales);
   }
-  for (; b < num_blocks; ++b) QuantisedStep<Block, kRows, kTokens>(acc, rows, b, columns, q, scales);
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows; ++i) {
     FRUGAL_UNROLL
-    for (size_t t = 0; t < kTokens; ++t) out[t * out_stride + tile.first + i * tile.step] = SumEightLanes(acc[i][t]);
+    for (size_t t = 0; t < kTokens; ++t) out[t * out_stride + tile.row(i)] = SumEightLanes(acc[i][t]);
   }
 }
