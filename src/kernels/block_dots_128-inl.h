@@ -15,7 +15,6 @@ HWY_INLINE float SumOfLanes(const DotLanes& lanes) {
 HWY_INLINE float ScaleAt(const std::byte* at) { return hn::GetLane(BlockScale(hn::FixedTag<float, 4>(), at)); }
 HWY_INLINE float Negative(float v) { return -v; }
 HWY_INLINE float FirstOf(float v) { return v; }
-HWY_INLINE void AskFor(const std::byte*) {}
 
 template <class Format>
 constexpr size_t kPartsTogether = 1;

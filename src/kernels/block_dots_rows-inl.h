@@ -45,8 +45,8 @@ HWY_NOINLINE void BlockTile(const RowSet& set, const RowTile& tile, size_t colum
   const size_t num_blocks = columns / Format::kElements;
   const std::byte *blocks[kRows], *next[kRows];
   for (size_t i = 0; i < kRows; ++i) {
-    blocks[i] = set.row(tile.first + i * tile.step);
-    next[i] = set.row(tile.next + i * tile.step);
+    blocks[i] = set.row(tile.row(i));
+    next[i] = set.row(tile.next_row(i));
   }
   DotLanes acc[kRows][kTokens];
   FRUGAL_UNROLL
@@ -72,14 +72,14 @@ HWY_NOINLINE void BlockTile(const RowSet& set, const RowTile& tile, size_t colum
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows; ++i) {
     FRUGAL_UNROLL
-    for (size_t t = 0; t < kTokens; ++t) out[t * out_stride + tile.first + i * tile.step] = SumOfLanes(acc[i][t]);
+    for (size_t t = 0; t < kTokens; ++t) out[t * out_stride + tile.row(i)] = SumOfLanes(acc[i][t]);
   }
 }
 
 template <class Format, size_t kRows>
 void DotBlockRows(const RowSet& rows, size_t row, size_t columns, const QuantisedInput& x, size_t num_tokens, float* out,
                   size_t out_stride) {
-  const RowTile tile{row, 1, row};
+  const RowTile tile{row, 1, row, row};
   size_t t = 0;
   for (; t + kQuantisedTileTokens <= num_tokens; t += kQuantisedTileTokens) {
     BlockTile<Format, kRows, kQuantisedTileTokens>(rows, tile, columns, x.q + t * columns, x.scales + t * (columns / kQuantisedBlock),

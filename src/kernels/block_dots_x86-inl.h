@@ -14,7 +14,6 @@ HWY_INLINE __m256 ScaleAt(const std::byte* at) {
 }
 HWY_INLINE __m256 Negative(__m256 v) { return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f)); }
 HWY_INLINE float FirstOf(__m256 v) { return _mm256_cvtss_f32(v); }
-HWY_INLINE void AskFor(const std::byte* at) { _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0); }
 
 // Parts that are unpacked with shifts that the compiler knows, beginning at a multiple of it.
 template <class Format>

@@ -25,7 +25,7 @@ namespace frugal::HWY_NAMESPACE {
 // One token: several rows at once are several streams from memory (row_streams.h), as far as there are registers for rows x kParts
 // accumulators: 16 of AVX2, 32 of AVX-512 and NEON.
 constexpr size_t kRowsOfOneToken = kParts == 2 ? kStreams : 3;
-constexpr size_t kGatheredRowsOfOneToken = kParts == 2 ? kGatheredStreams : 3;
+constexpr size_t kGatheredRowsOfOneToken = kParts == 2 ? kGatheredStreams + 4 : 3;
 // Few tokens: one row is converted once for up to three of them.
 constexpr size_t kFewTokens = 3;
 
@@ -69,7 +69,7 @@ HWY_INLINE void Tile(const RowSet& set, const RowTile& tile, size_t columns, con
                      size_t out_stride) {
   const std::byte* rows[kRows];
   const float* tokens[kTokens];
-  for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(tile.first + i * tile.step);
+  for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(tile.row(i));
   for (size_t t = 0; t < kTokens; ++t) tokens[t] = x + t * x_stride;
   FloatVector acc[kRows][kTokens][kParts];
   FRUGAL_UNROLL
@@ -78,17 +78,19 @@ HWY_INLINE void Tile(const RowSet& set, const RowTile& tile, size_t columns, con
   }
   const size_t full = columns - columns % kLanes;
   if constexpr (kTokens == 1) {
-    constexpr size_t kAhead = kPrefetchBytes / Row::kGroupBytes * kLanes;
+    constexpr bool kGathered = kRows > kRowsOfOneToken;
+    constexpr size_t kAhead = (kGathered ? kGatheredPrefetchBytes : kPrefetchBytes) / Row::kGroupBytes * kLanes;
+    const auto ask = [](const std::byte* at) HWY_ATTR { kGathered ? AskForGathered(at) : AskFor(at); };
     const size_t turn = full > kAhead ? full - kAhead : 0;
     size_t k = 0;
     for (; k < turn; k += kLanes) {
-      for (size_t i = 0; i < kRows; ++i) hwy::Prefetch(rows[i] + Row::Offset(k + kAhead));
+      for (size_t i = 0; i < kRows; ++i) ask(rows[i] + Row::Offset(k + kAhead));
       Step<Row, kRows, kTokens>(acc, rows, tokens, k);
     }
     const std::byte* next[kRows];
-    for (size_t i = 0; i < kRows; ++i) next[i] = set.row(tile.next + i * tile.step);
+    for (size_t i = 0; i < kRows; ++i) next[i] = set.row(tile.next_row(i));
     for (; k < full; k += kLanes) {
-      for (size_t i = 0; i < kRows; ++i) hwy::Prefetch(next[i] + Row::Offset(k - turn));
+      for (size_t i = 0; i < kRows; ++i) ask(next[i] + Row::Offset(k - turn));
       Step<Row, kRows, kTokens>(acc, rows, tokens, k);
     }
   } else {
@@ -110,7 +112,7 @@ HWY_INLINE void Tile(const RowSet& set, const RowTile& tile, size_t columns, con
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows; ++i) {
     FRUGAL_UNROLL
-    for (size_t t = 0; t < kTokens; ++t) out[t * out_stride + tile.first + i * tile.step] = SumLanes(acc[i][t]);
+    for (size_t t = 0; t < kTokens; ++t) out[t * out_stride + tile.row(i)] = SumLanes(acc[i][t]);
   }
 }
 
@@ -251,10 +253,10 @@ void DotRowsOfFewTokens(const RowSet& rows, size_t begin, size_t end, size_t col
       const float* xt = x + t * x_stride;
       float* to = out + t * out_stride;
       if (rest == 2 || rest == 4) {
-        Tile<Row, 1, 2>(rows, {i, 1, i}, columns, xt, x_stride, to, out_stride);
+        Tile<Row, 1, 2>(rows, {i, 1, i, i}, columns, xt, x_stride, to, out_stride);
         t += 2;
       } else {
-        Tile<Row, 1, kFewTokens>(rows, {i, 1, i}, columns, xt, x_stride, to, out_stride);
+        Tile<Row, 1, kFewTokens>(rows, {i, 1, i, i}, columns, xt, x_stride, to, out_stride);
         t += kFewTokens;
       }
     }

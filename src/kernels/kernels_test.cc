@@ -96,7 +96,7 @@ TEST_P(KernelsTest, AddScaledRowsSkipsZerosAndKeepsOrder) {
       for (Values values : kValues) {
         Weights weights(random_, dtype, 20, columns, values);
         if (columns % 2 == 0) weights.rows.index = index.data();
-        for (size_t num_rows : {0, 1, 5, 8, 20}) {
+        for (size_t num_rows : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 20}) {
           std::vector<float> a = DrawMany(random_, 20, values);
           for (size_t i = 0; i < a.size(); ++i) {
             if (random_.Below(4) == 0) a[i] = random_.Below(2) == 0 ? 0.0f : -0.0f;
@@ -188,6 +188,32 @@ TEST_P(KernelsTest, QuantisedDotRowsOfEverySizeBatchAndRange) {
           ExpectSameBits(got, expected, std::string(DTypeName(dtype)) + " " + std::to_string(columns));
           if (HasFatalFailure()) return;
         }
+      }
+    }
+  }
+}
+
+// Tiles of gathered rows of one token, and what is left of them, with rows shorter and longer than how far memory is asked ahead.
+TEST_P(KernelsTest, GatheredRowsOfEveryNumberWithOneToken) {
+  std::vector<uint32_t> index(45);
+  for (size_t i = 0; i < index.size(); ++i) index[i] = static_cast<uint32_t>(i * 7 % 20);
+  for (DType dtype : kDTypes) {
+    for (size_t columns : {1, 45, 64, 256, 1056, 1536}) {
+      if (columns % TraitsOf(dtype).block_elements != 0) continue;
+      Weights weights(random_, dtype, 20, columns, Values::kOrdinary);
+      weights.rows.index = index.data();
+      for (size_t end = 1; end <= index.size(); ++end) {
+        const size_t begin = end % 3 == 0 ? random_.Below(end) : 0;
+        CompareDotRows(random_, dtype, weights, begin, end, columns, 1, Values::kOrdinary);
+        if (HasFatalFailure()) return;
+        if (!IsQuantised(dtype)) continue;
+        const Inputs x(DrawMany(random_, columns, Values::kOrdinary));
+        std::vector<float> expected(end, 7.0f);
+        std::vector<float> got = expected;
+        scalar::DotRowsQuantised(dtype, weights.rows, begin, end, columns, x.view, 1, expected.data(), 0);
+        DotRowsQuantised(dtype, weights.rows, begin, end, columns, x.view, 1, got.data(), 0);
+        ExpectSameBits(got, expected, std::string(DTypeName(dtype)) + " " + std::to_string(columns));
+        if (HasFatalFailure()) return;
       }
     }
   }

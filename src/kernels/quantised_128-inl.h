@@ -2,6 +2,7 @@
 // dot_rows_quantised.cc inside the namespace of the instruction set; no include guard.
 
 constexpr size_t kRowsOfTile = kQuantisedTileRows;
+constexpr size_t kGatheredQuantisedRows = kGatheredStreams;
 
 // Elements 0..15 of a block in `low`, 16..31 in `high`.
 struct QuantsOfBlock {
@@ -49,7 +50,7 @@ HWY_INLINE void QuantisedTile(const RowSet& set, const RowTile& tile, size_t col
   const hn::FixedTag<float, 4> d;
   const size_t num_blocks = columns / kQuantisedBlock;
   const std::byte* rows[kRows];
-  for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(tile.first + i * tile.step);
+  for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(tile.row(i));
   // Lanes 0..3 and 4..7. An array: GCC does not inline the default constructor of a struct with vectors.
   hn::Vec<hn::FixedTag<float, 4>> acc[kRows][kTokens][2];
   FRUGAL_UNROLL
@@ -76,7 +77,7 @@ HWY_INLINE void QuantisedTile(const RowSet& set, const RowTile& tile, size_t col
     for (size_t t = 0; t < kTokens; ++t) {
       const auto four = hn::Add(acc[i][t][0], acc[i][t][1]);
       const auto two = hn::Add(four, hn::Shuffle1032(four));
-      out[t * out_stride + tile.first + i * tile.step] = hn::GetLane(hn::Add(two, hn::Shuffle2301(two)));
+      out[t * out_stride + tile.row(i)] = hn::GetLane(hn::Add(two, hn::Shuffle2301(two)));
     }
   }
 }

@@ -6,7 +6,7 @@ void DotRowsOfBlocks(const RowSet& rows, size_t begin, size_t end, size_t column
                      size_t num_tokens, float* out, size_t out_stride) {
   const size_t num_blocks = columns / kQuantisedBlock;
   if (num_tokens == 1) {
-    ForEachRowTile<kStreams, kGatheredStreams>(
+    ForEachRowTile<kStreams, kGatheredQuantisedRows>(
         rows.index != nullptr, begin, end,
         [&]<size_t kRows>(std::integral_constant<size_t, kRows>, const RowTile& tile)
             HWY_ATTR { QuantisedTile<Block, kRows, 1>(rows, tile, columns, x.q, x.scales, out, out_stride); });
@@ -15,11 +15,11 @@ void DotRowsOfBlocks(const RowSet& rows, size_t begin, size_t end, size_t column
   const auto add_rows = [&]<size_t kRows>(std::integral_constant<size_t, kRows>, size_t row) HWY_ATTR {
     size_t t = 0;
     for (; t + kQuantisedTileTokens <= num_tokens; t += kQuantisedTileTokens) {
-      QuantisedTile<Block, kRows, kQuantisedTileTokens>(rows, {row, 1, row}, columns, x.q + t * columns,
+      QuantisedTile<Block, kRows, kQuantisedTileTokens>(rows, {row, 1, row, row}, columns, x.q + t * columns,
                                                         x.scales + t * num_blocks, out + t * out_stride, out_stride);
     }
     for (; t < num_tokens; ++t) {
-      QuantisedTile<Block, kRows, 1>(rows, {row, 1, row}, columns, x.q + t * columns, x.scales + t * num_blocks,
+      QuantisedTile<Block, kRows, 1>(rows, {row, 1, row, row}, columns, x.q + t * columns, x.scales + t * num_blocks,
                                      out + t * out_stride, out_stride);
     }
   };

@@ -12,11 +12,13 @@ HWY_INLINE __m256i SumsOfFour(__m256i from_0_to_128, __m256i x) {
 #endif
 }
 
-// Rows of a tile of many tokens: VNNI comes with twice the registers.
+// Rows of a tile of many tokens, and gathered rows of a tile of one: VNNI comes with twice the registers.
 #ifdef FRUGAL_DPBUSD
 constexpr size_t kRowsOfTile = 2 * kQuantisedTileRows;
+constexpr size_t kGatheredQuantisedRows = 16;
 #else
 constexpr size_t kRowsOfTile = kQuantisedTileRows;
+constexpr size_t kGatheredQuantisedRows = kGatheredStreams;
 #endif
 
 // The elements; with VNNI 0 .. 255: 128 more than they are.
@@ -105,39 +107,79 @@ HWY_INLINE void QuantisedStep(__m256 (&acc)[kRows][kTokens], const std::byte* co
   }
 }
 
-// With one token, memory is asked for kAhead blocks before its use, behind the end of a row in the next tile's
-// rows: the prefetchers stop at a page's end and know nothing of gathered rows.
+// kFirst .. kRows - 1 of the rows' scales in the elements from kFirst of a vector.
+template <size_t kFirst, size_t kRows>
+HWY_INLINE __m128i InsertScales(__m128i halves, const std::byte* const* rows, size_t offset) {
+  if constexpr (kFirst < kRows) {
+    uint16_t half;
+    std::memcpy(&half, rows[kFirst] + offset, sizeof(half));
+    return InsertScales<kFirst + 1, kRows>(_mm_insert_epi16(halves, half, kFirst), rows, offset);
+  }
+  return halves;
+}
+
+// A block of each row with one token. Scales are multiplied eight rows at once: one at a time that was half of the work.
+template <class Block, size_t kRows>
+HWY_INLINE void OneTokenStep(__m256 (&acc)[kRows][1], const std::byte* const (&rows)[kRows], size_t b, const int8_t* q,
+                             const float* scales) {
+  alignas(32) float both_scales[(kRows + 7) / 8 * 8];
+  const __m256 x_scale = _mm256_broadcast_ss(scales + b);
+  FRUGAL_UNROLL
+  for (size_t i = 0; i + 8 <= kRows; i += 8) {
+    const __m128i halves = InsertScales<0, 8>(_mm_setzero_si128(), rows + i, b * Block::kBytes);
+    _mm256_store_ps(both_scales + i, _mm256_mul_ps(_mm256_cvtph_ps(halves), x_scale));
+  }
+  if constexpr (kRows % 8 != 0) {
+    const __m128i halves = InsertScales<0, kRows % 8>(_mm_setzero_si128(), rows + kRows / 8 * 8, b * Block::kBytes);
+    _mm256_store_ps(both_scales + kRows / 8 * 8, _mm256_mul_ps(_mm256_cvtph_ps(halves), x_scale));
+  }
+  const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + b * kQuantisedBlock));
+  const __m256i excess = Excess(Block(), x);
+  FRUGAL_UNROLL
+  for (size_t i = 0; i < kRows; ++i) {
+    const __m256 sums = _mm256_cvtepi32_ps(BlockSums(Block(), LoadQuants(Block(), rows[i] + b * Block::kBytes), x, excess));
+    acc[i][0] = _mm256_fmadd_ps(sums, _mm256_broadcast_ss(both_scales + i), acc[i][0]);
+  }
+}
+
+// Each line of memory is asked for once: behind the end of a row in the next tile's rows, since the prefetchers stop at a page's end and
+// know nothing of gathered rows.
+template <class Block, size_t kRows>
+HWY_INLINE void OneTokenRows(__m256 (&acc)[kRows][1], const RowSet& set, const RowTile& tile, const std::byte* const (&rows)[kRows],
+                             size_t num_blocks, const int8_t* q, const float* scales) {
+  constexpr bool kGathered = kRows > kStreams;
+  const size_t row_bytes = (num_blocks * Block::kBytes + kLineBytes - 1) / kLineBytes * kLineBytes;
+  const size_t ahead = std::min(row_bytes, kGathered ? kGatheredPrefetchBytes : kPrefetchBytes);
+  const std::byte* next[kRows];
+  for (size_t i = 0; i < kRows; ++i) next[i] = set.row(tile.next_row(i));
+  size_t asked = ahead;
+  for (size_t b = 0; b < num_blocks; ++b) {
+    if (asked < (b + 1) * Block::kBytes + ahead) {
+      const bool in_row = asked < row_bytes;
+      const std::byte* const* const from = in_row ? rows : next;
+      const size_t at = in_row ? asked : asked - row_bytes;
+      FRUGAL_UNROLL
+      for (size_t i = 0; i < kRows; ++i) kGathered ? AskForGathered(from[i] + at) : AskFor(from[i] + at);
+      asked += kLineBytes;
+    }
+    OneTokenStep<Block, kRows>(acc, rows, b, q, scales);
+  }
+}
+
 template <class Block, size_t kRows, size_t kTokens>
 HWY_INLINE void QuantisedTile(const RowSet& set, const RowTile& tile, size_t columns, const int8_t* q,
                               const float* scales, float* out, size_t out_stride) {
   const size_t num_blocks = columns / kQuantisedBlock;
   const std::byte* rows[kRows];
-  for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(tile.first + i * tile.step);
+  for (size_t i = 0; i < kRows; ++i) rows[i] = set.row(tile.row(i));
   __m256 acc[kRows][kTokens];
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows * kTokens; ++i) acc[i / kTokens][i % kTokens] = _mm256_setzero_ps();
-  size_t b = 0;
   if constexpr (kTokens == 1) {
-    constexpr size_t kAhead = kPrefetchBytes / Block::kBytes;
-    const size_t turn = num_blocks > kAhead ? num_blocks - kAhead : 0;
-    for (; b < turn; ++b) {
-      FRUGAL_UNROLL
-      for (size_t i = 0; i < kRows; ++i) {
-        _mm_prefetch(reinterpret_cast<const char*>(rows[i] + (b + kAhead) * Block::kBytes), _MM_HINT_T0);
-      }
-      QuantisedStep<Block, kRows, kTokens>(acc, rows, b, columns, q, scales);
-    }
-    const std::byte* next[kRows];
-    for (size_t i = 0; i < kRows; ++i) next[i] = set.row(tile.next + i * tile.step);
-    for (; b < num_blocks; ++b) {
-      FRUGAL_UNROLL
-      for (size_t i = 0; i < kRows; ++i) {
-        _mm_prefetch(reinterpret_cast<const char*>(next[i] + (b - turn) * Block::kBytes), _MM_HINT_T0);
-      }
-      QuantisedStep<Block, kRows, kTokens>(acc, rows, b, columns, q, scales);
-    }
+    OneTokenRows<Block, kRows>(acc, set, tile, rows, num_blocks, q, scales);
+  } else {
+    for (size_t b = 0; b < num_blocks; ++b) QuantisedStep<Block, kRows, kTokens>(acc, rows, b, columns, q, scales);
   }
-  for (; b < num_blocks; ++b) QuantisedStep<Block, kRows, kTokens>(acc, rows, b, columns, q, scales);
   if constexpr (kTokens > 1 && kRows == 4) {
     FRUGAL_UNROLL
     for (size_t t = 0; t < kTokens; ++t) {
@@ -148,6 +190,6 @@ HWY_INLINE void QuantisedTile(const RowSet& set, const RowTile& tile, size_t col
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows; ++i) {
     FRUGAL_UNROLL
-    for (size_t t = 0; t < kTokens; ++t) out[t * out_stride + tile.first + i * tile.step] = SumEightLanes(acc[i][t]);
+    for (size_t t = 0; t < kTokens; ++t) out[t * out_stride + tile.row(i)] = SumEightLanes(acc[i][t]);
   }
 }

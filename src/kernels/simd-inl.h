@@ -119,8 +119,10 @@ struct Q4Format {  // 16 bytes: elements 0 to 15 in the low nibbles, 16 to 31 in
     const hn::Rebind<uint8_t, D> d8;
     const hn::Rebind<int32_t, D> d32;
     const auto pairs = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(block) + 2 + i % 16));
-    const auto q = i < 16 ? hn::And(pairs, hn::Set(d32, 15)) : hn::ShiftRight<4>(pairs);
-    return hn::ConvertTo(d, hn::Sub(q, hn::Set(d32, 8)));
+    // The nibble where it lies, in the mantissa of a float whose exponent makes it a number of ones: 2^23 or 2^19 plus the nibble.
+    const auto bits = i < 16 ? hn::OrAnd(hn::Set(d32, 0x4b000000), pairs, hn::Set(d32, 0x0f))
+                             : hn::OrAnd(hn::Set(d32, 0x49000000), pairs, hn::Set(d32, 0xf0));
+    return hn::Sub(hn::BitCast(d, bits), hn::Set(d, i < 16 ? 0x1p23f + 8 : 0x1p19f + 8));
   }
 };
 
