@@ -255,7 +255,8 @@ Status WriteReports(const BenchFlags& flags, const EngineOptions& options, const
   const bool sweep = !flags.sweep.empty();
   if (!flags.svg_path.empty()) {
     const std::string budget = sweep ? "" : " within " + FormatSize(options.ram_bytes);
-    const std::string title = fmt::format("{}{}, {} threads: ms per token", options.model_path, budget, options.num_threads);
+    const std::string model = std::filesystem::path(options.model_path).filename().string();
+    const std::string title = fmt::format("{}{}, {} threads: ms per token", model, budget, options.num_threads);
     FRUGAL_TRY(WriteTextFile(flags.svg_path, sweep ? DrawSweep(rows.measured, title) : DrawAblation(rows.measured, title)));
   }
   std::string report =

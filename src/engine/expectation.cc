@@ -248,7 +248,8 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
 void ExpectTimes(const DeviceProfile* profile, Expectation* expectation) {
   Expectation& e = *expectation;
   e.memory_bytes_per_second =
-      profile != nullptr && profile->memory_bytes_per_second > 0 ? profile->memory_bytes_per_second : kAssumedMemoryBytesPerSecond;
+      profile != nullptr && profile->memory_bytes_per_second > 0 ? kProductsShareOfMemory * profile->memory_bytes_per_second
+                                                                 : kAssumedMemoryBytesPerSecond;
   e.compute_seconds = e.touched_bytes / e.memory_bytes_per_second;
   e.read_seconds.reset();
   e.token_seconds.reset();

@@ -15,6 +15,9 @@ namespace frugal {
 // channels of DDR4-2400 do 38 GB/s on paper, and a few cores with kernels that convert on the way get about a
 // third of it.
 constexpr double kAssumedMemoryBytesPerSecond = 12e9;
+// How much of what plain reading moves from RAM the products reach: most of what is touched are matrices, at 0.87 to 1, gathered rows reach
+// 0.45 to 0.9 (`bandwidth_bench`; docs/benchmarks.md, "Kernels").
+constexpr double kProductsShareOfMemory = 0.87;
 
 // Bundles per token that are not in one of `num_slots` slots when they are wanted, once the cache is warm:
 //   lru     what T tokens did not use, where the sets of T tokens fill the slots. Windows hold what they missed while they
@@ -54,7 +57,7 @@ struct Expectation {
   std::vector<double> layer_shares;  // of the bundles used, each layer's; empty: no bundles on demand
   int num_threads = 1;
   bool overlap = true;
-  double memory_bytes_per_second = kAssumedMemoryBytesPerSecond;  // or the profile's
+  double memory_bytes_per_second = kAssumedMemoryBytesPerSecond;  // of the products: what was assumed, or kProductsShareOfMemory of the profile's
   double compute_seconds = 0;  // touched_bytes at that, and the processor's part of the reads, where it was measured
   // Nothing when the device was not measured. With overlap a layer costs the larger of its reading and of the computing that its reads
   // hide behind, and one read's latency; without it the sum of both.

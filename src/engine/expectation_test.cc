@@ -155,7 +155,7 @@ TEST(ExpectationTest, TimesFollowTheDevice) {
   expectation.streamed_bytes = 10e6;
   expectation.touched_bytes = 60e6;
   DeviceProfile profile = TestProfile();
-  profile.memory_bytes_per_second = 10e9;
+  profile.memory_bytes_per_second = 10e9 / kProductsShareOfMemory;
   ExpectTimes(&profile, &expectation);
   EXPECT_NEAR(*expectation.read_seconds, 0.010, 1e-6);
   EXPECT_NEAR(expectation.compute_seconds, 0.006, 1e-9);
@@ -181,7 +181,7 @@ TEST(ExpectationTest, ALayerWaitsForItsOwnReads) {
   expectation.touched_after_reads = 10e6;
   expectation.layer_shares = {0.2, 0.8};
   DeviceProfile profile = TestProfile();
-  profile.memory_bytes_per_second = 10e9;
+  profile.memory_bytes_per_second = 10e9 / kProductsShareOfMemory;
   profile.random[0].iops = 1e4;
   ExpectTimes(&profile, &expectation);
   // Each layer: 0.5 ms before its reads, their latency of 0.1 ms. Reads of 2 and 8 ms; behind them 1 ms, and of the bundles' 2 ms a fifth

@@ -5,6 +5,11 @@
 #include "src/model/forward.h"
 
 namespace frugal {
+namespace {
+
+constexpr uint32_t kAttendedRows = 8;  // of a tile
+
+}  // namespace
 
 Status Forward::Attention(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows) {
   const LayerMatrices& matrices = weights_.model().layer(layer);
@@ -18,11 +23,15 @@ Status Forward::Attention(uint32_t layer, uint32_t kv_layer, std::span<const Bat
   FRUGAL_TRY(project(matrices.k, LayerVector::kKBias, keys_, kv));
   FRUGAL_TRY(project(matrices.v, LayerVector::kVBias, values_, kv));
   ForEachRow(num_rows, [&](uint32_t row) { PlaceHeads(layer, kv_layer, rows[row], row); });
+  // A head after the other, whose keys and values stay in the cache while a prompt's rows pass.
+  const uint32_t num_groups = (num_rows + kAttendedRows - 1) / kAttendedRows;
   pool_.Run(
-      static_cast<int>(num_rows * config_.num_heads),
+      static_cast<int>(num_groups * config_.num_heads),
       [&](int tile, int worker) {
-        const uint32_t row = static_cast<uint32_t>(tile) / config_.num_heads;
-        AttendHead(layer, kv_layer, rows[row], row, static_cast<uint32_t>(tile) % config_.num_heads, worker);
+        const uint32_t head = static_cast<uint32_t>(tile) / num_groups, first = static_cast<uint32_t>(tile) % num_groups * kAttendedRows;
+        for (uint32_t row = first; row < std::min(num_rows, first + kAttendedRows); ++row) {
+          AttendHead(layer, kv_layer, rows[row], row, head, worker);
+        }
       },
       [&] { weights_.Poll(); });
   PrepareInput({MatrixType(matrices.o)}, q_.data(), query, num_rows, query);
