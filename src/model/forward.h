@@ -161,8 +161,6 @@ class Forward {
                    uint32_t end, int worker);
   void PrefetchEarly(uint32_t layer, uint32_t num_rows);
   void PrefetchSelected(uint32_t layer, uint32_t num_rows);
-  // How many of `num_rows` rows chose each of the 64 positions of a word.
-  void CountChosen(uint32_t word, uint32_t num_rows, uint32_t* counts) const;
   // Lists the union of `num_rows` active sets into positions_ and counts_.
   void ListUnion(uint32_t num_rows);
   Status Output(std::span<const BatchRow> rows, uint32_t num_logit_rows);

@@ -11,6 +11,7 @@
 #include "src/model/activation.h"
 #include "src/model/forward.h"
 #include "src/model/tiles.h"
+#include "src/select/chosen_counts.h"
 
 namespace frugal {
 namespace {
@@ -28,42 +29,24 @@ uint64_t Forward::ProductFloats(const ModelConfig& config, uint32_t max_rows) {
   return MostTileProducts(config.hidden_size, max_rows) * (config.ffn_layout == FfnLayout::kBundle3 ? 2 : 1);
 }
 
-// Binary counters side by side: plane p has bit p of all 64.
-void Forward::CountChosen(uint32_t word, uint32_t num_rows, uint32_t* counts) const {
-  const size_t words = Selector::WordsPerToken(config_.ffn_size);
-  uint64_t planes[32] = {};
-  for (size_t row = 0; row < num_rows; ++row) {
-    uint64_t carry = active_[row * words + word];
-    for (size_t p = 0; carry != 0; ++p) {
-      const uint64_t sum = planes[p] ^ carry;
-      carry &= planes[p];
-      planes[p] = sum;
-    }
-  }
-  std::fill_n(counts, 64, 0);
-  for (size_t p = 0; num_rows >> p != 0; ++p) {
-    for (uint32_t bit = 0; bit < 64; ++bit) counts[bit] |= static_cast<uint32_t>((planes[p] >> bit) & 1) << p;
-  }
-}
-
 void Forward::ListUnion(uint32_t num_rows) {
   const uint32_t words = Selector::WordsPerToken(config_.ffn_size);
   positions_.clear();  // capacity stays
-  counts_.resize(size_t{words} * 64);
   if (num_rows == 1) {
     for (uint32_t word = 0; word < words; ++word) {
       for (uint64_t rest = active_[word]; rest != 0; rest &= rest - 1) {
         positions_.push_back(word * 64 + static_cast<uint32_t>(std::countr_zero(rest)));
       }
     }
-    std::fill_n(counts_.begin(), positions_.size(), 1);
+    counts_.assign(positions_.size(), 1);
   } else {
+    counts_.resize(size_t{words} * 64);
     const Tiles tiles = CutTilesOf(kCountedWords, words, pool_.num_threads());
     pool_.Run(
         tiles.count,
         [&](int tile, int) {
           for (uint64_t word = tiles.begin(tile); word < tiles.end(tile); ++word) {
-            CountChosen(static_cast<uint32_t>(word), num_rows, counts_.data() + word * 64);
+            CountChosen(active_.data() + word, words, num_rows, counts_.data() + word * 64);
           }
         },
         [&] { weights_.Poll(); });
@@ -72,8 +55,8 @@ void Forward::ListUnion(uint32_t num_rows) {
       counts_[positions_.size()] = counts_[position];  // not behind it
       positions_.push_back(position);
     }
+    counts_.resize(positions_.size());
   }
-  counts_.resize(positions_.size());
 }
 
 // Early prediction (design.md section 5): reads for the FFN fly during attention. It decides nothing but when bytes arrive.
