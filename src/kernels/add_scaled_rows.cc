@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <type_traits>
 
 #include "src/base/check.h"
 #include "src/kernels/block_formats.h"
@@ -95,7 +94,7 @@ template <class Row, size_t kRows>
 HWY_NOINLINE void AddRows(const std::byte* const (&rows)[kRowsAtOnce], const std::byte* const (&next)[kRowsAtOnce],
                           const float (&a)[kRowsAtOnce], size_t begin, size_t end, float* out) {
   size_t c = begin;
-  if constexpr (std::is_same_v<Row, Q8Row> || std::is_same_v<Row, Q4Row>) {
+  if constexpr (kIsQuantisedRow<Row>) {
     size_t asked = Row::Offset(begin);
     for (; c < end; c += kLanes) {
       if (asked < Row::Offset(c + kLanes)) {
@@ -175,20 +174,7 @@ void AddScaledRowsOf(const RowSet& set, size_t num_rows, const float* a, size_t 
 
 void AddScaledRows(DType dtype, const RowSet& rows, size_t num_rows, const float* a, size_t column_begin,
                    size_t column_end, float* out) {
-  switch (dtype) {
-    case DType::kF32:
-      return AddScaledRowsOf<F32Row>(rows, num_rows, a, column_begin, column_end, out);
-    case DType::kF16:
-      return AddScaledRowsOf<F16Row>(rows, num_rows, a, column_begin, column_end, out);
-    case DType::kBF16:
-      return AddScaledRowsOf<BF16Row>(rows, num_rows, a, column_begin, column_end, out);
-    case DType::kQ8_0:
-      return AddScaledRowsOf<Q8Row>(rows, num_rows, a, column_begin, column_end, out);
-    case DType::kQ4_0:
-      return AddScaledRowsOf<Q4Row>(rows, num_rows, a, column_begin, column_end, out);
-    default:
-      CHECK(false);
-  }
+  WithRow(dtype, [&](auto row) HWY_ATTR { AddScaledRowsOf<decltype(row)>(rows, num_rows, a, column_begin, column_end, out); });
 }
 
 #else

@@ -119,16 +119,7 @@ void DotChosenRowsOf(const RowSet& rows, size_t num_rows, size_t columns, const 
 
 void DotChosenRows(DType dtype, const RowSet& rows, size_t num_rows, size_t columns, const float* x, size_t x_stride, size_t num_tokens,
                    const ChosenPairs& pairs, std::byte* copies, float* lanes, float* out) {
-  switch (dtype) {
-    case DType::kF32:
-      return DotChosenRowsOf<F32Row>(rows, num_rows, columns, x, x_stride, num_tokens, pairs, copies, lanes, out);
-    case DType::kF16:
-      return DotChosenRowsOf<F16Row>(rows, num_rows, columns, x, x_stride, num_tokens, pairs, copies, lanes, out);
-    case DType::kBF16:
-      return DotChosenRowsOf<BF16Row>(rows, num_rows, columns, x, x_stride, num_tokens, pairs, copies, lanes, out);
-    default:
-      CHECK(false);
-  }
+  WithFloatRow(dtype, [&](auto row) HWY_ATTR { DotChosenRowsOf<decltype(row)>(rows, num_rows, columns, x, x_stride, num_tokens, pairs, copies, lanes, out); });
 }
 
 #else

@@ -290,20 +290,7 @@ void DotRowsOf(const RowSet& rows, size_t begin, size_t end, size_t columns, con
 
 void DotRows(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns, const float* x,
              size_t x_stride, size_t num_tokens, float* out, size_t out_stride) {
-  switch (dtype) {
-    case DType::kF32:
-      return DotRowsOf<F32Row>(rows, begin, end, columns, x, x_stride, num_tokens, out, out_stride);
-    case DType::kF16:
-      return DotRowsOf<F16Row>(rows, begin, end, columns, x, x_stride, num_tokens, out, out_stride);
-    case DType::kBF16:
-      return DotRowsOf<BF16Row>(rows, begin, end, columns, x, x_stride, num_tokens, out, out_stride);
-    case DType::kQ8_0:
-      return DotRowsOf<Q8Row>(rows, begin, end, columns, x, x_stride, num_tokens, out, out_stride);
-    case DType::kQ4_0:
-      return DotRowsOf<Q4Row>(rows, begin, end, columns, x, x_stride, num_tokens, out, out_stride);
-    default:
-      CHECK(false);
-  }
+  WithRow(dtype, [&](auto row) HWY_ATTR { DotRowsOf<decltype(row)>(rows, begin, end, columns, x, x_stride, num_tokens, out, out_stride); });
 }
 
 #else

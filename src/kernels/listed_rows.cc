@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <type_traits>
 
 #include "src/base/check.h"
 #include "src/kernels/block_formats.h"
@@ -25,9 +24,6 @@ namespace frugal::HWY_NAMESPACE {
 // Vectors of a token's sum in registers: half of AVX2's 16. Whole blocks of 32 on every instruction set.
 constexpr size_t kVectors = 8;
 static_assert(kVectors % kParts == 0);
-
-template <class Row>
-constexpr bool kIsQuantised = std::is_same_v<Row, Q8Row> || std::is_same_v<Row, Q4Row>;
 
 // Columns [column, column + kCount vectors of D) of one token.
 template <class Row, size_t kCount, class D>
@@ -86,7 +82,7 @@ void AddListedRowsOf(const RowSet& rows, const RowLists& lists, size_t num_token
   size_t c = 0;
   const auto for_each_token = [&](const auto& add) HWY_ATTR { ForEachToken(lists, num_tokens, c, out, out_stride, add); };
   using Entries = const ListedRow*;
-  if constexpr (kIsQuantised<Row>) {
+  if constexpr (kIsQuantisedRow<Row>) {
     for (; c + kVectors * kWidth <= columns; c += kVectors * kWidth) {
       for_each_token([&](Entries list, size_t n, float* to) HWY_ATTR { AddBlocks<Row, kVectors / kParts>(rows, list, n, c, to); });
     }
@@ -108,20 +104,7 @@ void AddListedRowsOf(const RowSet& rows, const RowLists& lists, size_t num_token
 
 void AddListedRows(DType dtype, const RowSet& rows, const RowLists& lists, size_t num_tokens, size_t columns, float* out,
                    size_t out_stride) {
-  switch (dtype) {
-    case DType::kF32:
-      return AddListedRowsOf<F32Row>(rows, lists, num_tokens, columns, out, out_stride);
-    case DType::kF16:
-      return AddListedRowsOf<F16Row>(rows, lists, num_tokens, columns, out, out_stride);
-    case DType::kBF16:
-      return AddListedRowsOf<BF16Row>(rows, lists, num_tokens, columns, out, out_stride);
-    case DType::kQ8_0:
-      return AddListedRowsOf<Q8Row>(rows, lists, num_tokens, columns, out, out_stride);
-    case DType::kQ4_0:
-      return AddListedRowsOf<Q4Row>(rows, lists, num_tokens, columns, out, out_stride);
-    default:
-      CHECK(false);
-  }
+  WithRow(dtype, [&](auto row) HWY_ATTR { AddListedRowsOf<decltype(row)>(rows, lists, num_tokens, columns, out, out_stride); });
 }
 
 uint32_t ListNonZero(const float* a, size_t num_rows, ListedRow* list) {

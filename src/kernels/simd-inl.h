@@ -10,7 +10,9 @@
 #include <hwy/highway.h>
 
 #include <cstring>
+#include <type_traits>
 
+#include "src/base/check.h"
 #include "src/kernels/exp_constants.h"
 #include "src/kernels/scalar.h"
 
@@ -128,6 +130,32 @@ struct Q4Format {  // 16 bytes: elements 0 to 15 in the low nibbles, 16 to 31 in
 
 using Q8Row = QuantisedRow<Q8Format>;
 using Q4Row = QuantisedRow<Q4Format>;
+
+template <class Row>
+constexpr bool kIsQuantisedRow = std::is_same_v<Row, Q8Row> || std::is_same_v<Row, Q4Row>;
+
+// f(row) with the type's struct: F32, F16 or BF16.
+template <class F>
+HWY_INLINE void WithFloatRow(DType dtype, const F& f) {
+  switch (dtype) {
+    case DType::kF32:
+      return f(F32Row());
+    case DType::kF16:
+      return f(F16Row());
+    case DType::kBF16:
+      return f(BF16Row());
+    default:
+      CHECK(false);
+  }
+}
+
+// Those, Q8_0 or Q4_0.
+template <class F>
+HWY_INLINE void WithRow(DType dtype, const F& f) {
+  if (dtype == DType::kQ8_0) return f(Q8Row());
+  if (dtype == DType::kQ4_0) return f(Q4Row());
+  WithFloatRow(dtype, f);
+}
 
 // The last columns, fewer than 32, copied behind each other and padded so that a step with the padding
 // changes no lane: weights with +0, x with -0: their product is -0, and acc + -0 is acc, whatever its sign.

@@ -184,16 +184,7 @@ void DotRowsOf(const RowSet& rows, size_t begin, size_t end, size_t columns, con
 
 void DotRowsOfPanels(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns, const float* panels, size_t num_tokens,
                      float* scratch, float* out, size_t out_stride) {
-  switch (dtype) {
-    case DType::kF32:
-      return DotRowsOf<F32Row>(rows, begin, end, columns, panels, num_tokens, scratch, out, out_stride);
-    case DType::kF16:
-      return DotRowsOf<F16Row>(rows, begin, end, columns, panels, num_tokens, scratch, out, out_stride);
-    case DType::kBF16:
-      return DotRowsOf<BF16Row>(rows, begin, end, columns, panels, num_tokens, scratch, out, out_stride);
-    default:
-      CHECK(false);
-  }
+  WithFloatRow(dtype, [&](auto row) HWY_ATTR { DotRowsOf<decltype(row)>(rows, begin, end, columns, panels, num_tokens, scratch, out, out_stride); });
 }
 
 #else
