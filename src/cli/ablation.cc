@@ -202,6 +202,8 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
     Engine& engine = **opened;
     row->description = engine.Describe();
     row->planned_bytes = engine.plan().peak_bytes();
+    // Where memory is short, the plan has more use for it than the early predictors' part.
+    if (wanted.key == kEarlyKey && !engine.plan().use_early) row->name = wanted.name + ", which the plan leaves out";
     if (engine.thresholds() != nullptr) row->left_out_share = static_cast<double>(engine.thresholds()->share);
     queue_depth = engine.plan().weights_options.queue_depth;
     FRUGAL_ASSIGN(const std::optional<PredictorInfo> predictor, InspectPredictor(engine, wanted.options));

@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "src/cli/bare_loop.h"
@@ -17,6 +18,7 @@
 
 namespace frugal {
 
+constexpr std::string_view kEarlyKey = "early";
 struct AblationRow {
   std::string key;   // one word, for --rows
   std::string name;  // for people

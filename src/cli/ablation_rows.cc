@@ -68,7 +68,7 @@ std::vector<AblationRow> AblationRows(const EngineOptions& base, const TablePart
   rows.push_back({"overlap", "+ overlap", options});
   if (!parts.early) return rows;
   options.early = true;
-  rows.push_back({"early", "+ early prediction", options});
+  rows.push_back({std::string(kEarlyKey), "+ early prediction", options});
   return rows;
 }
 
