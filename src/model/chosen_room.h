@@ -20,6 +20,7 @@ struct ChosenRoom {
   std::vector<float> gates;       // [pairs], of gates in bundles
   std::vector<uint16_t> rows;     // [pairs]
   std::vector<uint32_t> begin;    // [max_rows + 1]
+  uint32_t num_listed = 0;        // rows of a down sum whose members listed() has
 
   // Down rows that are added together. A row may add all of them.
   static constexpr uint32_t kMostListedTogether = 512;
