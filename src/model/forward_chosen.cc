@@ -67,7 +67,8 @@ Forward::ChosenTiles Forward::CutChosen(const BundleInfo& bundle, size_t num_mem
 }
 
 // A tile's members for each of its rows' chosen ones alone.
-void Forward::ActivateChosen(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, const ChosenTiles& tiles, int tile, int worker) {
+void Forward::ActivateChosen(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, const ChosenTiles& tiles, int tile,
+                             int worker) {
   const int members = tile / tiles.row_parts();
   const size_t begin = tiles.members.begin(members), end = tiles.members.end(members);
   const uint32_t first_row = static_cast<uint32_t>(tile % tiles.row_parts()) * tiles.rows_of_tile;
@@ -104,7 +105,7 @@ void Forward::ActivateOneByOne(uint32_t layer, const BundleWave& wave, const Rea
 }
 
 // Which of the members each row of [first, end_row) chose, as many rows as there is room for their pairs; gives their number. Members are
-// looked at together where they follow each other in a word of the active sets.
+// looked at together where they follow each other in a word of the active sets. What two rows share comes first (ChosenPairs).
 uint32_t Forward::ListPairs(const BundleWave& wave, std::span<const uint32_t> members, uint32_t first, uint32_t end_row,
                             ChosenRoom& room) const {
   struct Run {
@@ -122,18 +123,35 @@ uint32_t Forward::ListPairs(const BundleWave& wave, std::span<const uint32_t> me
     }
     runs[num_runs - 1].bits |= bit;
   }
-  const size_t words = Selector::WordsPerToken(config_.ffn_size);
-  uint32_t taken = 0, num_pairs = 0;
-  room.begin[0] = 0;
-  for (; first + taken < end_row && num_pairs + members.size() <= room.rows.size(); ++taken) {
-    const uint64_t* const active = active_.data() + (first + taken) * words;
+  uint32_t num_pairs = 0;
+  const auto list = [&](const auto& word_of_active) {
     for (const Run& run : std::span(runs, num_runs)) {
-      for (uint64_t rest = active[run.word] & run.bits; rest != 0; rest &= rest - 1) {
+      for (uint64_t rest = word_of_active(run.word) & run.bits; rest != 0; rest &= rest - 1) {
         const uint64_t before = run.bits & ((rest & -rest) - 1);
         room.rows[num_pairs++] = static_cast<uint16_t>(run.first + static_cast<uint32_t>(std::popcount(before)));
       }
     }
-    room.begin[taken + 1] = num_pairs;
+  };
+  const size_t words = Selector::WordsPerToken(config_.ffn_size);
+  uint32_t taken = 0;
+  room.begin[0] = 0;
+  while (first + taken < end_row && num_pairs + members.size() <= room.rows.size()) {
+    const uint64_t* const active = active_.data() + (first + taken) * words;
+    if (first + taken + 1 == end_row || num_pairs + 2 * members.size() > room.rows.size()) {
+      list([&](uint32_t word) { return active[word]; });
+      room.begin[++taken] = num_pairs;
+      break;
+    }
+    const uint64_t* const neighbour = active + words;
+    list([&](uint32_t word) { return active[word] & neighbour[word]; });
+    const uint32_t begin = room.begin[taken], shared = num_pairs - begin;
+    room.shared[taken / 2] = static_cast<uint16_t>(shared);
+    list([&](uint32_t word) { return active[word] & ~neighbour[word]; });
+    room.begin[++taken] = num_pairs;
+    std::copy_n(room.rows.data() + begin, shared, room.rows.data() + num_pairs);
+    num_pairs += shared;
+    list([&](uint32_t word) { return neighbour[word] & ~active[word]; });
+    room.begin[++taken] = num_pairs;
   }
   return taken;
 }
@@ -147,7 +165,7 @@ uint32_t Forward::ActivateTogether(uint32_t layer, const BundleWave& wave, const
   const uint32_t* const members = ready.members.data() + begin;
   const uint32_t taken = ListPairs(wave, {members, count}, first, end_row, room);
   const size_t hidden = config_.hidden_size;
-  const ChosenPairs pairs{room.begin.data(), room.rows.data()};
+  const ChosenPairs pairs{room.begin.data(), room.rows.data(), room.shared.data()};
   const auto multiply = [&](DType dtype, const RowSet& rows, float* out) {
     DotChosenRows(dtype, rows, count, hidden, ffn_input_.data() + first * hidden, hidden, taken, pairs,
                   reinterpret_cast<std::byte*>(room.copies.data()), room.lanes.data(), out);
@@ -171,7 +189,8 @@ uint32_t Forward::ActivateTogether(uint32_t layer, const BundleWave& wave, const
 // rows are copied, a piece after the other: bundles lie a power of two apart, so that few of their rows fit a cache.
 void Forward::SumDownOfMany(uint32_t layer, const BundleWave& wave, uint32_t num_rows) {
   const BundleInfo& bundle = weights_.model().bundles()[layer];
-  const size_t together = std::min<size_t>(ChosenRoom::kMostListedTogether, ChosenRoom::CopyBytes(config_.hidden_size) / DownUnitBytes(bundle));
+  const uint64_t room_bytes = ChosenRoom::CopyBytes(config_.hidden_size);
+  const size_t together = std::min<size_t>(ChosenRoom::kMostListedTogether, room_bytes / DownUnitBytes(bundle));
   for (size_t first = wave.begin; first < wave.end; first += together) {
     const size_t count = std::min(together, wave.end - first);
     for (uint32_t row = 0; row < num_rows;) row += AddMembers(bundle, wave, first, count, row, num_rows);
@@ -180,7 +199,8 @@ void Forward::SumDownOfMany(uint32_t layer, const BundleWave& wave, uint32_t num
 
 // `count` members, the first of them position `first` of the union, to the sums of the rows from `row` on, as many as there is room for
 // their lists; gives their number.
-uint32_t Forward::AddMembers(const BundleInfo& bundle, const BundleWave& wave, size_t first, size_t count, uint32_t row, uint32_t num_rows) {
+uint32_t Forward::AddMembers(const BundleInfo& bundle, const BundleWave& wave, size_t first, size_t count, uint32_t row,
+                             uint32_t num_rows) {
   const uint32_t hidden = config_.hidden_size, num_threads = static_cast<uint32_t>(pool_.num_threads());
   const uint32_t most = kDownTilesPerThread * num_threads;
   const uint32_t columns = static_cast<uint32_t>(RoundUp((hidden + most - 1) / most, DownUnit(bundle)));
