@@ -1,14 +1,13 @@
 #include "src/engine/sparsity_meter.h"
 
-#include <algorithm>
+#include "src/kernels/listed_rows.h"
 
 namespace frugal {
 
 void SparsityMeter::Observe(const LayerObservation& observation) {
   for (uint32_t row = 0; row < observation.num_rows; ++row) {
     const float* const activations = observation.activations + row * observation.activation_stride;
-    num_active_ += observation.positions.size() -
-                   static_cast<uint64_t>(std::count(activations, activations + observation.positions.size(), 0.0f));
+    num_active_ += CountNonZero(activations, observation.positions.size());
   }
   num_seen_ += uint64_t{observation.num_rows} * ffn_size_;
   if (observation.layer + 1 == num_layers_) num_tokens_ += observation.num_rows;

@@ -20,53 +20,97 @@ HWY_BEFORE_NAMESPACE();
 namespace frugal::HWY_NAMESPACE {
 #if !FRUGAL_SCALAR_TARGET
 
-// Rows of a token that are multiplied together, each with kParts sums, as the registers allow.
-constexpr size_t kRowsAtOnce = kParts == 2 ? 8 : 3;
+// Rows that are multiplied together with kTokens tokens, each product with kParts sums, as the registers allow.
+template <size_t kTokens>
+constexpr size_t kRowsAtOnce = kTokens == 1 ? (kParts == 2 ? 8 : 3) : (kParts == 2 ? 6 : 1);
 
-// Adds columns [0, count) of kRows rows to the lanes of their pairs. `next`: the same columns of the next token, which memory is asked for.
-template <class Row, size_t kRows>
-HWY_NOINLINE void AddColumns(const std::byte* copies, size_t stride, const uint16_t* row, size_t count, const float* x, const float* next,
-                             float* lanes) {
+// The columns of kTokens tokens, the lanes of their pairs, and the same columns of later tokens, which memory is asked for.
+template <size_t kTokens>
+struct TokenColumns {
+  const float* x[kTokens];
+  const float* next[kTokens];
+  float* lanes[kTokens];
+};
+
+// Adds columns [0, count) of kRows rows, which all of the tokens chose, to the lanes of their pairs.
+template <class Row, size_t kTokens, size_t kRows>
+HWY_NOINLINE void AddColumns(const std::byte* copies, size_t stride, const uint16_t* row, size_t count,
+                             const TokenColumns<kTokens>& tokens) {
   const FloatTag d;
   const std::byte* rows[kRows];
+  const float* x[kTokens];
   for (size_t i = 0; i < kRows; ++i) rows[i] = copies + row[i] * stride;
-  FloatVector acc[kRows][kParts];
+  for (size_t t = 0; t < kTokens; ++t) x[t] = tokens.x[t];
+  FloatVector acc[kTokens][kRows * kParts];
   FRUGAL_UNROLL
-  for (size_t i = 0; i < kRows * kParts; ++i) acc[i / kParts][i % kParts] = hn::Load(d, lanes + i * kWidth);
-  const auto step = [&](const std::byte* const (&from)[kRows], const float* token, size_t k) HWY_ATTR {
+  for (size_t t = 0; t < kTokens; ++t) {
+    FRUGAL_UNROLL
+    for (size_t i = 0; i < kRows * kParts; ++i) acc[t][i] = hn::Load(d, tokens.lanes[t] + i * kWidth);
+  }
+  const auto step = [&](size_t k) HWY_ATTR {
     FRUGAL_UNROLL
     for (size_t p = 0; p < kParts; ++p) {
-      const FloatVector xp = hn::LoadU(d, token + k + p * kWidth);
+      FloatVector xp[kTokens];
       FRUGAL_UNROLL
-      for (size_t i = 0; i < kRows; ++i) acc[i][p] = hn::MulAdd(Row::Load(d, from[i], k + p * kWidth), xp, acc[i][p]);
+      for (size_t t = 0; t < kTokens; ++t) xp[t] = hn::LoadU(d, x[t] + k + p * kWidth);
+      FRUGAL_UNROLL
+      for (size_t i = 0; i < kRows; ++i) {
+        const FloatVector w = Row::Load(d, rows[i], k + p * kWidth);
+        FRUGAL_UNROLL
+        for (size_t t = 0; t < kTokens; ++t) acc[t][i * kParts + p] = hn::MulAdd(w, xp[t], acc[t][i * kParts + p]);
+      }
     }
   };
   const size_t full = count - count % kLanes;
   for (size_t k = 0; k < full; k += kLanes) {
-    hwy::Prefetch(next + k);
-    hwy::Prefetch(next + k + kLanes / 2);
-    step(rows, x, k);
+    FRUGAL_UNROLL
+    for (size_t t = 0; t < kTokens; ++t) {
+      hwy::Prefetch(tokens.next[t] + k);
+      hwy::Prefetch(tokens.next[t] + k + kLanes / 2);
+    }
+    step(k);
   }
   if (full < count) {
-    RowTail<Row> tails[kRows];
-    TokenTail token;
-    token.Fill(x, full, count);
+    RowTail<Row> row_tails[kRows];
+    TokenTail token_tails[kTokens];
     for (size_t i = 0; i < kRows; ++i) {
-      tails[i].Fill(rows[i], full, count);
-      rows[i] = tails[i].bytes;
+      row_tails[i].Fill(rows[i], full, count);
+      rows[i] = row_tails[i].bytes;
     }
-    step(rows, token.values, 0);
+    for (size_t t = 0; t < kTokens; ++t) {
+      token_tails[t].Fill(x[t], full, count);
+      x[t] = token_tails[t].values;
+    }
+    step(0);
   }
   FRUGAL_UNROLL
-  for (size_t i = 0; i < kRows * kParts; ++i) hn::Store(acc[i / kParts][i % kParts], d, lanes + i * kWidth);
+  for (size_t t = 0; t < kTokens; ++t) {
+    FRUGAL_UNROLL
+    for (size_t i = 0; i < kRows * kParts; ++i) hn::Store(acc[t][i], d, tokens.lanes[t] + i * kWidth);
+  }
 }
 
-using AddColumnsFunction = void (*)(const std::byte*, size_t, const uint16_t*, size_t, const float*, const float*, float*);
+template <size_t kTokens>
+using AddColumnsFunction = void (*)(const std::byte*, size_t, const uint16_t*, size_t, const TokenColumns<kTokens>&);
 
-template <class Row, size_t... kIndex>
-constexpr AddColumnsFunction ChooseAddColumns(size_t num_rows, std::index_sequence<kIndex...>) {
-  constexpr AddColumnsFunction kByRows[] = {AddColumns<Row, kIndex + 1>...};
+template <class Row, size_t kTokens, size_t... kIndex>
+constexpr AddColumnsFunction<kTokens> ChooseAddColumns(size_t num_rows, std::index_sequence<kIndex...>) {
+  constexpr AddColumnsFunction<kTokens> kByRows[] = {AddColumns<Row, kTokens, kIndex + 1>...};
   return kByRows[num_rows - 1];
+}
+
+// The columns of num_rows rows, in calls of about the same size.
+template <class Row, size_t kTokens>
+void AddColumnsOfRows(const std::byte* copies, size_t stride, const uint16_t* row, size_t num_rows, size_t count,
+                      TokenColumns<kTokens> tokens) {
+  constexpr size_t kMost = kRowsAtOnce<kTokens>;
+  for (size_t calls = (num_rows + kMost - 1) / kMost; calls > 0; --calls) {
+    const size_t together = (num_rows + calls - 1) / calls;
+    ChooseAddColumns<Row, kTokens>(together, std::make_index_sequence<kMost>())(copies, stride, row, count, tokens);
+    for (float*& lanes : tokens.lanes) lanes += together * kLanes;
+    row += together;
+    num_rows -= together;
+  }
 }
 
 void SumPairs(const float* lanes, size_t num_pairs, float* out) {
@@ -102,15 +146,21 @@ void DotChosenRowsOf(const RowSet& rows, size_t num_rows, size_t columns, const 
   for (size_t k = 0; k < columns; k += kChosenColumns) {
     const size_t count = std::min(kChosenColumns, columns - k);
     for (size_t i = 0; i < num_rows; ++i) std::memcpy(copies + i * stride, rows.row(i) + Row::Offset(k), Row::Offset(count));
-    for (size_t t = 0; t < num_tokens; ++t) {
-      const float* const token = x + t * x_stride + k;
-      const float* const next = t + 1 < num_tokens ? token + x_stride : token;
-      for (size_t pair = pairs.begin[t], end = pairs.begin[t + 1]; pair < end;) {
-        const size_t calls = (end - pair + kRowsAtOnce - 1) / kRowsAtOnce;
-        const size_t together = (end - pair + calls - 1) / calls;
-        ChooseAddColumns<Row>(together, std::make_index_sequence<kRowsAtOnce>())(copies, stride, pairs.row + pair, count, token, next,
-                                                                                lanes + pair * kLanes);
-        pair += together;
+    for (size_t t = 0; t < num_tokens; t += 2) {
+      // Where the last token has no neighbour, it shares nothing.
+      const size_t in_pair = std::min<size_t>(2, num_tokens - t), shared = in_pair == 2 ? pairs.shared[t / 2] : 0;
+      TokenColumns<2> both;
+      for (size_t i = 0; i < 2; ++i) {
+        const size_t token = t + i % in_pair;
+        both.x[i] = x + token * x_stride + k;
+        both.next[i] = token + 2 < num_tokens ? both.x[i] + 2 * x_stride : both.x[i];
+        both.lanes[i] = lanes + pairs.begin[token] * kLanes;
+      }
+      AddColumnsOfRows<Row>(copies, stride, pairs.row + pairs.begin[t], shared, count, both);
+      for (size_t i = 0; i < in_pair; ++i) {
+        const size_t first = pairs.begin[t + i] + shared;
+        const TokenColumns<1> own = {{both.x[i]}, {both.next[i]}, {lanes + first * kLanes}};
+        AddColumnsOfRows<Row>(copies, stride, pairs.row + first, pairs.begin[t + i + 1] - first, count, own);
       }
     }
   }

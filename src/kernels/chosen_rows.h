@@ -1,5 +1,5 @@
-// Products of many tokens with the few rows that each of them chose: a prompt with a predictor. No weight serves two tokens from a
-// register; but the rows lie in the L2 cache, so many columns of them at a time, while all tokens pass.
+// Products of many tokens with the few rows that each of them chose: a prompt with a predictor. The rows lie in the L2 cache, so many
+// columns of them at a time, while all tokens pass; a weight in a register serves two tokens at most, neighbours that both chose the row.
 #pragma once
 
 #include <cstddef>
@@ -15,10 +15,12 @@ constexpr size_t kChosenRowsBytes = 512 * 1024;
 // The most rows of a call.
 constexpr size_t kMostChosenRows = kChosenRowsBytes / kChosenColumns / 2;
 
-// Token t chose rows row[begin[t]], ..., row[begin[t + 1] - 1] of a call's rows.
+// Token t chose rows row[begin[t]], ..., row[begin[t + 1] - 1] of a call's rows, in any order. The first shared[t / 2] rows of tokens t and
+// t + 1, for an even t, are the same: a weight is loaded, and converted, which takes longer than the product, once for both.
 struct ChosenPairs {
   const uint32_t* begin = nullptr;  // [num_tokens + 1], begin[0] == 0
   const uint16_t* row = nullptr;    // [number of pairs]
+  const uint16_t* shared = nullptr; // [num_tokens / 2]
 };
 
 // out[pair] = dot(row, its token's x), the order of sums of DotRows. dtype F32, F16, BF16; num_rows at most kMostChosenRows, and of

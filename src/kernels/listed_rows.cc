@@ -118,6 +118,14 @@ uint32_t ListNonZero(const float* a, size_t num_rows, ListedRow* list) {
   return count;
 }
 
+uint64_t CountNonZero(const float* a, size_t num_rows) {
+  uint64_t count = 0;
+  for (size_t first = 0; first < num_rows; first += kLanes) {
+    count += static_cast<uint64_t>(std::popcount(NonZeroBits(a + first, std::min(kLanes, num_rows - first))));
+  }
+  return count;
+}
+
 #else
 void AddListedRows(DType dtype, const RowSet& rows, const RowLists& lists, size_t num_tokens, size_t columns, float* out,
                    size_t out_stride) {
@@ -136,6 +144,8 @@ uint32_t ListNonZero(const float* a, size_t num_rows, ListedRow* list) {
   }
   return count;
 }
+
+uint64_t CountNonZero(const float* a, size_t num_rows) { return num_rows - static_cast<uint64_t>(std::count(a, a + num_rows, 0.0f)); }
 #endif  // !FRUGAL_SCALAR_TARGET
 }  // namespace frugal::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -143,12 +153,15 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace frugal {
 
+HWY_EXPORT(CountNonZero);
 HWY_EXPORT(ListNonZero);
 HWY_EXPORT(AddListedRows);
 
 DType ListedType(DType dtype) { return HasBlockFormat(dtype) ? DType::kF32 : dtype; }
 
 uint32_t ListNonZero(const float* a, size_t num_rows, ListedRow* list) { return HWY_DYNAMIC_DISPATCH(ListNonZero)(a, num_rows, list); }
+
+uint64_t CountNonZero(const float* a, size_t num_rows) { return HWY_DYNAMIC_DISPATCH(CountNonZero)(a, num_rows); }
 
 void AddListedRows(DType dtype, const RowSet& rows, const RowLists& lists, size_t num_tokens, size_t columns, float* out,
                    size_t out_stride) {

@@ -26,6 +26,9 @@ DType ListedType(DType dtype);
 // Lists the rows i < num_rows whose a[i] is not 0, in their order; gives their number. `list` has room for num_rows.
 uint32_t ListNonZero(const float* a, size_t num_rows, ListedRow* list);
 
+// How many of them there are.
+uint64_t CountNonZero(const float* a, size_t num_rows);
+
 // AddScaledRows for columns [0, columns) of out + t * out_stride, for each token t, with the rows of its list. `dtype`: a
 // ListedType. Fastest when the rows lie in the L2 cache.
 void AddListedRows(DType dtype, const RowSet& rows, const RowLists& lists, size_t num_tokens, size_t columns, float* out,

@@ -73,19 +73,35 @@ TEST_P(ManyTokensTest, ChosenRowsHaveTheBitsOfAllRows) {
         const std::vector<float> x = DrawMany(random_, kTokens * (columns + 1), values);
         std::vector<float> all(kTokens * kRows), expected;
         scalar::DotRows(dtype, weights.rows, 0, kRows, columns, x.data(), columns + 1, kTokens, all.data(), kRows);
+        std::vector<uint16_t> chosen[kTokens];  // the first token chose few, the last one nearly all
+        for (size_t t = 0; t < kTokens; ++t) {
+          for (uint16_t i = 0; i < kRows; ++i) {
+            if (random_.Below(kTokens) <= t) chosen[t].push_back(i);
+          }
+        }
+        std::vector<uint16_t> shared;
+        for (size_t t = 0; t + 1 < kTokens; t += 2) {
+          const auto share = [](std::vector<uint16_t>& rows, const std::vector<uint16_t>& of) {
+            const auto in_both = [&](uint16_t i) { return std::count(of.begin(), of.end(), i) > 0; };
+            const auto end = std::stable_partition(rows.begin(), rows.end(), in_both);
+            return static_cast<uint16_t>(end - rows.begin());
+          };
+          const std::vector<uint16_t> before = chosen[t];
+          shared.push_back(share(chosen[t], chosen[t + 1]));
+          ASSERT_EQ(share(chosen[t + 1], before), shared.back());
+        }
         std::vector<uint32_t> begin = {0};
         std::vector<uint16_t> row;
         for (size_t t = 0; t < kTokens; ++t) {
-          for (size_t i = 0; i < kRows; ++i) {
-            if (random_.Below(kTokens) > t) continue;  // the first token chose few, the last one nearly all
-            row.push_back(static_cast<uint16_t>(i));
+          for (const uint16_t i : chosen[t]) {
+            row.push_back(i);
             expected.push_back(all[t * kRows + i]);
           }
           begin.push_back(static_cast<uint32_t>(row.size()));
         }
         AlignedVector<float> copies(kRows * kChosenColumns), lanes(row.size() * scalar::kLanes);
         std::vector<float> got(row.size());
-        DotChosenRows(dtype, weights.rows, kRows, columns, x.data(), columns + 1, kTokens, {begin.data(), row.data()},
+        DotChosenRows(dtype, weights.rows, kRows, columns, x.data(), columns + 1, kTokens, {begin.data(), row.data(), shared.data()},
                       reinterpret_cast<std::byte*>(copies.data()), lanes.data(), got.data());
         ExpectSameBits(got, expected, std::string(DTypeName(dtype)) + " " + std::to_string(columns) + " columns, chosen rows");
         if (HasFatalFailure()) return;
@@ -114,6 +130,7 @@ TEST_P(ManyTokensTest, ListedRowsHaveTheBitsOfScaledRows) {
           }
           scalar::AddScaledRows(dtype, weights.rows, kRows, a.data(), 0, columns, expected.data() + t * (columns + 3));
           begin.push_back(begin.back() + ListNonZero(a.data(), kRows, entries.data() + begin.back()));
+          ASSERT_EQ(CountNonZero(a.data(), kRows), begin[t + 1] - begin[t]);
         }
         std::vector<float> floats(kRows * columns);
         RowSet rows = weights.rows;

@@ -20,6 +20,8 @@ struct ChosenRoom {
   std::vector<float> gates;       // [pairs], of gates in bundles
   std::vector<uint16_t> rows;     // [pairs]
   std::vector<uint32_t> begin;    // [max_rows + 1]
+  std::vector<uint16_t> shared;   // [max_rows / 2]: of two rows' pairs
+  uint32_t num_listed = 0;        // rows of a down sum whose members listed() has
 
   // Down rows that are added together. A row may add all of them.
   static constexpr uint32_t kMostListedTogether = 512;
@@ -41,10 +43,12 @@ struct ChosenRoom {
         products(MostPairs(max_rows)),
         gates(with_gates ? MostPairs(max_rows) : 0),
         rows(MostPairs(max_rows)),
-        begin(max_rows + 1) {}
+        begin(max_rows + 1),
+        shared(max_rows / 2) {}
   static uint64_t SizeBytes(uint32_t hidden_size, uint32_t max_rows, bool with_gates) {
     const uint64_t pair_bytes = (32 + 1 + (with_gates ? 1 : 0)) * sizeof(float) + sizeof(uint16_t);
-    return CopyBytes(hidden_size) + MostPairs(max_rows) * pair_bytes + (uint64_t{max_rows} + 1) * sizeof(uint32_t);
+    return CopyBytes(hidden_size) + MostPairs(max_rows) * pair_bytes + (uint64_t{max_rows} + 1) * sizeof(uint32_t) +
+           max_rows / 2 * sizeof(uint16_t);
   }
 };
 

@@ -19,6 +19,7 @@
 #include "src/model/chosen_room.h"
 #include "src/model/kv_cache.h"
 #include "src/model/rotation.h"
+#include "src/model/tiles.h"
 #include "src/model/weights.h"
 #include "src/select/selector.h"
 
@@ -133,15 +134,21 @@ class Forward {
   };
   PartedBundles Part(const BundleWave& wave, const ReadyBundles& ready, uint32_t num_rows);
   bool TakesChosenTogether(const BundleInfo& bundle, uint32_t num_rows) const;
-  size_t ChosenMembersOfTile(const BundleInfo& bundle, uint32_t num_rows) const;
-  void ActivateChosen(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t num_rows,
-                      int worker);
+  // A tile is some members with some of the batch's rows. Tiles of the same members follow each other.
+  struct ChosenTiles {
+    Tiles members;
+    uint32_t num_rows = 0, rows_of_tile = 1;
+    int row_parts() const { return static_cast<int>((num_rows + rows_of_tile - 1) / rows_of_tile); }
+    int count() const { return members.count * row_parts(); }
+  };
+  ChosenTiles CutChosen(const BundleInfo& bundle, size_t num_members, uint32_t num_rows) const;
+  void ActivateChosen(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, const ChosenTiles& tiles, int tile, int worker);
   void ActivateOneByOne(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t row,
                         int worker);
-  uint32_t ListPairs(const BundleWave& wave, std::span<const uint32_t> members, uint32_t first, uint32_t num_rows,
+  uint32_t ListPairs(const BundleWave& wave, std::span<const uint32_t> members, uint32_t first, uint32_t end_row,
                      ChosenRoom& room) const;
   uint32_t ActivateTogether(uint32_t layer, const BundleWave& wave, const ReadyBundles& ready, size_t begin, size_t end, uint32_t first,
-                            uint32_t num_rows, int worker);
+                            uint32_t end_row, int worker);
   // out[row, i] = up row i (or gate row) . FFN input of row first_row + row, for i < count. All rows of the batch, or one.
   void DotUpRows(DType dtype, const RowSet& up, size_t count, uint32_t first_row, uint32_t num_rows, int worker, float* out);
   // Up's products of one row with members[i] of a wave become its activations, in place; `gates`: the gate's products, with bundle3.
@@ -156,9 +163,10 @@ class Forward {
   bool IsChosen(uint32_t row, uint32_t position) const;
   void SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
   void SumDownOfMany(uint32_t layer, const BundleWave& wave, uint32_t num_rows);
-  uint32_t ListActive(size_t first, size_t count, uint32_t row, uint32_t num_rows, int worker);
-  void AddDownRows(const BundleInfo& bundle, const RowSet& rows, size_t count, uint32_t first_row, uint32_t num_rows, uint32_t begin,
-                   uint32_t end, int worker);
+  uint32_t AddMembers(const BundleInfo& bundle, const BundleWave& wave, size_t first, size_t count, uint32_t row, uint32_t num_rows);
+  uint32_t ListActive(size_t first, size_t count, uint32_t row, uint32_t num_rows, ChosenRoom& room) const;
+  void AddDownRows(const BundleInfo& bundle, const RowSet& rows, size_t count, uint32_t first_row, uint32_t begin, uint32_t end,
+                   ChosenRoom& room);
   void PrefetchEarly(uint32_t layer, uint32_t num_rows);
   void PrefetchSelected(uint32_t layer, uint32_t num_rows);
   // Lists the union of `num_rows` active sets into positions_ and counts_.

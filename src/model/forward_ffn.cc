@@ -168,16 +168,20 @@ Status Forward::ComputeActivations(uint32_t layer, const BundleWave& wave, uint3
     FRUGAL_ASSIGN(ready.members, weights_.NextReady(&ready.rows));
     if (ready.members.empty()) return {};
     const PartedBundles parted = num_rows == 1 ? PartedBundles{ready, {}} : Part(wave, ready, num_rows);
-    const auto activate = [&](const ReadyBundles& bundles, const Tiles& tiles, auto&& of_tile) {
-      if (bundles.members.empty()) return;
-      pool_.Run(
-          tiles.count,
-          [&](int tile, int worker) { (this->*of_tile)(layer, wave, bundles, tiles.begin(tile), tiles.end(tile), num_rows, worker); },
-          [&] { weights_.Poll(); });
-    };
+    // One after the other, a few common neurons would be a tile for one thread alone.
     const size_t num_common = parted.common.members.size(), num_rare = parted.rare.members.size();
-    activate(parted.common, CutTiles(num_common, config_.hidden_size, num_rows, pool_.num_threads()), &Forward::ActivateAll);
-    activate(parted.rare, CutTilesOf(ChosenMembersOfTile(bundle, num_rows), num_rare, pool_.num_threads()), &Forward::ActivateChosen);
+    const Tiles common = num_common == 0 ? Tiles() : CutTiles(num_common, config_.hidden_size, num_rows, pool_.num_threads());
+    const ChosenTiles rare = CutChosen(bundle, num_rare, num_rows);
+    pool_.Run(
+        common.count + rare.count(),
+        [&](int tile, int worker) {
+          if (tile < common.count) {
+            ActivateAll(layer, wave, parted.common, common.begin(tile), common.end(tile), num_rows, worker);
+          } else {
+            ActivateChosen(layer, wave, parted.rare, rare, tile - common.count, worker);
+          }
+        },
+        [&] { weights_.Poll(); });
   }
 }
 

@@ -33,15 +33,21 @@ Tiles CutTilesOf(uint64_t most, uint64_t items, int num_threads) {
   return tiles;
 }
 
+Tiles EvenTiles(uint64_t per_tile, uint64_t items) {
+  Tiles tiles;
+  tiles.items = items;
+  tiles.per_tile = std::max<uint64_t>(1, per_tile);
+  tiles.count = tiles.num_whole = static_cast<int>((items + tiles.per_tile - 1) / tiles.per_tile);
+  return tiles;
+}
+
 Tiles CutTiles(uint64_t items, uint64_t columns, uint32_t num_rows, int num_threads) {
   const uint64_t products_per_item = std::max<uint64_t>(1, columns * num_rows);
   const uint64_t by_work = std::max<uint64_t>(1, kTileProducts / products_per_item);
   if (num_rows < kManyTokens) return CutTilesOf(by_work, items, num_threads);
   const uint64_t shared = items / (kTilesPerThread * static_cast<uint64_t>(num_threads));
-  Tiles tiles = CutTilesOf(std::max({by_work, kRowsOfManyTokens, std::min(shared, kRowsOfTile)}), items, num_threads);
-  tiles.per_tile = RoundUp(tiles.per_tile, kRowsOfManyTokens);
-  tiles.count = tiles.num_whole = static_cast<int>((items + tiles.per_tile - 1) / tiles.per_tile);
-  return tiles;
+  const Tiles tiles = CutTilesOf(std::max({by_work, kRowsOfManyTokens, std::min(shared, kRowsOfTile)}), items, num_threads);
+  return EvenTiles(RoundUp(tiles.per_tile, kRowsOfManyTokens), items);
 }
 
 uint64_t MostTileProducts(uint64_t columns, uint32_t max_rows) {

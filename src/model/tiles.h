@@ -22,6 +22,8 @@ struct Tiles {
 
 // Tiles of at most `most` items, at least one per thread. The share of the last round of tiles is cut smaller.
 Tiles CutTilesOf(uint64_t most, uint64_t items, int num_threads);
+// Tiles of per_tile items each, the last one fewer.
+Tiles EvenTiles(uint64_t per_tile, uint64_t items);
 // Of matrix rows or bundles, each multiplied with `num_rows` inputs. At least one tile per thread where there are that many items: every
 // thread can work.
 Tiles CutTiles(uint64_t items, uint64_t columns, uint32_t num_rows, int num_threads);

@@ -24,6 +24,15 @@ TEST(TilesTest, CoverEveryItemOnce) {
   }
 }
 
+TEST(TilesTest, EvenTilesCoverEveryItem) {
+  const Tiles tiles = EvenTiles(100, 250);
+  ASSERT_EQ(tiles.count, 3);
+  EXPECT_EQ(tiles.end(0), tiles.begin(1));
+  EXPECT_EQ(tiles.begin(2), 200u);
+  EXPECT_EQ(tiles.end(2), 250u);
+  EXPECT_EQ(EvenTiles(0, 0).count, 0);
+}
+
 TEST(TilesTest, NoTileIsLargerThanAsked) {
   for (const uint64_t most : {1, 5, 64, 1000}) {
     const Tiles tiles = CutTilesOf(most, 777, 2);
