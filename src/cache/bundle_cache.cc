@@ -53,7 +53,9 @@ Result<std::unique_ptr<BundleCache>> BundleCache::Create(const BundleSpace& spac
   cache->free_slots_.resize(num_slots);
   for (uint32_t i = 0; i < num_slots; ++i) cache->free_slots_[i] = num_slots - 1 - i;
   cache->misses_.reserve(std::min(space.bundles_per_layer, num_slots));
-  cache->prefetch_pins_.reserve(num_slots);
+  cache->guessed_.reserve(num_slots / 2);
+  cache->next_guessed_.reserve(num_slots / 2);
+  cache->unranked_.reserve(num_slots);
   cache->waiting_downs_.reserve(num_slots);
   cache->reads_.resize(num_slots);
   cache->free_reads_.resize(num_slots);
@@ -71,7 +73,7 @@ uint64_t BundleCache::SlotBytes(const BundleSpace& space, uint32_t num_slots) {
 
 uint64_t BundleCache::TableBytes(const BundleSpace& space, uint32_t num_slots) {
   const uint64_t num_bundles = space.num_bundles();
-  const uint64_t per_slot = sizeof(Slot) + 4 + 4 + 4 + 4 + sizeof(PendingRead) + 4 + 4;
+  const uint64_t per_slot = sizeof(Slot) + 7 * sizeof(uint32_t) + sizeof(PendingRead);
   return num_bundles * 4 + num_bundles / 8 + PolicyMemoryBytes(space.num_bundles()) + WideHeap::MemoryBytes(num_slots) +
          num_slots * per_slot;
 }
@@ -120,7 +122,11 @@ bool BundleCache::Evict() {
     const auto [priority, index] = heap_.Pop();
     Slot& slot = slots_[index];
     slot.in_heap = false;
-    if (slot.num_pins != 0 || slot.state != SlotState::kReady) continue;  // Unpin or arrival puts it back
+    if (slot.state != SlotState::kReady) continue;  // arrival puts it back
+    if (pinned(slot)) {
+      unranked_.push_back(index);
+      continue;
+    }
     if (policy_->Priority(slot.bundle) > priority) {
       PushHeap(index);
       continue;
@@ -133,7 +139,7 @@ bool BundleCache::Evict() {
 
 void BundleCache::DropSlot(uint32_t index) {
   Slot& slot = slots_[index];
-  DCHECK(slot.state == SlotState::kReady && slot.num_pins == 0);
+  DCHECK(slot.state == SlotState::kReady && !pinned(slot));
   slot_of_[slot.bundle] = kNoSlot;
   slot.state = SlotState::kEmpty;
   free_slots_.push_back(index);
@@ -143,6 +149,7 @@ void BundleCache::StartReading(uint32_t bundle, uint32_t index) {
   slot_of_[bundle] = index;
   Slot& slot = slots_[index];
   slot.bundle = bundle;
+  slot.pin = kNoPin;
   slot.state = SlotState::kReading;
   slot.up_arrived = false;
   slot.prefetched = false;
@@ -158,19 +165,16 @@ void BundleCache::CountAsked(Slot& slot) {
   }
 }
 
-size_t BundleCache::PinPresent(uint32_t layer, std::span<const uint32_t> positions, size_t max_pins,
-                               std::span<uint32_t> slots) {
+size_t BundleCache::PinPresent(uint32_t layer, std::span<const uint32_t> positions, size_t max_pins) {
   const uint32_t base = layer * space_.bundles_per_layer;
-  size_t pinned = 0;
-  for (size_t i = 0; i < positions.size(); ++i) {
+  size_t num_pinned = 0;
+  for (size_t i = 0; i < positions.size() && num_pinned < max_pins; ++i) {
     const uint32_t slot = slot_of_[base + positions[i]];
-    slots[i] = kNoSlot;
-    if (slot == kNoSlot || pinned == max_pins) continue;
-    ++slots_[slot].num_pins;
-    slots[i] = slot;
-    ++pinned;
+    if (slot == kNoSlot) continue;
+    if (!pinned(slots_[slot])) slots_[slot].pin = guess_pin_;
+    ++num_pinned;
   }
-  return pinned;
+  return num_pinned;
 }
 
 void BundleCache::FetchSlot(uint32_t slot) const {
@@ -195,7 +199,7 @@ size_t BundleCache::Acquire(uint32_t layer, std::span<const uint32_t> positions,
       ++statistics_.num_misses;
       misses_.push_back(position);
     }
-    ++slots_[slot].num_pins;
+    if (slots_[slot].pin != kPinForGood) slots_[slot].pin = asked_pin_;
     slots[taken] = slot;
     if (misses_.size() == misses_.capacity()) {
       QueueReads(layer, misses_);
@@ -209,19 +213,55 @@ size_t BundleCache::Acquire(uint32_t layer, std::span<const uint32_t> positions,
 void BundleCache::Unpin(std::span<const uint32_t> slots) {
   for (size_t i = 0; i < slots.size(); ++i) {
     if (i + kFetchAhead < slots.size()) FetchSlot(slots[i + kFetchAhead]);
-    const uint32_t slot = slots[i];
-    if (slot == kNoSlot) continue;
-    DCHECK(slots_[slot].num_pins > 0);
-    if (--slots_[slot].num_pins == 0 && slots_[slot].state == SlotState::kReady) PushHeap(slot);
+    if (slots_[slots[i]].pin != kPinForGood) slots_[slots[i]].pin = kNoPin;
   }
+  PushUnpinned();
+}
+
+// What is ready and unpinned again is ranked; what is pinned for good never.
+void BundleCache::PushUnpinned() {
+  size_t num_kept = 0;
+  for (const uint32_t index : unranked_) {
+    const Slot& slot = slots_[index];
+    if (slot.state != SlotState::kReady || slot.pin == kPinForGood) continue;
+    if (pinned(slot)) {
+      unranked_[num_kept++] = index;
+    } else {
+      PushHeap(index);
+    }
+  }
+  unranked_.resize(num_kept);
+}
+
+void BundleCache::BeginUse() {
+  UnpinGuesses();
+  std::swap(guessed_, next_guessed_);
+  guess_pin_ = next_guess_pin_;
+  next_guess_pin_ = NewPin();
+}
+
+void BundleCache::UnpinGuesses() {
+  for (const uint32_t slot : guessed_) {
+    if (slots_[slot].prefetched) ++statistics_.num_prefetched_unused;
+    slots_[slot].prefetched = false;
+  }
+  guessed_.clear();
+  guess_pin_ = kNoPin;
+  PushUnpinned();
+}
+
+// A slot whose mark is of a use so long ago that it is taken again stays for one use more.
+void BundleCache::EndUse() {
+  asked_pin_ = NewPin();
+  UnpinGuesses();
 }
 
 void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) {
   const uint32_t base = layer * space_.bundles_per_layer;
   // Half of the pool at most is held for guesses; the on-time set needs the rest.
-  const size_t limit = options_.num_slots / 2;
+  const size_t limit = std::min<size_t>(options_.num_slots / 2 - next_guessed_.size(), positions.size());
   misses_.clear();
-  for (size_t i = 0; i < positions.size() && prefetch_pins_.size() < limit; ++i) {
+  for (size_t i = 0; i < limit; ++i) {
     if (i + kFetchAhead < positions.size()) FetchSlot(slot_of_[base + positions[i + kFetchAhead]]);
     const uint32_t position = positions[i];
     const uint32_t bundle = base + position;
@@ -231,11 +271,11 @@ void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) 
       if (slot == kNoSlot) break;
       StartReading(bundle, slot);
       slots_[slot].prefetched = true;
+      next_guessed_.push_back(slot);
       ++statistics_.num_prefetched;
       misses_.push_back(position);
     }
-    ++slots_[slot].num_pins;
-    prefetch_pins_.push_back(slot);
+    if (slots_[slot].pin != kPinForGood) slots_[slot].pin = next_guess_pin_;
     if (misses_.size() == misses_.capacity()) {
       QueueReads(layer, misses_);
       misses_.clear();
@@ -244,18 +284,10 @@ void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) 
   QueueReads(layer, misses_);
 }
 
-void BundleCache::ReleasePrefetched() {
-  for (uint32_t slot : prefetch_pins_) {
-    if (slots_[slot].prefetched) ++statistics_.num_prefetched_unused;
-    slots_[slot].prefetched = false;
-  }
-  Unpin(prefetch_pins_);
-  prefetch_pins_.clear();
-}
-
 size_t BundleCache::PinForGood(uint32_t layer, std::span<const uint32_t> positions, std::span<uint32_t> slots) {
   const CacheStatistics before = statistics_;
   const size_t taken = Acquire(layer, positions, slots);
+  for (const uint32_t slot : slots.first(taken)) slots_[slot].pin = kPinForGood;
   statistics_ = before;  // filling the cache is not traffic of a token
   return taken;
 }
@@ -398,7 +430,11 @@ Status BundleCache::FinishBundle(uint32_t bundle) {
     verified_[bundle / 64] |= bit;
   }
   slots_[slot].state = SlotState::kReady;
-  if (slots_[slot].num_pins == 0) PushHeap(slot);
+  if (pinned(slots_[slot])) {
+    if (!slots_[slot].in_heap) unranked_.push_back(slot);
+  } else {
+    PushHeap(slot);
+  }
   return {};
 }
 
@@ -420,7 +456,7 @@ uint32_t BundleCache::FindReady(uint32_t layer, uint32_t position) const {
 void BundleCache::EndStep() {
   if (options_.policy.kind == PolicyKind::kWindow) {
     for (uint32_t slot = 0; slot < options_.num_slots; ++slot) {
-      if (!ready(slot) || slots_[slot].num_pins != 0) continue;
+      if (!ready(slot) || pinned(slots_[slot])) continue;
       if (policy_->Expired(slots_[slot].bundle, step_)) DropSlot(slot);
     }
   }

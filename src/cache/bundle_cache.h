@@ -1,5 +1,6 @@
 // One pool of slots for the bundles of all layers: empty -> reading -> ready. Slots in use are pinned; only ready, unpinned slots are
-// evicted, so that a read in flight is never overwritten. All memory is allocated by Create; the per-token path allocates
+// evicted, so that a read in flight is never overwritten. A use is what one layer of a step does with the cache; a pin is a mark of the use that
+// it belongs to, so that the end of a use touches no slot. All memory is allocated by Create; the per-token path allocates
 // nothing. Engine thread only; workers see the rows of pinned slots as read-only memory.
 //
 // The cache decides when bytes arrive, never which neurons count.
@@ -80,16 +81,22 @@ class BundleCache {
 
   // Tells the policy about a layer's active set, before anything of it is acquired. count[i] tokens of the step use positions[i].
   void NoteUses(uint32_t layer, std::span<const uint32_t> positions, std::span<const uint32_t> counts);
+  // The guesses made until now are this use's.
+  void BeginUse();
   // Pins bundles of one layer from the front of `positions` (ascending), queues reads for those that are absent, and writes
   // their slots. Returns how many were taken: fewer than asked when no slot is left (at least one when nothing is pinned).
   size_t Acquire(uint32_t layer, std::span<const uint32_t> positions, std::span<uint32_t> slots);
-  // Pins those of the positions that are in memory, as far as `max_pins` allows; slots[i] = kNoSlot for the rest.
-  size_t PinPresent(uint32_t layer, std::span<const uint32_t> positions, size_t max_pins, std::span<uint32_t> slots);
+  // Gives slots back before their use ends.
   void Unpin(std::span<const uint32_t> slots);
-  // Starts reads of absent bundles that will probably be needed, into slots that nobody has pinned; they stay pinned until
-  // ReleasePrefetched.
+  // Starts reads of absent bundles that the next use will probably need, into slots that nobody has pinned; those that are there
+  // already are pinned too.
   void Prefetch(uint32_t layer, std::span<const uint32_t> positions);
-  void ReleasePrefetched();
+  // Pins those of the positions that are in memory, as far as `max_pins` allows; returns how many.
+  size_t PinPresent(uint32_t layer, std::span<const uint32_t> positions, size_t max_pins);
+  // Unpins what guesses for this use and PinPresent have pinned and Acquire has not asked for.
+  void UnpinGuesses();
+  // Unpins everything but guesses for the next use and what is pinned for good.
+  void EndUse();
   // Evicts a few bundles ahead of the misses that will need their slots. For between tiles: then other threads work meanwhile.
   void FreeAhead();
   // Hands a completion of this cache's reads over (tag without the owner bits). An error names tensor, row and offset.
@@ -121,7 +128,7 @@ class BundleCache {
   enum class SlotState : uint8_t { kEmpty, kReading, kReady };
   struct Slot {
     uint32_t bundle = 0;
-    uint16_t num_pins = 0;
+    uint16_t pin = kNoPin;
     SlotState state = SlotState::kEmpty;
     bool up_arrived : 1 = false;
     bool in_heap : 1 = false;
@@ -134,6 +141,7 @@ class BundleCache {
     Half half = Half::kWhole;
     uint8_t scrap = kNoScrap;  // where the gaps go
   };
+  static constexpr uint16_t kNoPin = 0, kPinForGood = 65535;  // other marks of pins are those of uses
   static constexpr uint8_t kNoScrap = 255;
   static constexpr uint32_t kMaxSpan = 64;  // bundles of a read, gaps included: bits of PendingRead::wanted
 
@@ -141,6 +149,12 @@ class BundleCache {
   uint32_t TakeSlot();
   bool Evict();
   void PushHeap(uint32_t index);
+  void PushUnpinned();
+  bool pinned(const Slot& slot) const {
+    return slot.pin != kNoPin &&
+           (slot.pin == asked_pin_ || slot.pin == guess_pin_ || slot.pin == next_guess_pin_ || slot.pin == kPinForGood);
+  }
+  uint16_t NewPin() { return last_pin_ = last_pin_ + 1 == kPinForGood ? kNoPin + 1 : last_pin_ + 1; }
   void FetchSlot(uint32_t slot) const;
   void DropSlot(uint32_t index);
   void StartReading(uint32_t bundle, uint32_t index);
@@ -167,7 +181,11 @@ class BundleCache {
   WideHeap heap_;                       // lazy, of slots, at most one entry each
   std::vector<uint32_t> free_slots_;    // stack of empty ones
   std::vector<uint32_t> misses_;        // scratch of Acquire and Prefetch
-  std::vector<uint32_t> prefetch_pins_;  // slots
+  std::vector<uint32_t> guessed_, next_guessed_;  // slots that guesses for this use, and for the next, are read into
+  std::vector<uint32_t> unranked_;      // ready slots that are not in the heap while they are pinned
+  uint16_t last_pin_ = 2;
+  uint16_t asked_pin_ = 1, next_guess_pin_ = 2;
+  uint16_t guess_pin_ = kNoPin;  // of this use's guesses and PinPresent; kNoPin between uses, or when they are pinned no more
   std::vector<uint32_t> waiting_downs_;  // kHalves: bundles whose down half is read when num_ups_ is 0
   size_t num_ups_ = 0;                   // up halves queued or in flight
   std::vector<PendingRead> reads_;      // pool: a reading slot has at most one read, so num_slots are enough

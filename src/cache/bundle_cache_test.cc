@@ -116,8 +116,8 @@ TEST_F(BundleCacheTest, FreesAheadWhatWasUsedLongestAgo) {
     EXPECT_EQ(Use(1, {position}), 1u);
     cache_->EndStep();
   }
-  std::vector<uint32_t> pinned(1);
-  EXPECT_EQ(cache_->PinPresent(1, std::vector<uint32_t>{0}, 1, pinned), 1u);
+  cache_->BeginUse();
+  EXPECT_EQ(cache_->PinPresent(1, std::vector<uint32_t>{0}, 1), 1u);
   cache_->FreeAhead();
   cache_->FreeAhead();  // enough are free
   EXPECT_FALSE(cache_->Contains(0, 0));
@@ -127,8 +127,10 @@ TEST_F(BundleCacheTest, FreesAheadWhatWasUsedLongestAgo) {
     EXPECT_TRUE(cache_->Contains(0, position));
     EXPECT_TRUE(cache_->Contains(1, position));
   }
-  cache_->Unpin(pinned);
+  cache_->EndUse();
   EXPECT_EQ(Use(0, {0}), 1u);
+  cache_->FreeAhead();
+  EXPECT_FALSE(cache_->Contains(1, 0));
 }
 
 TEST_F(BundleCacheTest, SmallGapsAreReadOver) {
@@ -194,6 +196,65 @@ TEST_F(BundleCacheTest, EvictsOnlyUnpinnedSlots) {
   EXPECT_EQ(Use(0, {10, 11, 12, 13}), 0u);
 }
 
+TEST_F(BundleCacheTest, TheEndOfAUseUnpinsAllButWhatIsPinnedForGood) {
+  Open(Options(8));
+  std::vector<uint32_t> slots(8);
+  ASSERT_EQ(cache_->PinForGood(0, std::vector<uint32_t>{60, 61}, slots), 2u);
+  ASSERT_TRUE(Wait());
+  cache_->EndUse();
+  // Many uses: marks of uses come again. Each takes all slots that are left, half of them first as guesses.
+  for (uint32_t use = 0; use < 70'000; ++use) {
+    const uint32_t first = use % 9 * 6;
+    std::vector<uint32_t> positions(6);
+    for (uint32_t i = 0; i < 6; ++i) positions[i] = first + i;
+    if (use > 20 && use < 69'980) {
+      cache_->EndUse();
+      continue;
+    }
+    cache_->Prefetch(0, std::span(positions).first(3));
+    cache_->BeginUse();
+    ASSERT_EQ(cache_->Acquire(0, positions, slots), 6u) << use;
+    ASSERT_TRUE(Wait());
+    EXPECT_EQ(cache_->Acquire(1, std::vector<uint32_t>{9}, slots), 0u);  // every slot is pinned
+    cache_->EndUse();
+    EXPECT_TRUE(cache_->Contains(0, 60) && cache_->Contains(0, 61));
+  }
+}
+
+TEST_F(BundleCacheTest, GuessesGiveTheirSlotsToWhatIsAskedFor) {
+  Open(Options(8));
+  std::vector<uint32_t> slots(8);
+  cache_->Prefetch(0, std::vector<uint32_t>{1, 2, 3, 4, 5, 6});  // half of the slots at most
+  ASSERT_TRUE(Wait());
+  EXPECT_FALSE(cache_->Contains(0, 5));
+  cache_->BeginUse();
+  const std::vector<uint32_t> asked = {1, 10, 11, 12, 13, 14, 15, 16};
+  ASSERT_EQ(cache_->Acquire(0, asked, slots), 5u);
+  ASSERT_TRUE(Wait());
+  cache_->UnpinGuesses();
+  EXPECT_EQ(cache_->Acquire(0, std::span(asked).subspan(5), slots), 3u);
+  EXPECT_TRUE(cache_->Contains(0, 1));
+  EXPECT_FALSE(cache_->Contains(0, 2));
+  EXPECT_EQ(cache_->statistics().num_prefetched_unused, 3u);
+}
+
+TEST_F(BundleCacheTest, GuessesForTheNextUseOutliveThisOne) {
+  Open(Options(8));
+  std::vector<uint32_t> slots(8);
+  cache_->BeginUse();
+  const std::vector<uint32_t> asked = {20, 21, 22, 23};
+  ASSERT_EQ(cache_->Acquire(0, asked, slots), 4u);
+  cache_->Prefetch(1, std::vector<uint32_t>{1, 2, 3, 4});
+  ASSERT_TRUE(Wait());
+  cache_->EndUse();
+  EXPECT_EQ(cache_->Acquire(0, std::vector<uint32_t>{30, 31, 32, 33, 34}, slots), 4u);  // in the place of the asked
+  ASSERT_TRUE(Wait());
+  for (uint32_t position = 1; position <= 4; ++position) EXPECT_TRUE(cache_->Contains(1, position));
+  cache_->BeginUse();
+  cache_->EndUse();
+  EXPECT_EQ(cache_->Acquire(0, std::vector<uint32_t>{40, 41, 42, 43, 44}, slots), 5u);
+}
+
 TEST_F(BundleCacheTest, AReadInFlightIsNeverOverwritten) {
   FaultOptions late;
   late.max_delay_reaps = 20;
@@ -206,7 +267,8 @@ TEST_F(BundleCacheTest, AReadInFlightIsNeverOverwritten) {
       if (random.Below(16) == 0 && wanted.size() < 4) wanted.push_back(i);
     }
     cache_->Prefetch(round % 2, guesses);
-    if (round % 3 == 0) cache_->ReleasePrefetched();  // guesses still being read
+    if (round % 5 != 0) cache_->BeginUse();  // else they are for the use after this one
+    if (round % 3 == 0) cache_->UnpinGuesses();  // still being read
     std::vector<uint32_t> slots(wanted.size());
     const size_t taken = cache_->Acquire(round % 2, wanted, slots);
     ASSERT_TRUE(Wait());
@@ -214,8 +276,8 @@ TEST_F(BundleCacheTest, AReadInFlightIsNeverOverwritten) {
       const std::byte expected{static_cast<unsigned char>(round % 2 * kPerLayer + wanted[i] + 1)};
       ASSERT_EQ(cache_->slots_base()[slots[i] * kStride + 100], expected);
     }
-    cache_->Unpin(std::span(slots).first(taken));
-    cache_->ReleasePrefetched();
+    if (round % 2 == 0) cache_->Unpin(std::span(slots).first(taken));
+    cache_->EndUse();
     cache_->EndStep();
   }
 }
@@ -272,8 +334,11 @@ TEST_F(BundleCacheTest, PrefetchedBundlesCountAsHitsAndAreReadOnce) {
   Open(Options(16));
   cache_->Prefetch(0, std::vector<uint32_t>{1, 2, 3});
   ASSERT_TRUE(Wait());
+  cache_->EndUse();  // of the layer before: guesses stay
+  cache_->BeginUse();
+  EXPECT_EQ(cache_->statistics().num_prefetched_unused, 0u);
   EXPECT_EQ(Use(0, {1, 2}), 0u);
-  cache_->ReleasePrefetched();
+  cache_->EndUse();
   EXPECT_EQ(cache_->statistics().num_hits, 2u);
   EXPECT_EQ(cache_->statistics().num_prefetched, 3u);
   EXPECT_EQ(cache_->statistics().num_prefetched_unused, 1u);

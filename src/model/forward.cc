@@ -1,6 +1,7 @@
 #include "src/model/forward.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
@@ -23,6 +24,9 @@ uint64_t InputElements(const ModelConfig& config, uint32_t max_rows) {
 }
 
 bool TakesPanels(uint32_t num_rows) { return num_rows >= kLeastPanelTokens; }
+
+// Parallel blocks select before attention; matrices are used whole.
+bool MayGuessEarly(const ModelConfig& config) { return !config.parallel() && config.ffn_layout != FfnLayout::kMatrices; }
 
 constexpr size_t kPieceFloats = 4096;
 
@@ -50,6 +54,11 @@ Forward::Forward(Weights& weights, Selector& selector, Selector* early, ThreadPo
   scores_.resize(size_t{max_context} * pool.num_threads());
   active_.resize(size_t{max_rows} * Selector::WordsPerToken(config_.ffn_size));
   positions_.resize(config_.ffn_size);
+  if (MayGuessEarly(config_)) {
+    early_input_.resize(config_.hidden_size);
+    early_active_.resize(Selector::WordsPerToken(config_.ffn_size));
+    early_positions_.resize(config_.ffn_size);
+  }
   counts_.resize(size_t{Selector::WordsPerToken(config_.ffn_size)} * 64);
   activations_.resize(size_t{max_rows} * config_.ffn_size);
   gates_.resize(GateFloats(config_, max_rows));
@@ -84,6 +93,7 @@ uint64_t Forward::MemoryBytes(const ModelConfig& config, uint32_t num_threads, u
                     uint64_t{max_logit_rows} * config.vocab_size + Rotation::Floats(config.rope, max_rows);
   if (config.has_local_rope) floats += Rotation::Floats(config.local_rope, max_rows);
   if (config.has_projections()) floats += rows * config.embedding_size;
+  if (MayGuessEarly(config)) floats += config.hidden_size + config.ffn_size + 2 * Selector::WordsPerToken(config.ffn_size);
   if (inputs.panels && TakesPanels(max_rows)) {
     floats += TokenPanelFloats(max_rows, LongestInput(config)) + num_threads * PanelScratchFloats(LongestInput(config));
   }
@@ -219,7 +229,11 @@ Status Forward::RunLayer(uint32_t layer, uint32_t kv_layer, std::span<const Batc
     NormalizeFfnInput(layer, num_rows);
     PrefetchSelected(layer, num_rows);
   } else {
-    PrefetchEarly(layer, num_rows);
+    if (std::exchange(guessed_layer_, kNoLayer) != layer && GuessesEarly(num_rows)) {
+      GuessEarly(layer);
+      PrefetchGuess();
+      guessed_layer_ = kNoLayer;
+    }
   }
   FRUGAL_TRY(Attention(layer, kv_layer, rows));
   AddResult(layer, LayerVector::kPostAttnNormWeight, num_rows);

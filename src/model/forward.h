@@ -129,6 +129,7 @@ class Forward {
   // Neurons that more than this share of the rows chose are multiplied with all of them. A product of the others takes longer, since no
   // weight in a register serves two rows (docs/decisions/0008-prompts.md).
   static constexpr double kCommonShare = 0.7;
+  static constexpr uint32_t kNoLayer = ~0u;
   struct PartedBundles {
     ReadyBundles common, rare;
   };
@@ -167,7 +168,9 @@ class Forward {
   uint32_t ListActive(size_t first, size_t count, uint32_t row, uint32_t num_rows, ChosenRoom& room) const;
   void AddDownRows(const BundleInfo& bundle, const RowSet& rows, size_t count, uint32_t first_row, uint32_t begin, uint32_t end,
                    ChosenRoom& room);
-  void PrefetchEarly(uint32_t layer, uint32_t num_rows);
+  bool GuessesEarly(uint32_t num_rows) const;
+  void GuessEarly(uint32_t layer);
+  void PrefetchGuess();
   void PrefetchSelected(uint32_t layer, uint32_t num_rows);
   // Lists the union of `num_rows` active sets into positions_ and counts_.
   void ListUnion(uint32_t num_rows);
@@ -208,6 +211,11 @@ class Forward {
   AlignedVector<float> embedding_;   // [max_rows, embedding_size], where project_in/out exist
   std::vector<float> scores_;        // [num_threads, max_context]
   std::vector<uint64_t> active_;     // [max_rows, words]
+  // A guess of what the FFN of layer guessed_layer_ will use, and that layer, or kNoLayer.
+  AlignedVector<float> early_input_;       // [hidden_size]
+  std::vector<uint64_t> early_active_;     // [words]
+  std::vector<uint32_t> early_positions_;  // [ffn_size]
+  uint32_t guessed_layer_ = kNoLayer;
   std::vector<uint32_t> positions_;  // [ffn_size]
   std::vector<uint32_t> counts_;     // [positions]: rows that chose each; meanwhile [words, 64]
   AlignedVector<float> activations_; // [max_rows, ffn_size]

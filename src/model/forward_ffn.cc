@@ -18,6 +18,17 @@ namespace {
 
 constexpr uint64_t kCountedWords = 16;  // of a tile
 constexpr uint32_t kColumnUnit = 64;  // of a tile of the down sum: whole quantised blocks and cache lines
+
+// The neurons of one row's set, ascending.
+void ListChosen(std::span<const uint64_t> active, std::vector<uint32_t>& positions) {
+  positions.clear();  // capacity stays
+  for (uint32_t word = 0; word < active.size(); ++word) {
+    for (uint64_t rest = active[word]; rest != 0; rest &= rest - 1) {
+      positions.push_back(word * 64 + static_cast<uint32_t>(std::countr_zero(rest)));
+    }
+  }
+}
+
 }  // namespace
 
 bool Forward::HasChosenRooms(const ModelConfig& config, uint32_t max_rows) {
@@ -31,13 +42,8 @@ uint64_t Forward::ProductFloats(const ModelConfig& config, uint32_t max_rows) {
 
 void Forward::ListUnion(uint32_t num_rows) {
   const uint32_t words = Selector::WordsPerToken(config_.ffn_size);
-  positions_.clear();  // capacity stays
   if (num_rows == 1) {
-    for (uint32_t word = 0; word < words; ++word) {
-      for (uint64_t rest = active_[word]; rest != 0; rest &= rest - 1) {
-        positions_.push_back(word * 64 + static_cast<uint32_t>(std::countr_zero(rest)));
-      }
-    }
+    ListChosen(std::span(active_).first(words), positions_);
     counts_.assign(positions_.size(), 1);
   } else {
     counts_.resize(size_t{words} * 64);
@@ -50,6 +56,7 @@ void Forward::ListUnion(uint32_t num_rows) {
           }
         },
         [&] { weights_.Poll(); });
+    positions_.clear();  // capacity stays
     for (uint32_t position = 0; position < words * 64; ++position) {
       if (counts_[position] == 0) continue;
       counts_[positions_.size()] = counts_[position];  // not behind it
@@ -59,19 +66,33 @@ void Forward::ListUnion(uint32_t num_rows) {
   }
 }
 
-// Early prediction (design.md section 5): reads for the FFN fly during attention. It decides nothing but when bytes arrive.
-void Forward::PrefetchEarly(uint32_t layer, uint32_t num_rows) {
-  if (early_ == nullptr || !weights_.bundles_on_demand() || num_rows > kEarlyRows) return;
+bool Forward::GuessesEarly(uint32_t num_rows) const {
+  return early_ != nullptr && !config_.parallel() && weights_.bundles_on_demand() && num_rows <= kEarlyRows;
+}
+
+// Early prediction (design.md section 5): reads for the FFN fly before it, during attention at least. It decides nothing but when bytes
+// arrive. The residual stream is that before the layer, or, where the layer before waits for its last neurons meanwhile, before that
+// layer's FFN (docs/decisions/0011-guess-a-layer-ahead.md).
+void Forward::GuessEarly(uint32_t layer) {
   const uint64_t start = NowNs();
-  // A sketch knows the rows of the FFN, not how attention's norm would have to be turned into the FFN's. (values_ may lie in ffn_input_:
-  // attention writes them later.)
+  // A sketch knows the rows of the FFN, not how attention's norm would have to be turned into the FFN's.
   const bool guesses_ffn_input = early_ == &selector_;
-  if (guesses_ffn_input) NormalizeFfnInput(layer, num_rows);
-  early_->Select(layer, guesses_ffn_input ? ffn_input_.data() : normed_.data(), num_rows, active_, pool_, [&] { weights_.Poll(); });
-  ListUnion(num_rows);
+  if (config_.norm_placement == NormPlacement::kPost) {
+    std::copy_n(residual_.data(), config_.hidden_size, early_input_.data());
+  } else {
+    Normalize(guesses_ffn_input ? Norm(layer, LayerVector::kFfnNormWeight, LayerVector::kFfnNormBias)
+                                : Norm(layer, LayerVector::kAttnNormWeight, LayerVector::kAttnNormBias),
+              residual_.data(), 1, early_input_.data());
+  }
+  early_->Select(layer, early_input_.data(), 1, early_active_, pool_, [&] { weights_.Poll(); });
+  ListChosen(early_active_, early_positions_);
+  guessed_layer_ = layer;
   times_.select_ns += NowNs() - start;
+}
+
+void Forward::PrefetchGuess() {
   // A guess that covers the whole layer (a layer without a predictor) says nothing.
-  if (positions_.size() < config_.ffn_size) weights_.Prefetch(layer, positions_);
+  if (early_positions_.size() < config_.ffn_size) weights_.Prefetch(guessed_layer_, early_positions_);
 }
 
 // Parallel blocks know the FFN's input before attention: the active set itself, whose reads then fly meanwhile.
@@ -150,6 +171,8 @@ Status Forward::BundledFfn(uint32_t layer, uint32_t num_rows) {
     if (wave.begin == wave.end) break;
     FRUGAL_TRY(ComputeActivations(layer, wave, num_rows));
     FRUGAL_TRY(weights_.FinishWave());
+    // Not before: guesses would slow down the reads that the layer waits for.
+    if (guessed_layer_ == layer + 1 && wave.end == positions_.size()) PrefetchGuess();
     SumDown(layer, wave, num_rows);
     weights_.EndWave();
   }
@@ -182,6 +205,8 @@ Status Forward::ComputeActivations(uint32_t layer, const BundleWave& wave, uint3
           }
         },
         [&] { weights_.Poll(); });
+    // What is still missing is on its way: time to guess for the next layer.
+    if (guessed_layer_ == kNoLayer && layer + 1 < config_.num_layers && GuessesEarly(num_rows)) GuessEarly(layer + 1);
   }
 }
 

@@ -172,6 +172,7 @@ Status Weights::BeginBundles(uint32_t layer, std::span<const uint32_t> positions
     open_.block = bundle_first_block_[layer];
     return TakeError();
   }
+  cache_->BeginUse();
   const uint32_t ffn_size = model_.config().ffn_size;
   // A prompt's union of active neurons is most of the layer: large sequential reads past the cache are cheaper.
   scanned_last_ = num_tokens > 1 && scan_.has_value() && positions.size() * 2 >= ffn_size;
@@ -188,8 +189,7 @@ Status Weights::BeginBundles(uint32_t layer, std::span<const uint32_t> positions
   if (positions.size() > cache_->num_slots()) {
     // The set goes through the slots in waves; a wave must not push out what a later wave of this set would hit.
     open_.wave_cap = std::max<size_t>(1, cache_->num_slots() / 4);
-    cache_->PinPresent(layer, positions, cache_->num_slots() / 4, kept_slots_);
-    open_.kept = std::span(kept_slots_).first(positions.size());
+    cache_->PinPresent(layer, positions, cache_->num_slots() / 4);
   }
   return TakeError();
 }
@@ -289,8 +289,7 @@ Result<BundleWave> Weights::NextCacheWave() {
     size_t taken = 0;
     while (open_.cursor < open_.positions.size() && (taken = acquire()) == 0) {
       // Every slot is held by a guess, by a hit kept for later, or by a read that is still going on.
-      cache_->ReleasePrefetched();
-      cache_->Unpin(std::exchange(open_.kept, {}));
+      cache_->UnpinGuesses();
       if (cache_->num_reading() > 0) FRUGAL_TRY(WaitSome());
     }
     wave.end = wave.begin + taken;
@@ -345,7 +344,10 @@ Status Weights::FinishWave() {
 
 void Weights::EndWave() {
   if (open_.source == BundleSource::kCache) {
-    cache_->Unpin(std::span<const uint32_t>(wave_index_).subspan(open_.wave.begin, open_.wave.end - open_.wave.begin));
+    // The last wave's slots are unpinned with the layer's use.
+    if (open_.wave.end < open_.positions.size()) {
+      cache_->Unpin(std::span<const uint32_t>(wave_index_).subspan(open_.wave.begin, open_.wave.end - open_.wave.begin));
+    }
   } else if (open_.release) {
     (open_.source == BundleSource::kScan ? *scan_ : *stream_).Release(*open_.release);
     open_.release.reset();
@@ -354,11 +356,7 @@ void Weights::EndWave() {
 }
 
 void Weights::EndBundles() {
-  if (open_.source == BundleSource::kCache) {
-    cache_->Unpin(open_.kept);
-    cache_->ReleasePrefetched();
-  }
-  if (open_.source == BundleSource::kScan) cache_->ReleasePrefetched();
+  if (cache_ != nullptr) cache_->EndUse();
   open_.source = BundleSource::kNone;
 }
 

@@ -88,7 +88,8 @@ class Weights {
   void EndWave();
   void EndBundles();
 
-  // Early prediction: starts reading what is absent. No effect where bundles do not live on demand.
+  // Early prediction: starts reading what is absent for `layer`, whose bundles are the next to be asked for: before its BeginBundles, or
+  // since the last wave of the layer before. No effect where bundles do not live on demand.
   void Prefetch(uint32_t layer, std::span<const uint32_t> positions);
   // For a batch of several tokens: the layer is read whole when the one before it was. Its first reads start now.
   void PrefetchWhole(uint32_t layer);
@@ -125,7 +126,6 @@ class Weights {
     size_t ahead_begin = 0, ahead_end = 0;  // acquired for the next wave
     size_t num_given = 0;      // members of the wave given out
     size_t wave_cap = 0;
-    std::span<const uint32_t> kept;  // of kept_slots_, still pinned
     uint32_t block = 0;        // kBlocks, kScan: next block
     std::optional<uint64_t> release;  // kBlocks, kScan: the group to give back after the wave
   };
@@ -186,7 +186,6 @@ class Weights {
   std::unique_ptr<BundleCache> cache_;
   OpenBundles open_;
   std::vector<uint32_t> wave_index_;      // [ffn_size]: row of each member of the active list: slot, or row of a block
-  std::vector<uint32_t> kept_slots_;      // [ffn_size]: hits pinned for the whole layer when the set exceeds the slots
   std::vector<uint32_t> ready_members_;   // [ffn_size]
   std::vector<uint32_t> ready_rows_;      // [ffn_size]
   std::vector<uint8_t> given_;            // [ffn_size]

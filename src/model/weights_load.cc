@@ -46,7 +46,7 @@ uint64_t Weights::HashTableBytes(const ModelFile& model, const WeightPlan& plan)
 }
 
 uint64_t Weights::ScratchBytes(const ModelFile& model) {
-  return uint64_t{model.config().ffn_size} * (4 * sizeof(uint32_t) + 1) + MaxRowScratchBytes(model) +
+  return uint64_t{model.config().ffn_size} * (3 * sizeof(uint32_t) + 1) + MaxRowScratchBytes(model) +
          (model.is_packed() ? 0 : kBounceBytes);
 }
 
@@ -72,7 +72,6 @@ Result<std::unique_ptr<Weights>> Weights::Open(const ModelFile& model, const Wei
 Status Weights::Load(const WeightsOptions& options) {
   const uint32_t ffn_size = model_.config().ffn_size;
   wave_index_.resize(ffn_size);
-  kept_slots_.assign(ffn_size, BundleCache::kNoSlot);
   ready_members_.resize(ffn_size);
   ready_rows_.resize(ffn_size);
   given_.resize(ffn_size);
