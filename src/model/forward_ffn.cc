@@ -205,8 +205,9 @@ Status Forward::ComputeActivations(uint32_t layer, const BundleWave& wave, uint3
           }
         },
         [&] { weights_.Poll(); });
-    // What is still missing is on its way: time to guess for the next layer.
-    if (guessed_layer_ == kNoLayer && layer + 1 < config_.num_layers && GuessesEarly(num_rows)) GuessEarly(layer + 1);
+    // What is still missing is on its way: time to guess for the next layer. A sketch needs the stream of its own layer.
+    const bool is_made_later = guessed_layer_ != kNoLayer || layer + 1 == config_.num_layers || early_ == &selector_;
+    if (!is_made_later && GuessesEarly(num_rows)) GuessEarly(layer + 1);
   }
 }
 
