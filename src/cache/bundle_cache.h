@@ -1,7 +1,7 @@
 // One pool of slots for the bundles of all layers: empty -> reading -> ready. Slots in use are pinned; only ready, unpinned slots are
-// evicted, so that a read in flight is never overwritten. A use is what one layer of a step does with the cache; a pin is a mark of the use that
-// it belongs to, so that the end of a use touches no slot. All memory is allocated by Create; the per-token path allocates
-// nothing. Engine thread only; workers see the rows of pinned slots as read-only memory.
+// evicted, so that a read in flight is never overwritten. A use is what one layer of a step does with the cache; a pin is a mark of
+// the use that it belongs to, so that the end of a use touches no slot. All memory is allocated by Create; the per-token path
+// allocates nothing. Engine thread only; workers see the rows of pinned slots as read-only memory.
 //
 // The cache decides when bytes arrive, never which neurons count.
 #pragma once
