@@ -18,7 +18,8 @@
 
 namespace frugal {
 
-constexpr std::string_view kEarlyKey = "early";
+constexpr std::string_view kEarlyKey = "early";  // of the row that adds early prediction
+
 struct AblationRow {
   std::string key;   // one word, for --rows
   std::string name;  // for people

@@ -117,7 +117,8 @@ double TouchedBytes(const ModelFile& model, const EnginePlan& plan, const Expect
 }
 
 // What reads of bundles cannot hide behind. Without early prediction a layer's bundles are asked for when its attention (and its gate) is
-// done, with it when the early predictor is, which is about half of the predictors; a parallel block knows its neurons before attention.
+// done, with it when the early predictor is, which is about half of the predictors (all but the first layer's run while the layer before
+// waits, which is not counted on); a parallel block knows its neurons before attention.
 // The down sum comes when all are there.
 void SplitByReads(const ModelFile& model, const EnginePlan& plan, const NeuronUse& use, Expectation& expectation) {
   const BundleInfo& bundle = model.bundles()[0];

@@ -169,7 +169,9 @@ void DotChosenRowsOf(const RowSet& rows, size_t num_rows, size_t columns, const 
 
 void DotChosenRows(DType dtype, const RowSet& rows, size_t num_rows, size_t columns, const float* x, size_t x_stride, size_t num_tokens,
                    const ChosenPairs& pairs, std::byte* copies, float* lanes, float* out) {
-  WithFloatRow(dtype, [&](auto row) HWY_ATTR { DotChosenRowsOf<decltype(row)>(rows, num_rows, columns, x, x_stride, num_tokens, pairs, copies, lanes, out); });
+  WithFloatRow(dtype, [&](auto row) HWY_ATTR {
+    DotChosenRowsOf<decltype(row)>(rows, num_rows, columns, x, x_stride, num_tokens, pairs, copies, lanes, out);
+  });
 }
 
 #else

@@ -184,7 +184,9 @@ void DotRowsOf(const RowSet& rows, size_t begin, size_t end, size_t columns, con
 
 void DotRowsOfPanels(DType dtype, const RowSet& rows, size_t begin, size_t end, size_t columns, const float* panels, size_t num_tokens,
                      float* scratch, float* out, size_t out_stride) {
-  WithFloatRow(dtype, [&](auto row) HWY_ATTR { DotRowsOf<decltype(row)>(rows, begin, end, columns, panels, num_tokens, scratch, out, out_stride); });
+  WithFloatRow(dtype, [&](auto row) HWY_ATTR {
+    DotRowsOf<decltype(row)>(rows, begin, end, columns, panels, num_tokens, scratch, out, out_stride);
+  });
 }
 
 #else

@@ -169,7 +169,9 @@ class Forward {
   void AddDownRows(const BundleInfo& bundle, const RowSet& rows, size_t count, uint32_t first_row, uint32_t begin, uint32_t end,
                    ChosenRoom& room);
   bool GuessesEarly(uint32_t num_rows) const;
+  // Lists what the early selector expects of the layer, from the residual stream as it is.
   void GuessEarly(uint32_t layer);
+  // Starts the reads of the last guess.
   void PrefetchGuess();
   void PrefetchSelected(uint32_t layer, uint32_t num_rows);
   // Lists the union of `num_rows` active sets into positions_ and counts_.
