@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstring>
+#include <limits>
 
 #include "src/base/bytes.h"
 
@@ -13,11 +15,15 @@ namespace {
 
 constexpr uint64_t kSectorBytes = 512;  // bundles are multiples of it (docs/packed-model.md)
 
-// Slots lie all over memory: this many entries of a list ahead they are asked for.
-constexpr size_t kFetchAhead = 8;
 // Slots kept free for the next misses, and how many one call of FreeAhead frees.
 constexpr uint32_t kFreeAhead = 256;
 constexpr uint32_t kFreeAtOnce = 16;
+// A round of the hand shall evict this share of the slots, but at least one bundle of so many: looking at one takes about half a
+// nanosecond, a read some microseconds of the processor.
+constexpr double kRoundShare = 1.0 / 64;
+constexpr uint32_t kBundlesPerVictim = 2048;
+// Priorities that are looked at to find the limit of a round.
+constexpr uint32_t kSampleSize = 1024;
 
 // Bundles from the first wanted one, bit 0, to the last.
 uint32_t SpanOf(uint64_t wanted) { return static_cast<uint32_t>(std::bit_width(wanted)); }
@@ -47,15 +53,14 @@ Result<std::unique_ptr<BundleCache>> BundleCache::Create(const BundleSpace& spac
   }
   cache->policy_ = MakeEvictionPolicy(options.policy, num_bundles);
   cache->slot_of_.assign(num_bundles, kNoSlot);
-  cache->slots_.resize(num_slots);
-  cache->verified_.assign((num_bundles + 63) / 64, 0);
-  cache->heap_.Reserve(num_slots);
+  cache->pins_.assign(num_bundles, kNoPin);
+  cache->flags_.assign(RoundUp(num_bundles, sizeof(uint64_t)), 0);
+  cache->sample_.reserve(2 * kSampleSize);
   cache->free_slots_.resize(num_slots);
   for (uint32_t i = 0; i < num_slots; ++i) cache->free_slots_[i] = num_slots - 1 - i;
   cache->misses_.reserve(std::min(space.bundles_per_layer, num_slots));
   cache->guessed_.reserve(num_slots / 2);
   cache->next_guessed_.reserve(num_slots / 2);
-  cache->unranked_.reserve(num_slots);
   cache->waiting_downs_.reserve(num_slots);
   cache->reads_.resize(num_slots);
   cache->free_reads_.resize(num_slots);
@@ -73,9 +78,9 @@ uint64_t BundleCache::SlotBytes(const BundleSpace& space, uint32_t num_slots) {
 
 uint64_t BundleCache::TableBytes(const BundleSpace& space, uint32_t num_slots) {
   const uint64_t num_bundles = space.num_bundles();
-  const uint64_t per_slot = sizeof(Slot) + 7 * sizeof(uint32_t) + sizeof(PendingRead);
-  return num_bundles * 4 + num_bundles / 8 + PolicyMemoryBytes(space.num_bundles()) + WideHeap::MemoryBytes(num_slots) +
-         num_slots * per_slot;
+  const uint64_t per_bundle = sizeof(uint32_t) + sizeof(uint16_t) + sizeof(uint8_t);
+  const uint64_t per_slot = 6 * sizeof(uint32_t) + sizeof(PendingRead);
+  return num_bundles * per_bundle + PolicyMemoryBytes(space.num_bundles()) + num_slots * per_slot + 2 * kSampleSize * sizeof(float);
 }
 
 // Scraps take a hundredth of the slots' memory at most.
@@ -90,23 +95,15 @@ uint64_t BundleCache::ScrapBytes(const BundleSpace& space, const CacheOptions& o
 }
 
 void BundleCache::NoteUses(uint32_t layer, std::span<const uint32_t> positions, std::span<const uint32_t> counts) {
-  const uint32_t base = layer * space_.bundles_per_layer;
-  for (size_t i = 0; i < positions.size(); ++i) policy_->OnUse(base + positions[i], step_, counts[i]);
+  policy_->OnUses(BundleOf(layer, 0), positions, counts, step_);
 }
 
-void BundleCache::PushHeap(uint32_t index) {
-  Slot& slot = slots_[index];
-  if (slot.in_heap) return;
-  slot.in_heap = true;
-  heap_.Push({policy_->Priority(slot.bundle), index});
-}
-
-// An empty slot; kNoSlot when every slot is pinned or reading.
+// An empty slot; kNoSlot when everything is pinned or being read.
 uint32_t BundleCache::TakeSlot() {
   if (free_slots_.empty() && !Evict()) return kNoSlot;
-  const uint32_t index = free_slots_.back();
+  const uint32_t slot = free_slots_.back();
   free_slots_.pop_back();
-  return index;
+  return slot;
 }
 
 void BundleCache::FreeAhead() {
@@ -115,50 +112,75 @@ void BundleCache::FreeAhead() {
   }
 }
 
-// Empties the ready, unpinned slot of lowest priority; false without one. Entries of the heap may be older than their slot's last use:
-// a popped entry whose bundle has risen since goes back.
+// Gives up one ready, unpinned bundle of nearly the lowest priority; false without one.
 bool BundleCache::Evict() {
-  while (!heap_.empty()) {
-    const auto [priority, index] = heap_.Pop();
-    Slot& slot = slots_[index];
-    slot.in_heap = false;
-    if (slot.state != SlotState::kReady) continue;  // arrival puts it back
-    if (pinned(slot)) {
-      unranked_.push_back(index);
-      continue;
-    }
-    if (policy_->Priority(slot.bundle) > priority) {
-      PushHeap(index);
-      continue;
-    }
-    DropSlot(index);
-    return true;
+  if (has_no_victims_) return false;
+  uint32_t victim = NextVictim();
+  if (victim == space_.num_bundles()) {  // the round is over
+    hand_ = 0;
+    SetLimit();
+    victim = NextVictim();
   }
-  return false;
+  has_no_victims_ = victim == space_.num_bundles();
+  if (has_no_victims_) return false;
+  Drop(victim);
+  return true;
 }
 
-void BundleCache::DropSlot(uint32_t index) {
-  Slot& slot = slots_[index];
-  DCHECK(slot.state == SlotState::kReady && !pinned(slot));
-  slot_of_[slot.bundle] = kNoSlot;
-  slot.state = SlotState::kEmpty;
-  free_slots_.push_back(index);
+// The next bundle from the hand on that is ready, unpinned and ranked no higher than the limit; num_bundles() without one.
+uint32_t BundleCache::NextVictim() {
+  constexpr uint64_t kReadyBytes = kReady * 0x0101010101010101u;
+  const uint32_t num_bundles = space_.num_bundles();
+  const float* const priorities = policy_->priorities().data();
+  while (hand_ < num_bundles) {
+    const uint32_t first = hand_ / 8 * 8;
+    uint64_t ready;
+    std::memcpy(&ready, flags_.data() + first, sizeof(ready));
+    ready &= kReadyBytes & ~uint64_t{0} << (8 * (hand_ - first));
+    for (; ready != 0; ready &= ready - 1) {
+      const uint32_t bundle = first + static_cast<uint32_t>(std::countr_zero(ready)) / 8;
+      if (priorities[bundle] > limit_ || pinned(bundle)) continue;
+      hand_ = bundle + 1;
+      return bundle;
+    }
+    hand_ = first + 8;
+  }
+  return num_bundles;
 }
 
-void BundleCache::StartReading(uint32_t bundle, uint32_t index) {
-  slot_of_[bundle] = index;
-  Slot& slot = slots_[index];
-  slot.bundle = bundle;
-  slot.pin = kNoPin;
-  slot.state = SlotState::kReading;
-  slot.up_arrived = false;
-  slot.prefetched = false;
+// The limit of the hand's next round, from a sample: the priority below which the round shall find its share of the slots.
+void BundleCache::SetLimit() {
+  const uint32_t num_bundles = space_.num_bundles();
+  const uint32_t stride = std::max(1u, options_.num_slots / kSampleSize);
+  sample_.clear();
+  for (uint32_t bundle = 0; bundle < num_bundles && sample_.size() < sample_.capacity(); bundle += stride) {
+    if ((flags_[bundle] & kReady) != 0 && !pinned(bundle)) sample_.push_back(policy_->priorities()[bundle]);
+  }
+  limit_ = std::numeric_limits<float>::infinity();
+  const double share = std::max(kRoundShare, static_cast<double>(num_bundles) / kBundlesPerVictim / options_.num_slots);
+  const size_t rank = static_cast<size_t>(share * static_cast<double>(sample_.size()));
+  if (rank >= sample_.size()) return;
+  std::nth_element(sample_.begin(), sample_.begin() + static_cast<std::ptrdiff_t>(rank), sample_.end());
+  limit_ = sample_[rank];
+}
+
+void BundleCache::Drop(uint32_t bundle) {
+  DCHECK((flags_[bundle] & kReady) != 0 && !pinned(bundle));
+  free_slots_.push_back(slot_of_[bundle]);
+  slot_of_[bundle] = kNoSlot;
+  flags_[bundle] &= kVerified;
+}
+
+void BundleCache::StartReading(uint32_t bundle, uint32_t slot) {
+  slot_of_[bundle] = slot;
+  pins_[bundle] = kNoPin;
+  flags_[bundle] |= kReading;
   ++num_reading_;
 }
 
-void BundleCache::CountAsked(Slot& slot) {
-  slot.prefetched = false;
-  if (slot.state == SlotState::kReady) {
+void BundleCache::CountAsked(uint32_t bundle) {
+  flags_[bundle] &= static_cast<uint8_t>(~kPrefetched);
+  if ((flags_[bundle] & kReady) != 0) {
     ++statistics_.num_hits;
   } else {
     ++statistics_.num_late_hits;
@@ -166,41 +188,32 @@ void BundleCache::CountAsked(Slot& slot) {
 }
 
 size_t BundleCache::PinPresent(uint32_t layer, std::span<const uint32_t> positions, size_t max_pins) {
-  const uint32_t base = layer * space_.bundles_per_layer;
   size_t num_pinned = 0;
   for (size_t i = 0; i < positions.size() && num_pinned < max_pins; ++i) {
-    const uint32_t slot = slot_of_[base + positions[i]];
-    if (slot == kNoSlot) continue;
-    if (!pinned(slots_[slot])) slots_[slot].pin = guess_pin_;
+    const uint32_t bundle = BundleOf(layer, positions[i]);
+    if (slot_of_[bundle] == kNoSlot) continue;
+    if (!pinned(bundle)) pins_[bundle] = guess_pin_;
     ++num_pinned;
   }
   return num_pinned;
 }
 
-void BundleCache::FetchSlot(uint32_t slot) const {
-  if (slot != kNoSlot) __builtin_prefetch(&slots_[slot], 1);
-}
-
 size_t BundleCache::Acquire(uint32_t layer, std::span<const uint32_t> positions, std::span<uint32_t> slots) {
-  const uint32_t base = layer * space_.bundles_per_layer;
   misses_.clear();
   size_t taken = 0;
   for (; taken < positions.size(); ++taken) {
-    if (taken + kFetchAhead < positions.size()) FetchSlot(slot_of_[base + positions[taken + kFetchAhead]]);
-    const uint32_t position = positions[taken];
-    const uint32_t bundle = base + position;
-    uint32_t slot = slot_of_[bundle];
-    if (slot != kNoSlot) {
-      CountAsked(slots_[slot]);
+    const uint32_t bundle = BundleOf(layer, positions[taken]);
+    if (slot_of_[bundle] != kNoSlot) {
+      CountAsked(bundle);
     } else {
-      slot = TakeSlot();
+      const uint32_t slot = TakeSlot();
       if (slot == kNoSlot) break;
       StartReading(bundle, slot);
       ++statistics_.num_misses;
-      misses_.push_back(position);
+      misses_.push_back(positions[taken]);
     }
-    if (slots_[slot].pin != kPinForGood) slots_[slot].pin = asked_pin_;
-    slots[taken] = slot;
+    Pin(bundle, asked_pin_);
+    slots[taken] = slot_of_[bundle];
     if (misses_.size() == misses_.capacity()) {
       QueueReads(layer, misses_);
       misses_.clear();
@@ -210,27 +223,9 @@ size_t BundleCache::Acquire(uint32_t layer, std::span<const uint32_t> positions,
   return taken;
 }
 
-void BundleCache::Unpin(std::span<const uint32_t> slots) {
-  for (size_t i = 0; i < slots.size(); ++i) {
-    if (i + kFetchAhead < slots.size()) FetchSlot(slots[i + kFetchAhead]);
-    if (slots_[slots[i]].pin != kPinForGood) slots_[slots[i]].pin = kNoPin;
-  }
-  PushUnpinned();
-}
-
-// What is ready and unpinned again is ranked; what is pinned for good never.
-void BundleCache::PushUnpinned() {
-  size_t num_kept = 0;
-  for (const uint32_t index : unranked_) {
-    const Slot& slot = slots_[index];
-    if (slot.state != SlotState::kReady || slot.pin == kPinForGood) continue;
-    if (pinned(slot)) {
-      unranked_[num_kept++] = index;
-    } else {
-      PushHeap(index);
-    }
-  }
-  unranked_.resize(num_kept);
+void BundleCache::Unpin(uint32_t layer, std::span<const uint32_t> positions) {
+  for (const uint32_t position : positions) Pin(BundleOf(layer, position), kNoPin);
+  has_no_victims_ = false;
 }
 
 void BundleCache::BeginUse() {
@@ -241,41 +236,37 @@ void BundleCache::BeginUse() {
 }
 
 void BundleCache::UnpinGuesses() {
-  for (const uint32_t slot : guessed_) {
-    if (slots_[slot].prefetched) ++statistics_.num_prefetched_unused;
-    slots_[slot].prefetched = false;
+  for (const uint32_t bundle : guessed_) {
+    if ((flags_[bundle] & kPrefetched) != 0) ++statistics_.num_prefetched_unused;
+    flags_[bundle] &= static_cast<uint8_t>(~kPrefetched);
   }
   guessed_.clear();
   guess_pin_ = kNoPin;
-  PushUnpinned();
+  has_no_victims_ = false;
 }
 
-// A slot whose mark is of a use so long ago that it is taken again stays for one use more.
+// A bundle whose mark is of a use so long ago that it is taken again stays for one use more.
 void BundleCache::EndUse() {
   asked_pin_ = NewPin();
   UnpinGuesses();
 }
 
 void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) {
-  const uint32_t base = layer * space_.bundles_per_layer;
   // Half of the pool at most is held for guesses; the on-time set needs the rest.
   const size_t limit = std::min<size_t>(options_.num_slots / 2 - next_guessed_.size(), positions.size());
   misses_.clear();
-  for (size_t i = 0; i < limit; ++i) {
-    if (i + kFetchAhead < positions.size()) FetchSlot(slot_of_[base + positions[i + kFetchAhead]]);
-    const uint32_t position = positions[i];
-    const uint32_t bundle = base + position;
-    uint32_t slot = slot_of_[bundle];
-    if (slot == kNoSlot) {
-      slot = TakeSlot();
+  for (const uint32_t position : positions.first(limit)) {
+    const uint32_t bundle = BundleOf(layer, position);
+    if (slot_of_[bundle] == kNoSlot) {
+      const uint32_t slot = TakeSlot();
       if (slot == kNoSlot) break;
       StartReading(bundle, slot);
-      slots_[slot].prefetched = true;
-      next_guessed_.push_back(slot);
+      flags_[bundle] |= kPrefetched;
+      next_guessed_.push_back(bundle);
       ++statistics_.num_prefetched;
       misses_.push_back(position);
     }
-    if (slots_[slot].pin != kPinForGood) slots_[slot].pin = next_guess_pin_;
+    Pin(bundle, next_guess_pin_);
     if (misses_.size() == misses_.capacity()) {
       QueueReads(layer, misses_);
       misses_.clear();
@@ -287,7 +278,7 @@ void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) 
 size_t BundleCache::PinForGood(uint32_t layer, std::span<const uint32_t> positions, std::span<uint32_t> slots) {
   const CacheStatistics before = statistics_;
   const size_t taken = Acquire(layer, positions, slots);
-  for (const uint32_t slot : slots.first(taken)) slots_[slot].pin = kPinForGood;
+  for (const uint32_t position : positions.first(taken)) pins_[BundleOf(layer, position)] = kPinForGood;
   statistics_ = before;  // filling the cache is not traffic of a token
   return taken;
 }
@@ -399,7 +390,7 @@ Status BundleCache::OnCompletion(const WholeCompletion& completion) {
     return ReadError(failed, completion.failure);
   }
   if (read.half == Half::kUp) {
-    slots_[slot_of_[read.first_bundle]].up_arrived = true;
+    flags_[read.first_bundle] |= kUpArrived;
     if (--num_ups_ == 0) QueueWaitingDowns();
     SubmitQueued();
     return {};
@@ -414,12 +405,10 @@ Status BundleCache::OnCompletion(const WholeCompletion& completion) {
 }
 
 Status BundleCache::FinishBundle(uint32_t bundle) {
-  const uint32_t slot = slot_of_[bundle];
   --num_reading_;
-  const uint64_t bit = uint64_t{1} << (bundle % 64);
-  const bool verified = (verified_[bundle / 64] & bit) != 0;
+  const bool verified = (flags_[bundle] & kVerified) != 0;
   if (options_.verify == VerifyMode::kAlways || (options_.verify == VerifyMode::kFirst && !verified)) {
-    const std::byte* bytes = memory_.data() + uint64_t{slot} * space_.stride_bytes;
+    const std::byte* bytes = memory_.data() + slot_of_[bundle] * space_.stride_bytes;
     if (XXH3_64bits(bytes, space_.stride_bytes) != space_.hashes[bundle]) {
       const uint32_t layer = bundle / space_.bundles_per_layer;
       const uint32_t position = bundle % space_.bundles_per_layer;
@@ -427,14 +416,10 @@ Status BundleCache::FinishBundle(uint32_t bundle) {
                       space_.layer_tensor_names[layer], position,
                       space_.layer_offset_bytes[layer] + position * space_.stride_bytes);
     }
-    verified_[bundle / 64] |= bit;
+    flags_[bundle] |= kVerified;
   }
-  slots_[slot].state = SlotState::kReady;
-  if (pinned(slots_[slot])) {
-    if (!slots_[slot].in_heap) unranked_.push_back(slot);
-  } else {
-    PushHeap(slot);
-  }
+  flags_[bundle] = static_cast<uint8_t>((flags_[bundle] & (kPrefetched | kVerified)) | kReady);
+  has_no_victims_ = false;
   return {};
 }
 
@@ -444,20 +429,16 @@ Error BundleCache::ReadError(uint32_t bundle, const ReadFailure& failure) const 
                    bundle % space_.bundles_per_layer, DescribeFailure(failure));
 }
 
-bool BundleCache::Contains(uint32_t layer, uint32_t position) const {
-  return slot_of_[layer * space_.bundles_per_layer + position] != kNoSlot;
-}
+bool BundleCache::Contains(uint32_t layer, uint32_t position) const { return slot_of_[BundleOf(layer, position)] != kNoSlot; }
 
 uint32_t BundleCache::FindReady(uint32_t layer, uint32_t position) const {
-  const uint32_t slot = slot_of_[layer * space_.bundles_per_layer + position];
-  return slot != kNoSlot && ready(slot) ? slot : kNoSlot;
+  return ready(layer, position) ? slot_of_[BundleOf(layer, position)] : kNoSlot;
 }
 
 void BundleCache::EndStep() {
   if (options_.policy.kind == PolicyKind::kWindow) {
-    for (uint32_t slot = 0; slot < options_.num_slots; ++slot) {
-      if (!ready(slot) || pinned(slots_[slot])) continue;
-      if (policy_->Expired(slots_[slot].bundle, step_)) DropSlot(slot);
+    for (uint32_t bundle = 0; bundle < space_.num_bundles(); ++bundle) {
+      if ((flags_[bundle] & kReady) != 0 && !pinned(bundle) && policy_->Expired(bundle, step_)) Drop(bundle);
     }
   }
   ++step_;

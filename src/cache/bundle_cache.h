@@ -1,11 +1,15 @@
-// One pool of slots for the bundles of all layers: empty -> reading -> ready. Slots in use are pinned; only ready, unpinned slots are
+// One pool of slots for the bundles of all layers: absent -> reading -> ready. Bundles in use are pinned; only ready, unpinned ones are
 // evicted, so that a read in flight is never overwritten. A use is what one layer of a step does with the cache; a pin is a mark of
-// the use that it belongs to, so that the end of a use touches no slot. All memory is allocated by Create; the per-token path
-// allocates nothing. Engine thread only; workers see the rows of pinned slots as read-only memory.
+// the use that it belongs to, so that the end of a use touches no bundle. All memory is allocated by Create; the per-token path
+// allocates nothing. Engine thread only; workers see the rows of pinned bundles as read-only memory.
+//
+// What is known of a bundle lies in tables by bundle, not by slot: a layer's active set walks them forwards. Evictions walk them too
+// (docs/decisions/0012-evict-in-rounds.md).
 //
 // The cache decides when bytes arrive, never which neurons count.
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -14,7 +18,6 @@
 #include "src/base/aligned_buffer.h"
 #include "src/base/result.h"
 #include "src/cache/eviction_policy.h"
-#include "src/cache/wide_heap.h"
 #include "src/io/read_plan.h"
 #include "src/io/whole_reader.h"
 
@@ -86,9 +89,9 @@ class BundleCache {
   // Pins bundles of one layer from the front of `positions` (ascending), queues reads for those that are absent, and writes
   // their slots. Returns how many were taken: fewer than asked when no slot is left (at least one when nothing is pinned).
   size_t Acquire(uint32_t layer, std::span<const uint32_t> positions, std::span<uint32_t> slots);
-  // Gives slots back before their use ends.
-  void Unpin(std::span<const uint32_t> slots);
-  // Starts reads of absent bundles that the next use will probably need, into slots that nobody has pinned; those that are there
+  // Unpins bundles before their use ends.
+  void Unpin(uint32_t layer, std::span<const uint32_t> positions);
+  // Starts reads of absent bundles that the next use will probably need, in the place of what nobody has pinned; those that are there
   // already are pinned too.
   void Prefetch(uint32_t layer, std::span<const uint32_t> positions);
   // Pins those of the positions that are in memory, as far as `max_pins` allows; returns how many.
@@ -104,8 +107,8 @@ class BundleCache {
   // Pushes queued reads to the reader as far as it takes them.
   void SubmitQueued();
 
-  bool ready(uint32_t slot) const { return slots_[slot].state == SlotState::kReady; }
-  bool up_ready(uint32_t slot) const { return ready(slot) || slots_[slot].up_arrived; }
+  bool ready(uint32_t layer, uint32_t position) const { return (flags_[BundleOf(layer, position)] & kReady) != 0; }
+  bool up_ready(uint32_t layer, uint32_t position) const { return (flags_[BundleOf(layer, position)] & (kReady | kUpArrived)) != 0; }
   bool Contains(uint32_t layer, uint32_t position) const;
   // The slot of a ready bundle, kNoSlot otherwise. Nothing is counted.
   uint32_t FindReady(uint32_t layer, uint32_t position) const;
@@ -125,15 +128,6 @@ class BundleCache {
   static constexpr uint64_t kTagOwner = uint64_t{1} << 62;
 
  private:
-  enum class SlotState : uint8_t { kEmpty, kReading, kReady };
-  struct Slot {
-    uint32_t bundle = 0;
-    uint16_t pin = kNoPin;
-    SlotState state = SlotState::kEmpty;
-    bool up_arrived : 1 = false;
-    bool in_heap : 1 = false;
-    bool prefetched : 1 = false;  // and not yet asked for
-  };
   enum class Half : uint8_t { kWhole, kUp, kDown };
   struct PendingRead {  // one read in flight or queued
     uint64_t wanted = 0;  // bit i: first_bundle + i is; the others are gaps
@@ -141,28 +135,35 @@ class BundleCache {
     Half half = Half::kWhole;
     uint8_t scrap = kNoScrap;  // where the gaps go
   };
+  // Bits of flags_: neither kReading nor kReady is absent.
+  static constexpr uint8_t kReading = 1, kReady = 2, kUpArrived = 4;
+  static constexpr uint8_t kPrefetched = 8;  // and not yet asked for
+  static constexpr uint8_t kVerified = 16;   // once; stays when the bundle is given up
   static constexpr uint16_t kNoPin = 0, kPinForGood = 65535;  // other marks of pins are those of uses
   static constexpr uint8_t kNoScrap = 255;
   static constexpr uint32_t kMaxSpan = 64;  // bundles of a read, gaps included: bits of PendingRead::wanted
 
   BundleCache(const BundleSpace& space, const CacheOptions& options, WholeReader& reader);
+  uint32_t BundleOf(uint32_t layer, uint32_t position) const { return layer * space_.bundles_per_layer + position; }
   uint32_t TakeSlot();
   bool Evict();
-  void PushHeap(uint32_t index);
-  void PushUnpinned();
-  bool pinned(const Slot& slot) const {
-    return slot.pin != kNoPin &&
-           (slot.pin == asked_pin_ || slot.pin == guess_pin_ || slot.pin == next_guess_pin_ || slot.pin == kPinForGood);
+  uint32_t NextVictim();
+  void SetLimit();
+  bool pinned(uint32_t bundle) const {
+    const uint16_t pin = pins_[bundle];
+    return pin != kNoPin && (pin == asked_pin_ || pin == guess_pin_ || pin == next_guess_pin_ || pin == kPinForGood);
+  }
+  void Pin(uint32_t bundle, uint16_t pin) {
+    if (pins_[bundle] != kPinForGood) pins_[bundle] = pin;
   }
   uint16_t NewPin() { return last_pin_ = last_pin_ + 1 == kPinForGood ? kNoPin + 1 : last_pin_ + 1; }
-  void FetchSlot(uint32_t slot) const;
-  void DropSlot(uint32_t index);
-  void StartReading(uint32_t bundle, uint32_t index);
+  void Drop(uint32_t bundle);
+  void StartReading(uint32_t bundle, uint32_t slot);
   void QueueReads(uint32_t layer, std::span<const uint32_t> positions);
   void QueuePlanned(uint32_t layer, std::span<const uint32_t> positions);
   void QueueRead(PendingRead read);
   bool TrySubmitRead(uint32_t read);
-  void CountAsked(Slot& slot);
+  void CountAsked(uint32_t bundle);
   void QueueWaitingDowns();
   Status FinishBundle(uint32_t bundle);
   Error ReadError(uint32_t bundle, const ReadFailure& failure) const;
@@ -176,13 +177,15 @@ class BundleCache {
   AlignedBuffer scraps_;                // [kNumScraps, longest gap]; empty where none are read over
   std::vector<uint8_t> free_scraps_;    // stack
   std::vector<uint32_t> slot_of_;       // [num_bundles], kNoSlot when absent
-  std::vector<Slot> slots_;             // [num_slots]
-  std::vector<uint64_t> verified_;      // bit per bundle
-  WideHeap heap_;                       // lazy, of slots, at most one entry each
+  std::vector<uint16_t> pins_;          // [num_bundles]
+  std::vector<uint8_t> flags_;          // [num_bundles], rounded up to whole words
+  uint32_t hand_ = 0;                   // the bundle at which the search for victims goes on
+  float limit_ = -std::numeric_limits<float>::infinity();  // of a victim's priority, in this round of the hand
+  bool has_no_victims_ = false;         // nothing is both ready and unpinned
+  std::vector<float> sample_;           // scratch of SetLimit
   std::vector<uint32_t> free_slots_;    // stack of empty ones
   std::vector<uint32_t> misses_;        // scratch of Acquire and Prefetch
-  std::vector<uint32_t> guessed_, next_guessed_;  // slots that guesses for this use, and for the next, are read into
-  std::vector<uint32_t> unranked_;      // ready slots that are not in the heap while they are pinned
+  std::vector<uint32_t> guessed_, next_guessed_;  // bundles that are read for guesses for this use, and for the next
   uint16_t last_pin_ = 2;
   uint16_t asked_pin_ = 1, next_guess_pin_ = 2;
   uint16_t guess_pin_ = kNoPin;  // of this use's guesses and PinPresent; kNoPin between uses, or when they are pinned no more

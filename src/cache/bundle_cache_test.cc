@@ -73,7 +73,7 @@ class BundleCacheTest : public ::testing::Test {
       const std::byte expected{static_cast<unsigned char>(layer * kPerLayer + positions[i] + 1)};
       EXPECT_TRUE(std::all_of(bundle, bundle + kStride, [&](std::byte b) { return b == expected; }));
     }
-    cache_->Unpin(slots);
+    cache_->Unpin(layer, positions);
     return cache_->statistics().num_misses - before;
   }
 
@@ -151,10 +151,9 @@ TEST_F(BundleCacheTest, WithoutScrapsAReadIsSplitAtItsGaps) {
   Open(Gaps(kStride), late);
   // Twenty pairs with a gap of one, each pair far from the next, over both layers: only kNumScraps have their gap read.
   uint64_t num_misses = 0;
-  std::vector<uint32_t> slots[kLayers];
+  std::vector<uint32_t> positions, slots[kLayers];
+  for (uint32_t pair = 0; pair < 10; ++pair) positions.insert(positions.end(), {pair * 6, pair * 6 + 2});
   for (uint32_t layer = 0; layer < kLayers; ++layer) {
-    std::vector<uint32_t> positions;
-    for (uint32_t pair = 0; pair < 10; ++pair) positions.insert(positions.end(), {pair * 6, pair * 6 + 2});
     slots[layer].resize(positions.size());
     ASSERT_EQ(cache_->Acquire(layer, positions, slots[layer]), positions.size());
     num_misses += positions.size();
@@ -165,11 +164,10 @@ TEST_F(BundleCacheTest, WithoutScrapsAReadIsSplitAtItsGaps) {
   EXPECT_EQ(reader_->statistics().num_reads, BundleCache::kNumScraps + 2 * (20 - BundleCache::kNumScraps));
   for (uint32_t layer = 0; layer < kLayers; ++layer) {
     for (size_t i = 0; i < slots[layer].size(); ++i) {
-      const uint32_t position = static_cast<uint32_t>(i / 2 * 6 + i % 2 * 2);
-      const std::byte expected{static_cast<unsigned char>(layer * kPerLayer + position + 1)};
+      const std::byte expected{static_cast<unsigned char>(layer * kPerLayer + positions[i] + 1)};
       EXPECT_EQ(cache_->slots_base()[slots[layer][i] * kStride + 100], expected);
     }
-    cache_->Unpin(slots[layer]);
+    cache_->Unpin(layer, positions);
   }
 }
 
@@ -191,8 +189,8 @@ TEST_F(BundleCacheTest, EvictsOnlyUnpinnedSlots) {
   EXPECT_EQ(cache_->Acquire(0, others, slots), 4u);  // no slot is left for the other four
   ASSERT_TRUE(Wait());
   for (uint32_t position : pinned) EXPECT_TRUE(cache_->Contains(0, position));
-  cache_->Unpin(std::span(slots).first(4));
-  cache_->Unpin(pinned_slots);
+  cache_->Unpin(0, std::span(others).first(4));
+  cache_->Unpin(0, pinned);
   EXPECT_EQ(Use(0, {10, 11, 12, 13}), 0u);
 }
 
@@ -276,7 +274,7 @@ TEST_F(BundleCacheTest, AReadInFlightIsNeverOverwritten) {
       const std::byte expected{static_cast<unsigned char>(round % 2 * kPerLayer + wanted[i] + 1)};
       ASSERT_EQ(cache_->slots_base()[slots[i] * kStride + 100], expected);
     }
-    if (round % 2 == 0) cache_->Unpin(std::span(slots).first(taken));
+    if (round % 2 == 0) cache_->Unpin(round % 2, std::span(wanted).first(taken));
     cache_->EndUse();
     cache_->EndStep();
   }

@@ -1,10 +1,11 @@
-// Which bundle to give up first. A policy only ranks: the cache evicts the ready, unpinned slot of lowest priority. A
-// bundle's priority changes only when the bundle is used and never falls, which is what lets the cache keep a lazy heap.
+// Which bundle to give up first. A policy only ranks: the cache evicts ready, unpinned bundles of low priority. A
+// bundle's priority changes only when the bundle is used and never falls, which lets a simulation keep a lazy heap.
 // History is kept for bundles that are not in memory too. Engine thread only.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 namespace frugal {
@@ -14,12 +15,21 @@ enum class PolicyKind { kDecay, kLru, kWindow };
 class EvictionPolicy {
  public:
   virtual ~EvictionPolicy() = default;
-  // `count` tokens of the step at `time` (a step counter) use the bundle.
-  virtual void OnUse(uint32_t bundle, uint32_t time, uint32_t count) = 0;
-  virtual float Priority(uint32_t bundle) const = 0;
+  // counts[i] tokens of the step at `time` (a step counter) use bundle first_bundle + positions[i].
+  virtual void OnUses(uint32_t first_bundle, std::span<const uint32_t> positions, std::span<const uint32_t> counts, uint32_t time) = 0;
+  // One token uses the bundle.
+  void OnUse(uint32_t bundle, uint32_t time) {
+    const uint32_t position = 0, count = 1;
+    OnUses(bundle, {&position, 1}, {&count, 1}, time);
+  }
+  // [num_bundles]; -infinity: never used.
+  std::span<const float> priorities() const { return priorities_; }
   // True when the policy wants the bundle dropped at the end of step `time` even though its slot is not needed yet.
   virtual bool Expired(uint32_t bundle, uint32_t time) const = 0;
-  virtual uint64_t memory_bytes() const = 0;
+
+ protected:
+  explicit EvictionPolicy(uint32_t num_bundles);
+  std::vector<float> priorities_;
 };
 
 // LRU: the step of the last use.

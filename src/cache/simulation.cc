@@ -22,7 +22,7 @@ class SimulatedCache {
 
   // Returns the misses.
   uint64_t UseSet(std::span<const uint32_t> bundles, uint32_t time) {
-    for (const uint32_t bundle : bundles) policy_->OnUse(bundle, time, 1);
+    for (const uint32_t bundle : bundles) policy_->OnUse(bundle, time);
     uint64_t num_misses = 0;
     size_t first_pinned = 0;  // those before it belong to waves that are over
     for (size_t i = 0; i < bundles.size(); ++i) {
@@ -81,10 +81,10 @@ class SimulatedCache {
   }
   void Push(uint32_t bundle) {
     states_[bundle].in_heap = true;
-    heap_.push_back({policy_->Priority(bundle), bundle});
+    heap_.push_back({policy_->priorities()[bundle], bundle});
     std::push_heap(heap_.begin(), heap_.end(), Later);
   }
-  // The lazy heap of docs/decisions/0005.
+  // The heap is lazy: an entry may be older than its bundle's last use; then it goes back.
   bool EvictOne() {
     while (!heap_.empty()) {
       std::pop_heap(heap_.begin(), heap_.end(), Later);
@@ -93,7 +93,7 @@ class SimulatedCache {
       State& state = states_[entry.bundle];
       state.in_heap = false;
       if (state.pinned) continue;  // its release puts it back
-      if (policy_->Priority(entry.bundle) > entry.priority) {
+      if (policy_->priorities()[entry.bundle] > entry.priority) {
         Push(entry.bundle);
         continue;
       }

@@ -320,11 +320,10 @@ Result<std::span<const uint32_t>> Weights::NextReady(RowSet* rows) {
   if (!plan_.overlap && plan_.cache.bundling == Bundling::kTogether) FRUGAL_TRY(FinishWave());
   while (open_.num_given < size && count == 0) {
     for (size_t i = 0; i < size; ++i) {
-      const uint32_t slot = wave_index_[open_.wave.begin + i];
-      if (given_[i] != 0 || !cache_->up_ready(slot)) continue;
+      if (given_[i] != 0 || !cache_->up_ready(open_.layer, open_.positions[open_.wave.begin + i])) continue;
       given_[i] = 1;
       ready_members_[count] = static_cast<uint32_t>(i);
-      ready_rows_[count] = slot;
+      ready_rows_[count] = wave_index_[open_.wave.begin + i];
       ++count;
     }
     if (count == 0) FRUGAL_TRY(WaitSome());
@@ -337,7 +336,7 @@ Result<std::span<const uint32_t>> Weights::NextReady(RowSet* rows) {
 Status Weights::FinishWave() {
   if (open_.source != BundleSource::kCache) return TakeError();
   for (size_t i = open_.wave.begin; i < open_.wave.end; ++i) {
-    while (!cache_->ready(wave_index_[i])) FRUGAL_TRY(WaitSome());
+    while (!cache_->ready(open_.layer, open_.positions[i])) FRUGAL_TRY(WaitSome());
   }
   return TakeError();
 }
@@ -346,7 +345,7 @@ void Weights::EndWave() {
   if (open_.source == BundleSource::kCache) {
     // The last wave's slots are unpinned with the layer's use.
     if (open_.wave.end < open_.positions.size()) {
-      cache_->Unpin(std::span<const uint32_t>(wave_index_).subspan(open_.wave.begin, open_.wave.end - open_.wave.begin));
+      cache_->Unpin(open_.layer, open_.positions.subspan(open_.wave.begin, open_.wave.end - open_.wave.begin));
     }
   } else if (open_.release) {
     (open_.source == BundleSource::kScan ? *scan_ : *stream_).Release(*open_.release);

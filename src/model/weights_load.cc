@@ -283,7 +283,7 @@ Result<size_t> Weights::PinPopular(uint32_t layer, std::span<const uint32_t> pos
   const size_t wanted = std::min({positions.size(), room, wave_index_.size()});
   const size_t taken = cache_->PinForGood(layer, positions.first(wanted), wave_index_);
   for (size_t i = 0; i < taken; ++i) {
-    while (!cache_->ready(wave_index_[i])) FRUGAL_TRY(WaitSome());
+    while (!cache_->ready(layer, positions[i])) FRUGAL_TRY(WaitSome());
   }
   num_popular_ += static_cast<uint32_t>(taken);
   return taken;

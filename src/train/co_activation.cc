@@ -207,7 +207,7 @@ std::span<const uint32_t> MissReplay::Step(std::span<const uint32_t> used) {
   was_full_ = cached_.size() == num_slots_;
   misses_.clear();
   for (const uint32_t neuron : used) {
-    policy_->OnUse(neuron, token_, 1);
+    policy_->OnUse(neuron, token_);
     if (is_cached_[neuron] != 0) continue;
     is_cached_[neuron] = 1;
     cached_.push_back(neuron);
@@ -221,7 +221,7 @@ std::span<const uint32_t> MissReplay::Step(std::span<const uint32_t> used) {
 void MissReplay::Evict() {
   const auto kept = cached_.begin() + static_cast<std::ptrdiff_t>(num_slots_);
   std::nth_element(cached_.begin(), kept, cached_.end(), [this](uint32_t a, uint32_t b) {
-    const float priority_a = policy_->Priority(a), priority_b = policy_->Priority(b);
+    const float priority_a = policy_->priorities()[a], priority_b = policy_->priorities()[b];
     return priority_a != priority_b ? priority_a > priority_b : a < b;
   });
   for (auto evicted = kept; evicted != cached_.end(); ++evicted) is_cached_[*evicted] = 0;
