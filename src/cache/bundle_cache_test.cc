@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <fstream>
+#include <numeric>
 
 #include "src/base/random.h"
 #include "src/io/fault_reader.h"
@@ -289,6 +290,23 @@ TEST_F(BundleCacheTest, LruGivesUpTheLeastRecent) {
   Use(0, {20, 21, 22, 23});
   EXPECT_EQ(Use(0, {0, 1, 2, 3}), 0u);
   EXPECT_FALSE(cache_->Contains(0, 4));
+}
+
+// Rounds begin at the first bundle: what is given up must not depend on where a bundle lies.
+TEST_F(BundleCacheTest, RoundsGiveUpTheLeastRecentWhereverItLies) {
+  constexpr uint32_t kSlots = 48;
+  Open(Options(kSlots));
+  std::vector<uint32_t> order(kLayers * kPerLayer);
+  std::iota(order.begin(), order.end(), 0u);
+  Random random(3);
+  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.Below(i)]);
+  for (size_t i = 0; i < order.size(); ++i) {
+    EXPECT_EQ(Use(order[i] / kPerLayer, {order[i] % kPerLayer}), 1u);
+    cache_->EndStep();
+    for (size_t before = 0; before <= i; ++before) {
+      EXPECT_EQ(cache_->Contains(order[before] / kPerLayer, order[before] % kPerLayer), i - before < kSlots) << before << " of " << i;
+    }
+  }
 }
 
 TEST_F(BundleCacheTest, TheWindowDropsWhatTheLastStepsDidNotUse) {
