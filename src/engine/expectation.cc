@@ -122,6 +122,7 @@ double TouchedBytes(const ModelFile& model, const EnginePlan& plan, const Expect
 // The down sum comes when all are there.
 void SplitByReads(const ModelFile& model, const EnginePlan& plan, const NeuronUse& use, Expectation& expectation) {
   const BundleInfo& bundle = model.bundles()[0];
+  expectation.alone_seconds = expectation.bundles_used * kAloneSecondsPerBundle;
   expectation.touched_of_bundles = TouchedBundleBytes(model, expectation);
   expectation.touched_after_reads = expectation.bundles_active * static_cast<double>(bundle.stride_bytes - bundle.down_offset_bytes);
   if (plan.use_early) {
@@ -141,7 +142,7 @@ void SplitByReads(const ModelFile& model, const EnginePlan& plan, const NeuronUs
 // waits, in those that use many the threads. What is streamed comes all the time.
 double LayerByLayer(const Expectation& e, double demand_seconds, double other_seconds, double latency_seconds) {
   const double num_layers = static_cast<double>(e.layer_shares.size());
-  const double before = e.touched_before_reads / e.memory_bytes_per_second / num_layers;
+  const double before = (e.touched_before_reads / e.memory_bytes_per_second + e.alone_seconds) / num_layers;
   const double of_bundles = e.touched_of_bundles / e.memory_bytes_per_second;
   const double after = e.touched_after_reads / e.memory_bytes_per_second;
   const double others = (e.compute_seconds - of_bundles) / num_layers - before;
@@ -251,7 +252,7 @@ void ExpectTimes(const DeviceProfile* profile, Expectation* expectation) {
   e.memory_bytes_per_second =
       profile != nullptr && profile->memory_bytes_per_second > 0 ? kProductsShareOfMemory * profile->memory_bytes_per_second
                                                                  : kAssumedMemoryBytesPerSecond;
-  e.compute_seconds = e.touched_bytes / e.memory_bytes_per_second;
+  e.compute_seconds = e.touched_bytes / e.memory_bytes_per_second + e.alone_seconds;
   e.read_seconds.reset();
   e.token_seconds.reset();
   if (profile == nullptr) return;

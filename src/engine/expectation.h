@@ -18,6 +18,9 @@ constexpr double kAssumedMemoryBytesPerSecond = 12e9;
 // How much of what plain reading moves from RAM the products reach: most of what is touched are matrices, at 0.87 to 1, gathered rows reach
 // 0.45 to 0.9 (`bandwidth_bench`; docs/benchmarks.md, "Kernels").
 constexpr double kProductsShareOfMemory = 0.87;
+// What the engine thread does alone between a layer's products, for each bundle that the layer uses: listing, finding and ranking it, and the
+// norms. Measured where a token of OPT-6.7B's shape uses 54,400 bundles: 6.7 ms (docs/benchmarks.md, "Where the time goes").
+constexpr double kAloneSecondsPerBundle = 120e-9;
 
 // Bundles per token that are not in one of `num_slots` slots when they are wanted, once the cache is warm:
 //   lru     what T tokens did not use, where the sets of T tokens fill the slots. Windows hold what they missed while they
@@ -58,7 +61,8 @@ struct Expectation {
   int num_threads = 1;
   bool overlap = true;
   double memory_bytes_per_second = kAssumedMemoryBytesPerSecond;  // of the products: what was assumed, or kProductsShareOfMemory of the profile's
-  double compute_seconds = 0;  // touched_bytes at that, and the processor's part of the reads, where it was measured
+  double alone_seconds = 0;    // of the engine thread, in a layer before its reads begin
+  double compute_seconds = 0;  // touched_bytes at that, alone_seconds, and the processor's part of the reads, where it was measured
   // Nothing when the device was not measured. With overlap a layer costs the larger of its reading and of the computing that its reads
   // hide behind, and one read's latency; without it the sum of both.
   std::optional<double> read_seconds;

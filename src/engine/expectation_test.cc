@@ -191,6 +191,10 @@ TEST(ExpectationTest, ALayerWaitsForItsOwnReads) {
   expectation.demand_bytes = 4096e2;
   ExpectTimes(&profile, &expectation);
   EXPECT_NEAR(*expectation.token_seconds, 1e-3 * ((0.5 + 0.1 + 1.4 + 0.2) + (0.5 + 0.1 + 2.6 + 0.8)), 1e-6);
+  expectation.alone_seconds = 4e-3;  // nothing hides behind it
+  ExpectTimes(&profile, &expectation);
+  EXPECT_NEAR(expectation.compute_seconds, 6e-3 + 4e-3 + 100 * profile.cpu_seconds_per_read, 1e-9);
+  EXPECT_NEAR(*expectation.token_seconds, 1e-3 * ((2.5 + 0.1 + 1.4 + 0.2) + (2.5 + 0.1 + 2.6 + 0.8)), 1e-6);
 }
 
 }  // namespace
