@@ -18,8 +18,8 @@ constexpr uint64_t kSectorBytes = 512;  // bundles are multiples of it (docs/pac
 // Slots kept free for the next misses, and how many one call of FreeAhead frees.
 constexpr uint32_t kFreeAhead = 256;
 constexpr uint32_t kFreeAtOnce = 16;
-// A round of the hand shall evict this share of the slots, but at least one bundle of so many: looking at one takes about half a
-// nanosecond, a read some microseconds of the processor.
+// A round of the hand shall evict this share of the slots, but at least one bundle of so many: passing that many must be cheap beside
+// the read that an eviction makes room for.
 constexpr double kRoundShare = 1.0 / 64;
 constexpr uint32_t kBundlesPerVictim = 2048;
 // Priorities that are looked at to find the limit of a round.
@@ -77,7 +77,7 @@ uint64_t BundleCache::SlotBytes(const BundleSpace& space, uint32_t num_slots) {
 }
 
 uint64_t BundleCache::TableBytes(const BundleSpace& space, uint32_t num_slots) {
-  const uint64_t num_bundles = space.num_bundles();
+  const uint64_t num_bundles = RoundUp(space.num_bundles(), sizeof(uint64_t));
   const uint64_t per_bundle = sizeof(uint32_t) + sizeof(uint16_t) + sizeof(uint8_t);
   const uint64_t per_slot = 6 * sizeof(uint32_t) + sizeof(PendingRead);
   return num_bundles * per_bundle + PolicyMemoryBytes(space.num_bundles()) + num_slots * per_slot + 2 * kSampleSize * sizeof(float);

@@ -26,7 +26,7 @@ class RecencyPolicy : public EvictionPolicy {
   const int64_t window_steps_;
 };
 
-// log2(1 + 2^-d) for d >= 0, by the nearest entry of a table: within 0.004, a fifteenth of a step of the shortest half-life that pays.
+// log2(1 + 2^-d) for d >= 0, by the nearest entry of a table: within 0.004, a sixteenth of a step where the half-life is 16.
 class LogOfSum {
  public:
   LogOfSum() {
@@ -77,6 +77,6 @@ std::unique_ptr<EvictionPolicy> MakeEvictionPolicy(const PolicyOptions& options,
   return std::make_unique<DecayPolicy>(num_bundles, options.half_life_steps);
 }
 
-uint64_t PolicyMemoryBytes(uint32_t num_bundles) { return uint64_t{num_bundles} * sizeof(float); }
+uint64_t PolicyMemoryBytes(uint32_t num_bundles) { return uint64_t{num_bundles} * sizeof(float) + sizeof(DecayPolicy); }
 
 }  // namespace frugal

@@ -88,9 +88,10 @@ std::string FormatExpectation(const PlanReport& report) {
       text += fmt::format("    (and {:.0f} neurons for wrong guesses of early prediction)\n", expected.bundles_in_vain);
     }
   }
-  text += fmt::format("  {:<20}{:>9.3f} ms  {} touched at {:.1f} GB/s\n", "computing",
-                      1e3 * expected.compute_seconds, FormatBytes(expected.touched_bytes),
-                      expected.memory_bytes_per_second / 1e9);
+  text += fmt::format("  {:<20}{:>9.3f} ms  {} touched at {:.1f} GB/s", "computing", 1e3 * expected.compute_seconds,
+                      FormatBytes(expected.touched_bytes), expected.memory_bytes_per_second / 1e9);
+  if (expected.alone_seconds > 0) text += fmt::format(", {:.3f} ms of one thread alone", 1e3 * expected.alone_seconds);
+  text += '\n';
   if (!expected.token_seconds) {
     return text + "  milliseconds of reading: the device was not measured; run `frugal probe " +
            report.model->path() + "`\n";

@@ -61,7 +61,7 @@ struct Expectation {
   int num_threads = 1;
   bool overlap = true;
   double memory_bytes_per_second = kAssumedMemoryBytesPerSecond;  // of the products: what was assumed, or kProductsShareOfMemory of the profile's
-  double alone_seconds = 0;    // of the engine thread, in a layer before its reads begin
+  double alone_seconds = 0;    // of the engine thread between a layer's products; counted before the layer's reads
   double compute_seconds = 0;  // touched_bytes at that, alone_seconds, and the processor's part of the reads, where it was measured
   // Nothing when the device was not measured. With overlap a layer costs the larger of its reading and of the computing that its reads
   // hide behind, and one read's latency; without it the sum of both.
