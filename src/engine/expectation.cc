@@ -178,13 +178,21 @@ double RandomReadSeconds(const DeviceProfile& profile, double reads, double byte
 
 }  // namespace
 
-double ExpectedMisses(const NeuronUse& use, uint32_t num_slots, const PolicyOptions& policy) {
-  if (num_slots >= use.shares.size() && policy.kind != PolicyKind::kWindow) return 0;
-  const double longest = policy.kind == PolicyKind::kWindow ? policy.window_steps : kForever;
-  const double by_recency = use.window_misses.empty()
-                                ? RecencyMisses(use.shares, std::min(longest, KeptTokens(use.shares, num_slots)))
-                                : WindowCurve(Sum(use.shares), use.window_misses).MissesOf(num_slots, longest);
-  return policy.kind == PolicyKind::kDecay ? std::min(by_recency, FrequencyMisses(use.shares, num_slots)) : by_recency;
+double ExpectedMisses(const NeuronUse& use, uint32_t num_slots, const PolicyOptions& policy, double past_tokens) {
+  const auto recency_misses = [&use](uint32_t slots, double longest) {
+    return use.window_misses.empty() ? RecencyMisses(use.shares, std::min(longest, KeptTokens(use.shares, slots)))
+                                     : WindowCurve(Sum(use.shares), use.window_misses).MissesOf(slots, longest);
+  };
+  const uint32_t all = static_cast<uint32_t>(use.shares.size());
+  double misses = 0;
+  if (policy.kind == PolicyKind::kWindow) {
+    misses = recency_misses(num_slots, policy.window_steps);
+  } else if (num_slots < all) {
+    misses = recency_misses(num_slots, kForever);
+    if (policy.kind == PolicyKind::kDecay) misses = std::min(misses, FrequencyMisses(use.shares, num_slots));
+  }
+  const double never_used = past_tokens < kForever ? recency_misses(all, past_tokens) : 0;
+  return std::max(misses, never_used);
 }
 
 double ReadBoundSeconds(const DeviceProfile& profile, double sequential_bytes, double random_reads,
@@ -226,7 +234,7 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
     const CacheOptions& cache = plan.weights.cache;
     expectation.bundles_used = Sum(use.shares);
     expectation.bundles_active = std::min(expectation.bundles_used, use.active);
-    expectation.bundles_missed = ExpectedMisses(use, cache.num_slots, cache.policy);
+    expectation.bundles_missed = ExpectedMisses(use, cache.num_slots, cache.policy, plan.context / 2.0);
     if (plan.use_early && expectation.bundles_used > 0) {
       expectation.bundles_in_vain = use.early_wrong * expectation.bundles_missed / expectation.bundles_used;
     }

@@ -2,6 +2,7 @@
 // and the measured device. Everything here is an estimate before the fact; `frugal bench` measures. Pure arithmetic.
 #pragma once
 
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -22,13 +23,15 @@ constexpr double kProductsShareOfMemory = 0.87;
 // norms. Measured where a token of OPT-6.7B's shape uses 54,400 bundles: 6.7 ms (docs/benchmarks.md, "Where the time goes").
 constexpr double kAloneSecondsPerBundle = 120e-9;
 
-// Bundles per token that are not in one of `num_slots` slots when they are wanted, once the cache is warm:
+// Bundles per token that are not in one of `num_slots` slots when they are wanted, once the cache is warm, and not fewer than those that
+// none of the `past_tokens` before it has used:
 //   lru     what T tokens did not use, where the sets of T tokens fill the slots. Windows hold what they missed while they
 //           grew: held(k) = sum of misses(j) over j < k. Where misses(k) is not known: as if neurons came independently of
 //           each other and of the past (Che's approximation; Che, Tung and Wang 2002).
 //   window  the same with T at most the window; a window of 0 misses everything
 //   decay   of two things that it nearly does the better one: lru, and keeping the most used neurons for good
-double ExpectedMisses(const NeuronUse& use, uint32_t num_slots, const PolicyOptions& policy);
+double ExpectedMisses(const NeuronUse& use, uint32_t num_slots, const PolicyOptions& policy,
+                      double past_tokens = std::numeric_limits<double>::infinity());
 
 // Reads for the bundles that a layer misses.
 struct BundleReads {
@@ -40,7 +43,7 @@ struct BundleReads {
 // token) only as many go over gaps as the cache has scraps.
 BundleReads ExpectBundleReads(uint32_t ffn_size, uint64_t stride_bytes, const CacheOptions& cache, double missed, int bursts);
 
-// Decoding one token.
+// Decoding one token, in the middle of the plan's context.
 struct Expectation {
   double streamed_bytes = 0;  // weights streamed in layer order, in large sequential reads
   double stream_reads = 0;    // as many

@@ -46,6 +46,15 @@ TEST(ExpectationTest, LruOfEqualNeuronsHitsAsOftenAsTheyAreInMemory) {
   EXPECT_NEAR(ExpectedMisses(use, 300, Policy(PolicyKind::kLru)), 10 * 0.7, 0.05);
 }
 
+TEST(ExpectationTest, WhatNoTokenHasUsedYetIsMissedEvenWhenAllFits) {
+  NeuronUse use = Independent(std::vector<float>(1000, 0.01f));
+  EXPECT_NEAR(ExpectedMisses(use, 1000, Policy(PolicyKind::kDecay), 100), 10 * std::pow(0.99, 100), 1e-4);
+  use.window_misses = {8, 4, 2, 1};  // of 1, 2, 4 and 8 tokens
+  EXPECT_NEAR(ExpectedMisses(use, 1000, Policy(PolicyKind::kLru), 32), 0.25, 1e-9);
+  // Few slots miss more than that.
+  EXPECT_EQ(ExpectedMisses(use, 30, Policy(PolicyKind::kLru), 32), ExpectedMisses(use, 30, Policy(PolicyKind::kLru)));
+}
+
 TEST(ExpectationTest, LruMissesEverythingWhenATokensSetExceedsTheSlots) {
   const NeuronUse use = Independent(std::vector<float>(100, 1.0f));
   EXPECT_NEAR(ExpectedMisses(use, 99, Policy(PolicyKind::kLru)), 100, 1e-9);
