@@ -100,6 +100,25 @@ TEST_F(ExpectedSpeedTest, OfFalconTheNeuronsAreSelected) {
   EXPECT_NEAR(missed_share_, 0.031, 0.01);
 }
 
+TEST_F(ExpectedSpeedTest, WhereAttentionDoesNotFitItIsStreamedInLargeReadsBesideSlotsForALayersNeurons) {
+  const ModelFile model = Open("llama-2-7b");
+  PredictorInfo predictor;
+  predictor.layers.resize(model.config().num_layers);
+  predictor.early_bytes = kMiB;
+  for (const double share : {0.15, 0.25, 0.35}) {
+    const EnginePlan plan = MakePlan(model, &predictor, {}, Options(model, share)).value();
+    EXPECT_GT(plan.streamed_bytes_per_token, 0u);
+    EXPECT_EQ(plan.weights.block_bytes, kMiB) << share;
+    EXPECT_GE(plan.weights.cache.num_slots, model.config().ffn_size) << share;
+    EXPECT_FALSE(plan.use_early) << share;
+    EXPECT_GE(plan.peak_bytes() * 100, plan.ram_bytes * 99) << share;
+    EXPECT_GE(plan.ledger.line_bytes("weight blocks"), LayOutBlocks(model, plan.weights).blocks.size() * sizeof(WeightBlock));
+  }
+  const EnginePlan resident = MakePlan(model, &predictor, {}, Options(model, 0.5)).value();
+  EXPECT_EQ(resident.streamed_bytes_per_token, 0u);
+  EXPECT_TRUE(resident.use_early);
+}
+
 // --- gates
 
 TEST_F(ExpectedSpeedTest, AutoModeSelectsByGatesWhereThatReadsFaster) {

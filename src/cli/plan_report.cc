@@ -102,7 +102,7 @@ std::string FormatExpectation(const PlanReport& report) {
   const bool early = report.plan->use_early || report.plan->weights.ffn != FfnPlacement::kOnDemand || report.model->config().parallel();
   return text + fmt::format("  {:<20}{:>9.3f} ms  {}\n", "token", 1e3 * *expected.token_seconds,
                             !overlap ? "the sum: nothing overlaps"
-                            : !early ? "without early prediction attention overlaps with no reads"
+                            : !early && expected.streamed_bytes == 0 ? "without early prediction attention overlaps with no reads"
                             : expected.layer_shares.empty() ? "the larger of the two: they overlap"
                                                             : "layer by layer the larger of the two: they overlap");
 }

@@ -18,6 +18,9 @@ namespace {
 constexpr uint64_t kSmallBlockBytes = 64 * kKiB;
 constexpr uint32_t kSmallContextStep = 64;
 constexpr uint32_t kDefaultContext = 2048;
+// Of the FFN's neurons, one in so many has a slot before attention is resident. OPT-6.7B's shape takes as long or 0.82 of the time that it
+// takes with a quarter of a layer in slots (docs/benchmarks.md, "Time against memory").
+constexpr uint32_t kFirstSlotsDivisor = 16;
 
 // What the planner varies. Everything else of a plan follows from it and the options.
 struct Choice {
@@ -64,6 +67,7 @@ class Planner {
   void Grow(Choice& choice) const;
   void GrowResident(Choice& choice) const;
   void GrowSlots(Choice& choice) const;
+  void PrepareToStream(Choice& choice) const;
   Error Refusal(uint32_t context) const;
   void AddLedger(const Choice& choice, const BlockLayout& layout, EnginePlan& plan) const;
   void PlaceTensors(const BlockLayout& layout, EnginePlan& plan) const;
@@ -88,6 +92,12 @@ Choice Planner::Smallest(uint32_t context) const {
     }
     if (options_.num_slots) choice.num_slots = *options_.num_slots;
     choice.num_slots = std::clamp(choice.num_slots, BundleCache::kMinSlots, std::max(num_bundles(), BundleCache::kMinSlots));
+  }
+  // Of a large model the list of many small blocks takes more than larger buffers.
+  for (uint64_t block_bytes : {128 * kKiB, 256 * kKiB, 512 * kKiB}) {
+    Choice larger = choice;
+    larger.block_bytes = block_bytes;
+    if (Build(larger).peak_bytes() < Build(choice).peak_bytes()) choice = larger;
   }
   return choice;
 }
@@ -123,6 +133,7 @@ void Planner::AddLedger(const Choice& choice, const BlockLayout& layout, EngineP
                BundleCache::TableBytes(space, choice.num_slots) + BundleCache::ScrapBytes(space, plan.weights.cache));
   }
   ledger.Add("hashes", Weights::HashTableBytes(model_, plan.weights));
+  ledger.Add("weight blocks", layout.TableBytes(), fmt::format("{} of at most {}", layout.blocks.size(), FormatSize(choice.block_bytes)));
   uint64_t buffers = RoundUp(layout.stream_buffer_bytes, 4096) * choice.num_stream_buffers;
   if (choice.num_scan_buffers > 0) {
     buffers += LayOutScan(model_, 0, choice.block_bytes).stream_buffer_bytes * choice.num_scan_buffers;
@@ -269,6 +280,28 @@ void Planner::GrowSlots(Choice& choice) const {
   choice.num_slots = std::max(low, choice.num_slots);
 }
 
+// Before weights become resident, where not all of them will: reads that are large enough for the device, and slots for a layer's neurons
+// and those that are used most, of at most half of what is left.
+void Planner::PrepareToStream(Choice& choice) const {
+  const uint64_t left_bytes = options_.ram_bytes - Build(choice).peak_bytes();
+  const auto upgrade_cheaply = [&](uint64_t most_bytes, const std::function<void(Choice&)>& upgrade) {
+    Choice better = choice;
+    upgrade(better);
+    if (Build(better).peak_bytes() <= Build(choice).peak_bytes() + most_bytes) choice = better;
+  };
+  for (uint64_t block_bytes : {128 * kKiB, 256 * kKiB, 512 * kKiB, kMiB}) {
+    if (block_bytes < choice.block_bytes) continue;
+    upgrade_cheaply(left_bytes / 32, [&](Choice& better) {
+      better.block_bytes = block_bytes;
+      better.num_stream_buffers = 4;
+    });
+  }
+  if (options_.slots_share || options_.num_slots) return;
+  const uint64_t slot_bytes = model_.bundles()[0].stride_bytes;
+  const uint64_t most = std::min<uint64_t>(num_bundles() / kFirstSlotsDivisor, left_bytes / 2 / slot_bytes);
+  choice.num_slots = std::max(choice.num_slots, static_cast<uint32_t>(most));
+}
+
 // Spends what the smallest plan leaves, in the order of what a byte saves per token.
 void Planner::Grow(Choice& choice) const {
   for (uint32_t rows : {4u, 16u, 32u, 64u, 128u, 512u}) {
@@ -282,13 +315,16 @@ void Planner::Grow(Choice& choice) const {
     for (uint64_t block_bytes : {256 * kKiB, kMiB, 4 * kMiB}) {
       // A stream buffer larger than a sixteenth of the model would be memory that hybrid could hold weights in.
       if (block_bytes * 16 > model_.streamable_bytes()) break;
-      TryUpgrade(choice, [&](Choice& better) { better.block_bytes = block_bytes; });
+      TryUpgrade(choice, [&](Choice& better) { better.block_bytes = std::max(block_bytes, better.block_bytes); });
     }
     TryUpgrade(choice, [](Choice& better) { better.num_stream_buffers = 4; });
   }
   if (keeps_what_fits()) GrowResident(choice);
   if (!flash()) return;
   TryUpgrade(choice, [](Choice& better) { better.queue_depth = 64; });
+  Choice all = choice;
+  all.resident_bytes = ~uint64_t{0};
+  if (!Fits(all)) PrepareToStream(choice);
   GrowResident(choice);
   if (!options_.slots_share && !options_.num_slots) GrowSlots(choice);
   // What is beyond the whole FFN may go to prefill; so may a part that is small beside the slots.
@@ -305,8 +341,11 @@ void Planner::Grow(Choice& choice) const {
     }
     choice = better;
   };
-  // Early predictors hide reads, slots avoid them. A sketch that guesses early takes no memory.
-  if (use_predictor() && may_guess_early()) with_slots_kept(85, [](Choice& better) { better.early = true; });
+  // Early predictors hide reads, slots avoid them; while weights are streamed the device never rests. A sketch that guesses early takes no
+  // memory.
+  if (use_predictor() && may_guess_early() && choice.resident_bytes == ~uint64_t{0}) {
+    with_slots_kept(85, [](Choice& better) { better.early = true; });
+  }
   if (!use_predictor()) choice.early = may_guess_early();
   for (uint32_t rows : {16u, 32u, 64u, 128u, 512u}) {
     const uint32_t wanted = std::min(rows, options_.max_batch);
@@ -315,7 +354,7 @@ void Planner::Grow(Choice& choice) const {
   for (uint64_t block_bytes : {128 * kKiB, 512 * kKiB, kMiB, 4 * kMiB, 8 * kMiB}) {
     with_slots_kept(99, [&](Choice& better) {
       better.num_scan_buffers = 2;
-      better.block_bytes = block_bytes;
+      better.block_bytes = std::max(block_bytes, choice.block_bytes);
     });
   }
   // So many are read while attention runs.

@@ -117,6 +117,8 @@ void MakeGroups(uint64_t block_bytes, BlockLayout& layout) {
     layout.stream_buffer_bytes = std::max(layout.stream_buffer_bytes, group.extent.size_bytes);
   }
   for (const StreamGroup& group : layout.groups) layout.streamed_bytes += group.extent.size_bytes;
+  layout.blocks.shrink_to_fit();
+  layout.groups.shrink_to_fit();
 }
 
 }  // namespace

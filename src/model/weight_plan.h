@@ -59,6 +59,9 @@ struct BlockLayout {
   uint64_t resident_bytes = 0;
   uint64_t stream_buffer_bytes = 0;  // the largest group; 0 when nothing is streamed
   uint64_t streamed_bytes = 0;       // read per pass
+
+  // Of the lists themselves, and of a mark for each block.
+  uint64_t TableBytes() const { return blocks.size() * (sizeof(WeightBlock) + 1) + groups.size() * sizeof(StreamGroup); }
 };
 
 // A matrix's type in memory.
