@@ -180,16 +180,16 @@ TEST_F(ExpectedSpeedTest, ASketchGuessesEarlyWhereAttentionTakesLongerThanItsRea
     point.bytes_per_second *= 2;
   }
   fast.memory_bytes_per_second = 5e9;
-  EXPECT_TRUE(EarlySketchPays(header, options, fast).value());
+  EXPECT_TRUE(EarlyPays(header, options, fast).value());
   // A slow device: wrong guesses take reads for which every token waits.
   DeviceProfile slow = OrdinaryDisk();
   for (DeviceProfile::Point& point : slow.random) {
     point.iops /= 10;
     point.bytes_per_second /= 10;
   }
-  EXPECT_FALSE(EarlySketchPays(header, options, slow).value());
+  EXPECT_FALSE(EarlyPays(header, options, slow).value());
   options.early = false;
-  EXPECT_FALSE(EarlySketchPays(header, options, fast).value());
+  EXPECT_FALSE(EarlyPays(header, options, fast).value());
 }
 
 TEST_F(ExpectedSpeedTest, AModelWithoutGateHasNoChoiceOfLayouts) {

@@ -180,8 +180,9 @@ Status ChooseMode(const EngineFlags& flags, EngineOptions* options) {
   const std::optional<DeviceProfile> profile = FindProfile(options->model_path);
   if (!profile) return {};
   FRUGAL_ASSIGN(const OpenedHeader header, OpenHeader(*options));
-  if (!options->sketch_early) {
-    FRUGAL_ASSIGN(options->sketch_early, EarlySketchPays(header, *options, *profile));
+  if (options->early && !options->sketch_early) {
+    FRUGAL_ASSIGN(options->early, EarlyPays(header, *options, *profile));
+    options->sketch_early = options->early;
   }
   if (flags.mode != kAutoMode) return {};
   FRUGAL_ASSIGN(const std::optional<StreamingChoice> choice, CompareWithStreaming(header, *options, *profile));
