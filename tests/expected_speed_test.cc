@@ -117,6 +117,12 @@ TEST_F(ExpectedSpeedTest, WhereAttentionDoesNotFitItIsStreamedInLargeReadsBeside
   const EnginePlan resident = MakePlan(model, &predictor, {}, Options(model, 0.5)).value();
   EXPECT_EQ(resident.streamed_bytes_per_token, 0u);
   EXPECT_TRUE(resident.use_early);
+  // A wrong guess is in memory less often than a neuron that is used.
+  NeuronUse use = UseOf(model.config(), {0.1, 0.025});
+  use.early_wrong = 1000;
+  const Expectation expected = ExpectDecode(model, resident, use, nullptr);
+  EXPECT_GT(expected.bundles_in_vain, 1000 * 1.2 * (1 - expected.hit_share()));
+  EXPECT_LT(expected.bundles_in_vain, 1000);
 }
 
 // --- gates

@@ -52,7 +52,7 @@ struct Expectation {
   double bundles_used = 0;  // by the selectors, all layers
   double bundles_active = 0;  // of these, with an activation that is not 0
   double bundles_missed = 0;
-  double bundles_in_vain = 0;  // read for wrong guesses of early prediction: as often in memory as those that are used
+  double bundles_in_vain = 0;  // read for wrong guesses of early prediction
   double demand_reads = 0;  // of neighbours together, as often as chance brings them together
   double demand_bytes = 0;
   double touched_bytes = 0;    // weights, predictors and half of the KV cache that the processor goes through
