@@ -283,23 +283,20 @@ void Planner::GrowSlots(Choice& choice) const {
 // Before weights become resident, where not all of them will: reads that are large enough for the device, and slots for a layer's neurons
 // and those that are used most, of at most half of what is left.
 void Planner::PrepareToStream(Choice& choice) const {
-  const uint64_t left_bytes = options_.ram_bytes - Build(choice).peak_bytes();
-  const auto upgrade_cheaply = [&](uint64_t most_bytes, const std::function<void(Choice&)>& upgrade) {
-    Choice better = choice;
-    upgrade(better);
-    if (Build(better).peak_bytes() <= Build(choice).peak_bytes() + most_bytes) choice = better;
-  };
+  const uint32_t first_slots = options_.slots_share || options_.num_slots ? choice.num_slots : num_bundles() / kFirstSlotsDivisor;
+  Choice resident = choice;
+  resident.resident_bytes = ~uint64_t{0};
+  resident.num_slots = std::max(choice.num_slots, first_slots);
+  if (Fits(resident)) return;
+  const uint64_t planned_bytes = Build(choice).peak_bytes(), left_bytes = options_.ram_bytes - planned_bytes;
   for (uint64_t block_bytes : {128 * kKiB, 256 * kKiB, 512 * kKiB, kMiB}) {
-    if (block_bytes < choice.block_bytes) continue;
-    upgrade_cheaply(left_bytes / 32, [&](Choice& better) {
-      better.block_bytes = block_bytes;
-      better.num_stream_buffers = 4;
-    });
+    Choice larger = choice;
+    larger.block_bytes = std::max(block_bytes, choice.block_bytes);
+    larger.num_stream_buffers = 4;
+    if (Build(larger).peak_bytes() <= planned_bytes + left_bytes / 32) choice = larger;
   }
-  if (options_.slots_share || options_.num_slots) return;
-  const uint64_t slot_bytes = model_.bundles()[0].stride_bytes;
-  const uint64_t most = std::min<uint64_t>(num_bundles() / kFirstSlotsDivisor, left_bytes / 2 / slot_bytes);
-  choice.num_slots = std::max(choice.num_slots, static_cast<uint32_t>(most));
+  const uint64_t half_of_left = left_bytes / 2 / model_.bundles()[0].stride_bytes;
+  choice.num_slots = std::max(choice.num_slots, static_cast<uint32_t>(std::min<uint64_t>(first_slots, half_of_left)));
 }
 
 // Spends what the smallest plan leaves, in the order of what a byte saves per token.
@@ -322,9 +319,7 @@ void Planner::Grow(Choice& choice) const {
   if (keeps_what_fits()) GrowResident(choice);
   if (!flash()) return;
   TryUpgrade(choice, [](Choice& better) { better.queue_depth = 64; });
-  Choice all = choice;
-  all.resident_bytes = ~uint64_t{0};
-  if (!Fits(all)) PrepareToStream(choice);
+  PrepareToStream(choice);
   GrowResident(choice);
   if (!options_.slots_share && !options_.num_slots) GrowSlots(choice);
   // What is beyond the whole FFN may go to prefill; so may a part that is small beside the slots.
