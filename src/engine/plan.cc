@@ -18,8 +18,7 @@ namespace {
 constexpr uint64_t kSmallBlockBytes = 64 * kKiB;
 constexpr uint32_t kSmallContextStep = 64;
 constexpr uint32_t kDefaultContext = 2048;
-// Of the FFN's neurons, one in so many has a slot before attention is resident. OPT-6.7B's shape takes as long or 0.82 of the time that it
-// takes with a quarter of a layer in slots (docs/benchmarks.md, "Time against memory").
+// Of the FFN's neurons, one in so many has a slot before attention is resident (docs/decisions/0013-first-slots-before-attention.md).
 constexpr uint32_t kFirstSlotsDivisor = 16;
 
 // What the planner varies. Everything else of a plan follows from it and the options.
