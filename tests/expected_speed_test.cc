@@ -116,6 +116,12 @@ TEST_F(ExpectedSpeedTest, WhereAttentionDoesNotFitItIsStreamedInLargeReadsBeside
   }
   const EnginePlan resident = MakePlan(model, &predictor, {}, Options(model, 0.5)).value();
   EXPECT_EQ(resident.streamed_bytes_per_token, 0u);
+  // Of a budget that just holds attention the last of it goes to slots.
+  EngineOptions just = Options(model, 0.5);
+  just.ram_bytes = resident.peak_bytes() - resident.ledger.line_bytes("slots") + 16 * kMiB;
+  const EnginePlan split = MakePlan(model, &predictor, {}, just).value();
+  EXPECT_GT(split.streamed_bytes_per_token, 0u);
+  EXPECT_GE(split.weights.cache.num_slots, model.config().ffn_size);
   EXPECT_TRUE(resident.use_early);
   // A wrong guess is in memory less often than a neuron that is used.
   NeuronUse use = UseOf(model.config(), {0.1, 0.025});
@@ -196,6 +202,25 @@ TEST_F(ExpectedSpeedTest, ASketchGuessesEarlyWhereAttentionTakesLongerThanItsRea
   EXPECT_FALSE(EarlyPays(header, options, slow).value());
   options.early = false;
   EXPECT_FALSE(EarlyPays(header, options, fast).value());
+}
+
+TEST_F(ExpectedSpeedTest, PredictorsGuessEarlyWhereAttentionTakesLongerThanTheirReads) {
+  const std::string packed = PackModel(FindGolden("opt"), directory_);
+  TrainPredictors(packed);
+  EngineOptions options = TestOptions(packed);
+  options.ram_bytes = 64 * kMiB;
+  options.slots_share = 0.25;
+  const OpenedHeader header = OpenHeader(options).value();
+  ASSERT_TRUE(header.predictor.has_value() && header.predictor->early_bytes > 0);
+  DeviceProfile slow_memory = OrdinaryDisk();
+  slow_memory.memory_bytes_per_second = 1e6;
+  EXPECT_TRUE(EarlyPays(header, options, slow_memory).value());
+  DeviceProfile slow_disk = OrdinaryDisk();
+  for (DeviceProfile::Point& point : slow_disk.random) {
+    point.iops /= 1000;
+    point.bytes_per_second /= 1000;
+  }
+  EXPECT_FALSE(EarlyPays(header, options, slow_disk).value());
 }
 
 TEST_F(ExpectedSpeedTest, AModelWithoutGateHasNoChoiceOfLayouts) {

@@ -127,7 +127,7 @@ void AddEngineFlags(CLI::App& sub, EngineFlags& flags) {
   sub.add_flag("--no-window", flags.no_window, "keep no neuron from one token to the next");
   sub.add_flag("--no-bundling", flags.no_bundling, "read the halves of a bundle apart");
   sub.add_flag("--no-overlap", flags.no_overlap, "wait for every read where it is asked for");
-  sub.add_flag("--no-early", flags.no_early, "no early prediction");
+  sub.add_flag("--no-early", flags.no_early, "no early prediction (without this flag: where a token is expected to be faster with it)");
   sub.add_flag("--sketch-early", flags.sketch_early,
                "let a gate sketch guess before attention too (default: where that is expected to be faster)");
   flags.window_option = sub.add_option("--window", flags.window_tokens,

@@ -82,7 +82,7 @@ double FrequencyMisses(std::span<const float> use, uint32_t num_slots) {
 }
 
 // What is guessed wrongly is used seldom, and is in memory less often than what is used. Measured where 2 to 77% of the used bundles were
-// missed: the power lies between 0.5 and 0.8 (docs/benchmarks.md, "Wrong guesses").
+// missed: this is 0.8 to 1.5 of it (docs/benchmarks.md, "Wrong guesses").
 double AbsentOfWrongGuesses(double missed_share) { return std::pow(missed_share, 2.0 / 3); }
 
 // Bytes of both reads of a bundle in halves: sectors that both halves touch are read twice.

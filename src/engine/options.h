@@ -67,7 +67,7 @@ struct EngineOptions {
   bool window = true;          // off: no neuron is kept from one token to the next
   bool bundling = true;        // off: up halves first, then down halves
   bool overlap = true;         // off: every read is waited for where it is asked for
-  bool early = true;           // early prediction (needs overlap)
+  bool early = true;           // early prediction (needs overlap); where it pays: early_choice.h
   bool sketch_early = false;   // by a gate sketch too, which then guesses before attention: where it pays (early_choice.h)
 
   PolicyKind policy = PolicyKind::kDecay;
