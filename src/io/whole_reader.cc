@@ -181,9 +181,9 @@ void WholeReader::Advance(uint32_t index, uint64_t advance_bytes) {
   segment->iov_len -= advance_bytes;
 }
 
-size_t WholeReader::Reap(std::span<WholeCompletion> completions, WaitMode mode) {
+size_t WholeReader::Reap(std::span<WholeCompletion> completions, WaitMode mode, size_t most_starts) {
   if (completions.empty()) return 0;
-  Pump(0);
+  Pump(0, mode == WaitMode::kPoll ? most_starts : SIZE_MAX);
   size_t count = TakeFinished(completions);
   while (count == 0 && mode == WaitMode::kBlock && num_pending_ > 0) {
     Pump(kForever);
@@ -206,11 +206,11 @@ size_t WholeReader::TakeFinished(std::span<WholeCompletion> completions) {
   return count;
 }
 
-void WholeReader::Pump(uint64_t timeout_ns) {
+void WholeReader::Pump(uint64_t timeout_ns, size_t most_starts) {
   uint64_t now_ns = NowNs();
   AccountBusy(now_ns);
   WakeRetries(now_ns);
-  SubmitQueued(now_ns);
+  SubmitQueued(now_ns, most_starts);
   AccountBusy(now_ns);
   if (timeout_ns > 0) {
     WaitForCompletions(now_ns, timeout_ns);
@@ -225,7 +225,7 @@ void WholeReader::Pump(uint64_t timeout_ns) {
   now_ns = NowNs();
   AccountBusy(now_ns);
   CheckDeadlines(now_ns);
-  SubmitQueued(now_ns);
+  SubmitQueued(now_ns, most_starts);
   AccountBusy(now_ns);
 }
 
@@ -254,11 +254,11 @@ void WholeReader::WakeRetries(uint64_t now_ns) {
   }
 }
 
-void WholeReader::SubmitQueued(uint64_t now_ns) {
+void WholeReader::SubmitQueued(uint64_t now_ns, size_t& starts_left) {
   while (queued_.size > 0) {
     const size_t in_flight = reader_->num_in_flight();
     const size_t room = in_flight < reader_->queue_depth() ? reader_->queue_depth() - in_flight : 0;
-    const size_t count = std::min({queued_.size, room, requests_.size()});
+    const size_t count = std::min({queued_.size, room, requests_.size(), starts_left});
     if (count == 0) return;
     for (size_t i = 0; i < count; ++i) {
       const uint32_t index = queued_.items[(queued_.head + i) % queued_.items.size()];
@@ -275,6 +275,7 @@ void WholeReader::SubmitQueued(uint64_t now_ns) {
       if (slot.start_ns == 0) slot.start_ns = now_ns;
     }
     statistics_.num_reads += taken;
+    starts_left -= taken;
     if (taken < count) return;
   }
 }

@@ -74,7 +74,8 @@ class WholeReader {
   bool TrySubmit(const WholeRead& read);
   // Pushes queued reads to the device, and returns reads that are finished. kBlock waits for at least one
   // while any is pending; when none is but some are abandoned, it waits for at most 0.1 s and may return 0.
-  size_t Reap(std::span<WholeCompletion> completions, WaitMode mode);
+  // kPoll starts at most `most_starts` reads: the caller's thread works for each.
+  size_t Reap(std::span<WholeCompletion> completions, WaitMode mode, size_t most_starts = SIZE_MAX);
   // Blocking convenience for opening and offline work: reads one extent into memory, in parts of at most 1
   // MiB of which several are in flight. Nothing need be aligned: what is not, goes through a bounce buffer of
   // 1 MiB, which the first such call allocates. Other reads go on meanwhile. `what` names it in the error
@@ -113,10 +114,11 @@ class WholeReader {
   void TimeOut(uint32_t index, uint64_t now_ns);
   void Advance(uint32_t index, uint64_t advance_bytes);
 
-  // One round: due retries, submissions, completions (waiting up to timeout_ns for one), deadlines.
-  void Pump(uint64_t timeout_ns);
+  // One round: due retries, at most `most_starts` submissions, completions (waiting up to timeout_ns for one), deadlines.
+  void Pump(uint64_t timeout_ns, size_t most_starts = SIZE_MAX);
   void WakeRetries(uint64_t now_ns);
-  void SubmitQueued(uint64_t now_ns);
+  // Takes what it submits from `starts_left`.
+  void SubmitQueued(uint64_t now_ns, size_t& starts_left);
   void WaitForCompletions(uint64_t now_ns, uint64_t timeout_ns);
   void HandleCompletion(const ReadCompletion& completion, uint64_t now_ns);
   void HandleBytes(uint32_t index, uint64_t got_bytes, uint64_t now_ns);

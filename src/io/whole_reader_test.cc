@@ -124,6 +124,22 @@ TEST_P(WholeReaderTest, WithoutFaultsEveryReadIsOneRead) {
   EXPECT_GT(statistics.busy_ns, 0u);
 }
 
+TEST_P(WholeReaderTest, APollStartsNoMoreReadsThanItMay) {
+  Fixture fixture = Make({});
+  AlignedBuffer memory = NewBuffer(8 * 4096);
+  for (uint64_t i = 0; i < 8; ++i) {
+    const iovec segment{memory.data() + i * 4096, 4096};
+    ASSERT_TRUE(fixture.whole->TrySubmit({&fixture.file, i * 4096, {&segment, 1}, i}));
+  }
+  WholeCompletion completions[8];
+  size_t done = fixture.whole->Reap(completions, WaitMode::kPoll, 0);
+  EXPECT_EQ(fixture.whole->statistics().num_reads, 0u);
+  done += fixture.whole->Reap(completions, WaitMode::kPoll, 3);
+  EXPECT_EQ(fixture.whole->statistics().num_reads, 3u);
+  while (done < 8) done += fixture.whole->Reap(completions, WaitMode::kBlock);
+  EXPECT_EQ(fixture.whole->statistics().num_reads, 8u);
+}
+
 TEST_P(WholeReaderTest, D2ShortReadsAreContinued) {
   for (const size_t multiple : {512u, 1u, 8192u}) {
     SCOPED_TRACE(multiple);

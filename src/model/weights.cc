@@ -42,10 +42,10 @@ void Weights::Dispatch(std::span<const WholeCompletion> completions) {
   if (cache_ != nullptr) cache_->SubmitQueued();
 }
 
-void Weights::Poll() {
+void Weights::Poll(size_t most_starts) {
   if (reader_->num_pending() > 0) {
     std::array<WholeCompletion, 32> completions;
-    const size_t count = reader_->Reap(completions, WaitMode::kPoll);
+    const size_t count = reader_->Reap(completions, WaitMode::kPoll, most_starts);
     Dispatch({completions.data(), count});
   }
   if (cache_ != nullptr) cache_->FreeAhead();

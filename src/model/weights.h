@@ -93,8 +93,10 @@ class Weights {
   void Prefetch(uint32_t layer, std::span<const uint32_t> positions);
   // For a batch of several tokens: the layer is read whole when the one before it was. Its first reads start now.
   void PrefetchWhole(uint32_t layer);
-  // Submits and reaps; an error is kept for the next call that returns a Status.
-  void Poll();
+  // Reads that a poll starts between two tiles at most. One takes its thread some 4 microseconds, in which the others run out of tiles.
+  static constexpr size_t kMostStarts = 16;
+  // Starts reads and reaps; an error is kept for the next call that returns a Status.
+  void Poll(size_t most_starts = kMostStarts);
   Status EndStep();
 
   // Reads bundles into slots that are never given up (the popular part). Before the first step; pins at most what leaves
