@@ -1,6 +1,8 @@
 #include "src/model/forward.h"
 
 #include <algorithm>
+#include <array>
+#include <optional>
 #include <utility>
 
 #include "src/base/bytes.h"
@@ -29,6 +31,7 @@ bool TakesPanels(uint32_t num_rows) { return num_rows >= kLeastPanelTokens; }
 bool MayGuessEarly(const ModelConfig& config) { return !config.parallel() && config.ffn_layout != FfnLayout::kMatrices; }
 
 constexpr size_t kPieceFloats = 4096;
+constexpr size_t kMostProducts = 3;  // of one input: query, key and value
 
 }  // namespace
 
@@ -134,33 +137,66 @@ void Forward::PrepareInput(std::initializer_list<DType> types, const float* x, s
   });
 }
 
-Status Forward::MatMul(uint32_t matrix, const float* x, size_t x_stride, uint32_t num_rows, std::span<const float> bias,
-                       float* out, size_t out_stride) {
-  const MatrixInfo& info = weights_.model().matrices()[matrix];
-  const DType dtype = MatrixType(matrix);
-  const QuantisedInput quantised{input_q_.data(), input_scales_.data()};
-  return weights_.ForEachRowBlock(matrix, [&](const RowBlock& block) {
-    const Tiles tiles = CutTiles(block.num_rows, info.columns, num_rows, pool_.num_threads());
-    float* const block_out = out + block.first_row;
+void Forward::MultiplyTile(const Product& product, const RowBlock& block, uint64_t begin, uint64_t end, const float* x, size_t x_stride,
+                           uint32_t num_rows, int worker) {
+  const size_t columns = weights_.model().matrices()[product.matrix].columns;
+  const DType dtype = MatrixType(product.matrix);
+  float* const out = product.out + block.first_row;
+  if (IsQuantised(dtype)) {
+    const QuantisedInput quantised{input_q_.data(), input_scales_.data()};
+    DotRowsQuantised(dtype, block.rows, begin, end, columns, quantised, num_rows, out, product.out_stride);
+  } else if (TakesPanels(num_rows)) {
+    DotRowsOfPanels(dtype, block.rows, begin, end, columns, panels_.data(), num_rows, PanelScratch(worker), out, product.out_stride);
+  } else {
+    DotRows(dtype, block.rows, begin, end, columns, x, x_stride, num_rows, out, product.out_stride);
+  }
+  if (product.bias.empty()) return;
+  for (uint32_t row = 0; row < num_rows; ++row) {
+    Add(out + row * product.out_stride + begin, product.bias.data() + block.first_row + begin, end - begin);
+  }
+}
+
+Status Forward::MatMul(std::initializer_list<Product> products, const float* x, size_t x_stride, uint32_t num_rows) {
+  CHECK(products.size() <= kMostProducts);
+  struct Part {
+    const Product* product = nullptr;
+    RowBlock block;
+    Tiles tiles;
+  };
+  std::array<Part, kMostProducts> parts;
+  const auto run = [&](size_t num_parts) {
+    int count = 0;
+    for (Part& part : std::span(parts).first(num_parts)) {
+      const size_t columns = weights_.model().matrices()[part.product->matrix].columns;
+      part.tiles = CutTiles(part.block.num_rows, columns, num_rows, pool_.num_threads());
+      count += part.tiles.count;
+    }
     pool_.Run(
-        tiles.count,
+        count,
         [&](int tile, int worker) {
-          const uint64_t begin = tiles.begin(tile), end = tiles.end(tile);
-          if (IsQuantised(dtype)) {
-            DotRowsQuantised(dtype, block.rows, begin, end, info.columns, quantised, num_rows, block_out, out_stride);
-          } else if (TakesPanels(num_rows)) {
-            DotRowsOfPanels(dtype, block.rows, begin, end, info.columns, panels_.data(), num_rows, PanelScratch(worker), block_out,
-                            out_stride);
-          } else {
-            DotRows(dtype, block.rows, begin, end, info.columns, x, x_stride, num_rows, block_out, out_stride);
-          }
-          if (bias.empty()) return;
-          for (uint32_t row = 0; row < num_rows; ++row) {
-            Add(block_out + row * out_stride + begin, bias.data() + block.first_row + begin, end - begin);
-          }
+          const Part* part = parts.data();
+          for (; tile >= part->tiles.count; ++part) tile -= part->tiles.count;
+          MultiplyTile(*part->product, part->block, part->tiles.begin(tile), part->tiles.end(tile), x, x_stride, num_rows, worker);
         },
         [&] { weights_.Poll(); });
-  });
+  };
+  size_t num_resident = 0;
+  for (const Product& product : products) {
+    const std::optional<RowBlock> rows = weights_.ResidentRows(product.matrix);
+    if (!rows) break;
+    parts[num_resident++] = {&product, *rows, {}};
+  }
+  if (num_resident == products.size()) {
+    run(num_resident);
+    return {};
+  }
+  for (const Product& product : products) {
+    FRUGAL_TRY(weights_.ForEachRowBlock(product.matrix, [&](const RowBlock& block) {
+      parts[0] = {&product, block, {}};
+      run(1);
+    }));
+  }
+  return {};
 }
 
 void Forward::Normalize(NormVectors norm, const float* x, uint32_t num_rows, float* out) {
@@ -206,7 +242,7 @@ Status Forward::Embed(std::span<const BatchRow> rows) {
   const uint32_t num_rows = static_cast<uint32_t>(rows.size());
   if (config_.has_projections()) {
     PrepareInput({MatrixType(ids.project_in)}, embedding_.data(), config_.embedding_size, num_rows, config_.embedding_size);
-    FRUGAL_TRY(MatMul(ids.project_in, embedding_.data(), config_.embedding_size, num_rows, {}, residual_.data(), hidden));
+    FRUGAL_TRY(MatMul({{ids.project_in, {}, residual_.data(), hidden}}, embedding_.data(), config_.embedding_size, num_rows));
   }
   for (size_t row = 0; row < rows.size(); ++row) {
     if (config_.embedding_scale != 1.0f) Scale(residual_.data() + row * hidden, config_.embedding_scale, hidden);
@@ -296,13 +332,13 @@ Status Forward::Output(std::span<const BatchRow> rows, uint32_t num_logit_rows) 
   }
   if (config_.has_projections()) {
     PrepareInput({MatrixType(ids.project_out)}, x, hidden, num_logit_rows, hidden);
-    FRUGAL_TRY(MatMul(ids.project_out, x, hidden, num_logit_rows, {}, embedding_.data(), config_.embedding_size));
+    FRUGAL_TRY(MatMul({{ids.project_out, {}, embedding_.data(), config_.embedding_size}}, x, hidden, num_logit_rows));
     x = embedding_.data();
     x_stride = config_.embedding_size;
   }
   PrepareInput({MatrixType(ids.output)}, x, x_stride, num_logit_rows, config_.embedding_size);
   const std::span<const float> bias = weights_.vector(GlobalVector::kOutputBias);
-  FRUGAL_TRY(MatMul(ids.output, x, x_stride, num_logit_rows, bias, logits_.data(), config_.vocab_size));
+  FRUGAL_TRY(MatMul({{ids.output, bias, logits_.data(), config_.vocab_size}}, x, x_stride, num_logit_rows));
   if (!AllFinite(logits_.data(), size_t{num_logit_rows} * config_.vocab_size)) {
     const std::string where = first_bad_layer_ >= 0 ? fmt::format("first seen behind layer {}", first_bad_layer_)
                                                     : std::string("first seen in the output matrix");

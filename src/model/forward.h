@@ -183,9 +183,18 @@ class Forward {
   DType MatrixType(uint32_t matrix) const;
   // Calls work(begin, end) for pieces of [0, size), on all threads.
   void ForEachPiece(size_t size, FunctionRef<void(size_t begin, size_t end)> work);
-  // out [num_rows, out_stride] = matrix x [num_rows, x_stride] + bias (may be empty). x was prepared.
-  Status MatMul(uint32_t matrix, const float* x, size_t x_stride, uint32_t num_rows, std::span<const float> bias, float* out,
-                size_t out_stride);
+  // out [num_rows, out_stride] = matrix x + bias (may be empty)
+  struct Product {
+    uint32_t matrix = 0;
+    std::span<const float> bias;
+    float* out = nullptr;
+    size_t out_stride = 0;
+  };
+  // Products with the same x [num_rows, x_stride], which was prepared. Of matrices that are in memory the threads take tiles together.
+  Status MatMul(std::initializer_list<Product> products, const float* x, size_t x_stride, uint32_t num_rows);
+  // The tile of a product with a part of its matrix.
+  void MultiplyTile(const Product& product, const RowBlock& block, uint64_t begin, uint64_t end, const float* x, size_t x_stride,
+                    uint32_t num_rows, int worker);
   // [num_rows, hidden_size]; x may equal out.
   void Normalize(NormVectors norm, const float* x, uint32_t num_rows, float* out);
   // Of many rows the threads take some each.

@@ -15,13 +15,11 @@ Status Forward::Attention(uint32_t layer, uint32_t kv_layer, std::span<const Bat
   const LayerMatrices& matrices = weights_.model().layer(layer);
   const size_t hidden = config_.hidden_size, query = config_.query_size(), kv = config_.kv_size();
   const uint32_t num_rows = static_cast<uint32_t>(rows.size());
-  const auto project = [&](uint32_t matrix, LayerVector bias, float* out, size_t out_stride) {
-    return MatMul(matrix, normed_.data(), hidden, num_rows, weights_.vector(layer, bias), out, out_stride);
-  };
   PrepareInput({MatrixType(matrices.q), MatrixType(matrices.k), MatrixType(matrices.v)}, normed_.data(), hidden, num_rows, hidden);
-  FRUGAL_TRY(project(matrices.q, LayerVector::kQBias, q_.data(), query));
-  FRUGAL_TRY(project(matrices.k, LayerVector::kKBias, keys_, kv));
-  FRUGAL_TRY(project(matrices.v, LayerVector::kVBias, values_, kv));
+  FRUGAL_TRY(MatMul({{matrices.q, weights_.vector(layer, LayerVector::kQBias), q_.data(), query},
+                     {matrices.k, weights_.vector(layer, LayerVector::kKBias), keys_, kv},
+                     {matrices.v, weights_.vector(layer, LayerVector::kVBias), values_, kv}},
+                    normed_.data(), hidden, num_rows));
   ForEachRow(num_rows, [&](uint32_t row) { PlaceHeads(layer, kv_layer, rows[row], row); });
   // A head after the other, whose keys and values stay in the cache while a prompt's rows pass.
   const uint32_t num_groups = (num_rows + kAttendedRows - 1) / kAttendedRows;
@@ -35,7 +33,7 @@ Status Forward::Attention(uint32_t layer, uint32_t kv_layer, std::span<const Bat
       },
       [&] { weights_.Poll(); });
   PrepareInput({MatrixType(matrices.o)}, q_.data(), query, num_rows, query);
-  return MatMul(matrices.o, q_.data(), query, num_rows, weights_.vector(layer, LayerVector::kOBias), block_out_.data(), hidden);
+  return MatMul({{matrices.o, weights_.vector(layer, LayerVector::kOBias), block_out_.data(), hidden}}, q_.data(), query, num_rows);
 }
 
 void Forward::NormalizeHead(NormVectors norm, float* head) const {

@@ -15,7 +15,7 @@ uint64_t Forward::GateFloats(const ModelConfig& config, uint32_t max_rows) {
 Status Forward::ComputeGates(uint32_t layer, uint32_t num_rows) {
   const uint32_t gate = weights_.model().layer(layer).gate;
   const size_t hidden = config_.hidden_size, size = config_.ffn_size;
-  FRUGAL_TRY(MatMul(gate, ffn_input_.data(), hidden, num_rows, weights_.vector(layer, LayerVector::kGateBias), gates_.data(), size));
+  FRUGAL_TRY(MatMul({{gate, weights_.vector(layer, LayerVector::kGateBias), gates_.data(), size}}, ffn_input_.data(), hidden, num_rows));
   ForEachPiece(num_rows * size, [&](size_t begin, size_t end) { Activate(config_.activation, gates_.data() + begin, end - begin); });
   return {};
 }
@@ -27,7 +27,7 @@ Status Forward::DenseFfn(uint32_t layer, uint32_t num_rows) {
   PrepareInput({gate_type, up_type}, ffn_input_.data(), hidden, num_rows, hidden);
   if (config_.gated) FRUGAL_TRY(ComputeGates(layer, num_rows));
   const std::span<const float> up_bias = weights_.vector(layer, LayerVector::kUpBias);
-  FRUGAL_TRY(MatMul(matrices.up, ffn_input_.data(), hidden, num_rows, up_bias, activations_.data(), size));
+  FRUGAL_TRY(MatMul({{matrices.up, up_bias, activations_.data(), size}}, ffn_input_.data(), hidden, num_rows));
   ForEachPiece(num_rows * size, [&](size_t begin, size_t end) {
     float* const activations = activations_.data() + begin;
     if (config_.gated) {
@@ -38,7 +38,7 @@ Status Forward::DenseFfn(uint32_t layer, uint32_t num_rows) {
   });
   PrepareInput({MatrixType(matrices.down)}, activations_.data(), size, num_rows, size);
   const std::span<const float> down_bias = weights_.vector(layer, LayerVector::kDownBias);
-  return MatMul(matrices.down, activations_.data(), size, num_rows, down_bias, block_out_.data(), hidden);
+  return MatMul({{matrices.down, down_bias, block_out_.data(), hidden}}, activations_.data(), size, num_rows);
 }
 
 }  // namespace frugal

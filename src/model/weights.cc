@@ -93,22 +93,37 @@ Result<const std::byte*> Weights::BlockData(uint32_t index, std::optional<uint64
   return data;
 }
 
+// What is resident side by side is one product.
+RowBlock Weights::TakeRows(const std::byte* data, uint32_t* index) const {
+  const WeightBlock& first = layout_.blocks[*index];
+  const size_t row_bytes = static_cast<size_t>(*RowBytes(matrix_type(first.matrix), model_.matrices()[first.matrix].columns));
+  const auto follows_in_memory = [&](uint32_t i) {
+    const WeightBlock &block = layout_.blocks[i], &before = layout_.blocks[i - 1];
+    return block.matrix == first.matrix && block.resident && before.resident &&
+           block.memory_offset == before.memory_offset + before.memory_bytes;
+  };
+  RowBlock rows{first.first_row, 0, RowSet{data, row_bytes, nullptr}};
+  do {
+    rows.num_rows += layout_.blocks[(*index)++].num_rows;
+  } while (*index < layout_.blocks.size() && follows_in_memory(*index));
+  return rows;
+}
+
+std::optional<RowBlock> Weights::ResidentRows(uint32_t matrix) const {
+  uint32_t i = matrix_first_block_[matrix];
+  CHECK(i != kNoMatrix);
+  if (!layout_.blocks[i].resident) return std::nullopt;
+  const RowBlock rows = TakeRows(resident_.data() + layout_.blocks[i].memory_offset, &i);
+  return rows.num_rows == model_.matrices()[matrix].rows ? std::optional(rows) : std::nullopt;
+}
+
 Status Weights::ForEachRowBlock(uint32_t matrix, FunctionRef<void(const RowBlock&)> fn) {
   const uint32_t first = matrix_first_block_[matrix];
   CHECK(first != kNoMatrix);
-  const size_t row_bytes = static_cast<size_t>(*RowBytes(matrix_type(matrix), model_.matrices()[matrix].columns));
-  const auto follows_in_memory = [&](uint32_t i) {
-    const WeightBlock &block = layout_.blocks[i], &before = layout_.blocks[i - 1];
-    return block.matrix == matrix && block.resident && before.resident &&
-           block.memory_offset == before.memory_offset + before.memory_bytes;
-  };
   for (uint32_t i = first; i < layout_.blocks.size() && layout_.blocks[i].matrix == matrix;) {
     std::optional<uint64_t> release;
     FRUGAL_ASSIGN(const std::byte* data, BlockData(i, &release));
-    RowBlock rows{layout_.blocks[i].first_row, 0, RowSet{data, row_bytes, nullptr}};
-    do {  // what is resident side by side is one product
-      rows.num_rows += layout_.blocks[i++].num_rows;
-    } while (i < layout_.blocks.size() && follows_in_memory(i));
+    const RowBlock rows = TakeRows(data, &i);
     fn(rows);
     if (release) stream_->Release(*release);
     FRUGAL_TRY(TakeError());

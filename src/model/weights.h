@@ -74,6 +74,8 @@ class Weights {
   Status ReadRow(uint32_t matrix, uint64_t row, std::span<float> out);
   // The type of the rows that ForEachRowBlock gives.
   DType matrix_type(uint32_t matrix) const { return MemoryType(model_, plan_, matrix); }
+  // The matrix where all of it lies in memory side by side.
+  std::optional<RowBlock> ResidentRows(uint32_t matrix) const;
   // Calls fn for every block of the matrix, in order, each as soon as it is there.
   Status ForEachRowBlock(uint32_t matrix, FunctionRef<void(const RowBlock&)> fn);
   // The bundles of a layer's active set (ascending positions; counts[i] tokens of num_tokens want positions[i]).
@@ -150,6 +152,8 @@ class Weights {
   Status TakeError();
   // A block's bytes, waited for; `release` gets the group to give back after its use when the block is its last.
   Result<const std::byte*> BlockData(uint32_t block, std::optional<uint64_t>* release);
+  // The rows from block `index` on, whose data are there; index becomes that of the first block which is not among them.
+  RowBlock TakeRows(const std::byte* data, uint32_t* index) const;
   Status WaitForGroup(StreamRing& ring, uint64_t sequence);
   Result<BundleWave> NextBlockWave();
   void StartScan(uint32_t layer);
