@@ -109,6 +109,29 @@ TEST_P(SelectorTest, EarlyGuessesOfASketchMoveBytesAndNothingElse) {
                 on_time->statistics().weights.cache.num_late_hits);
 }
 
+TEST_P(SelectorTest, APromptLeavesInTheSlotsWhatItsLastTokensUsed) {
+  EngineOptions options = Options(PackAs(FfnLayout::kGateAndBundle2), SelectorKind::kGate);
+  std::vector<int32_t> ids;
+  for (const GoldenSequence& sequence : golden_.sequences) {
+    if (sequence.input_ids.size() > ids.size()) ids = sequence.input_ids;
+  }
+  ASSERT_GE(ids.size(), 9u);
+  options.max_batch = 8;
+  options.logit_rows = 1;
+  options.slots_share = 0.25;
+  const std::unique_ptr<Engine> engine = OpenOrFail(options);
+  ASSERT_NE(engine, nullptr);
+  const auto session = engine->NewSession();
+  ASSERT_TRUE(session);
+  ASSERT_TRUE(engine->Step(**session, std::span(ids).first(8), 1));
+  const CacheStatistics prompt = engine->statistics().weights.cache;
+  ASSERT_EQ(prompt.num_hits + prompt.num_misses, 0u) << "it is read past the cache";
+  ASSERT_TRUE(engine->Step(**session, std::span(ids).subspan(8, 1), 1));
+  const CacheStatistics cache = engine->statistics().weights.cache;
+  EXPECT_GT(cache.num_hits * 5, engine->plan().weights.cache.num_slots);
+  EXPECT_GT(cache.num_misses, 0u);
+}
+
 TEST_P(SelectorTest, ASketchOfAFourBitGateIsExact) {
   const std::string packed = PackAs(FfnLayout::kBundle3, DType::kQ4_0);
   const std::unique_ptr<Engine> engine = OpenOrFail(Options(packed, SelectorKind::kSketch));

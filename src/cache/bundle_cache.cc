@@ -275,6 +275,19 @@ void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) 
   QueueReads(layer, misses_);
 }
 
+bool BundleCache::Keep(uint32_t layer, uint32_t position, const std::byte* bundle_bytes) {
+  const uint32_t bundle = BundleOf(layer, position);
+  if (slot_of_[bundle] != kNoSlot) return true;
+  const uint32_t slot = TakeSlot();
+  if (slot == kNoSlot) return false;
+  std::memcpy(memory_.data() + slot * space_.stride_bytes, bundle_bytes, space_.stride_bytes);
+  slot_of_[bundle] = slot;
+  pins_[bundle] = kNoPin;
+  flags_[bundle] = kReady | kVerified;
+  has_no_victims_ = false;
+  return true;
+}
+
 size_t BundleCache::PinForGood(uint32_t layer, std::span<const uint32_t> positions, std::span<uint32_t> slots) {
   const CacheStatistics before = statistics_;
   const size_t taken = Acquire(layer, positions, slots);

@@ -117,6 +117,9 @@ class BundleCache {
   uint32_t num_slots() const { return options_.num_slots; }
   size_t num_reading() const { return num_reading_; }
 
+  // Takes a copy of a bundle that was read past the cache, and verified, into an empty slot or that of a bundle of low priority. False
+  // where every slot is taken by what may not be given up.
+  bool Keep(uint32_t layer, uint32_t position, const std::byte* bundle);
   // Pins bundles for good (a popular part). They are read by the next Acquire-like wait; call before the first step.
   size_t PinForGood(uint32_t layer, std::span<const uint32_t> positions, std::span<uint32_t> slots);
   // Ends a step: the window drops what it no longer holds.

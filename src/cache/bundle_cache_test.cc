@@ -309,6 +309,27 @@ TEST_F(BundleCacheTest, RoundsGiveUpTheLeastRecentWhereverItLies) {
   }
 }
 
+TEST_F(BundleCacheTest, KeepsCopiesInThePlaceOfWhatWasUsedLongestAgo) {
+  Open(Options(2));
+  EXPECT_EQ(Use(0, {1, 2}), 2u);
+  cache_->EndStep();
+  EXPECT_EQ(Use(0, {2}), 0u);
+  cache_->EndStep();
+  const std::vector<std::byte> copy(kStride, std::byte{kPerLayer + 5 + 1});
+  const std::vector<uint32_t> positions = {5}, counts = {1};
+  cache_->NoteUses(1, positions, counts);
+  EXPECT_TRUE(cache_->Keep(1, 5, copy.data()));
+  EXPECT_FALSE(cache_->Contains(0, 1));
+  EXPECT_EQ(Use(1, {5}), 0u);
+  EXPECT_EQ(Use(0, {2}), 0u);
+  std::vector<uint32_t> slots(1);
+  EXPECT_EQ(cache_->Acquire(0, std::vector<uint32_t>{2}, slots), 1u);
+  EXPECT_EQ(cache_->Acquire(1, positions, slots), 1u);
+  EXPECT_TRUE(cache_->Keep(1, 5, copy.data()));
+  EXPECT_FALSE(cache_->Keep(1, 6, copy.data()));  // both slots are pinned
+  EXPECT_TRUE(cache_->Contains(0, 2));
+}
+
 TEST_F(BundleCacheTest, TheWindowDropsWhatTheLastStepsDidNotUse) {
   CacheOptions options = Options(64, PolicyKind::kWindow);
   options.policy.window_steps = 2;

@@ -176,6 +176,8 @@ class Forward {
   void PrefetchSelected(uint32_t layer, uint32_t num_rows);
   // Lists the union of `num_rows` active sets into positions_ and counts_.
   void ListUnion(uint32_t num_rows);
+  // Tells what the last of a batch's rows chose of a layer that is read past the cache.
+  void KeepRecent(uint32_t num_rows);
   Status Output(std::span<const BatchRow> rows, uint32_t num_logit_rows);
   // Quantises x [num_rows, x_stride] for the products that follow, and lays it out in panels, when one of their types asks for it.
   void PrepareInput(std::initializer_list<DType> types, const float* x, size_t x_stride, uint32_t num_rows, size_t columns);

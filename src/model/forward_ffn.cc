@@ -1,6 +1,7 @@
 // The FFN of the forward pass from bundles: early prediction, the active sets and their union, rows of up (and gate) with the activation as
 // they arrive, the down sum.
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -64,6 +65,23 @@ void Forward::ListUnion(uint32_t num_rows) {
     }
     counts_.resize(positions_.size());
   }
+}
+
+void Forward::KeepRecent(uint32_t num_rows) {
+  const uint32_t words = Selector::WordsPerToken(config_.ffn_size), num_recent = std::min(num_rows, Weights::kRecentTokens);
+  const uint64_t* const recent = active_.data() + size_t{num_rows - num_recent} * words;
+  std::vector<uint32_t>&positions = parted_members_, &counts = parted_rows_;  // not in use yet
+  size_t size = 0;
+  for (uint32_t word = 0; word < words; ++word) {
+    std::array<uint32_t, 64> used;
+    CountChosen(recent + word, words, num_recent, used.data());
+    for (uint32_t bit = 0; bit < 64; ++bit) {
+      if (used[bit] == 0) continue;
+      positions[size] = word * 64 + bit;
+      counts[size++] = used[bit];
+    }
+  }
+  weights_.KeepRecent(std::span(positions).first(size), std::span(counts).first(size));
 }
 
 bool Forward::GuessesEarly(uint32_t num_rows) const {
@@ -166,6 +184,7 @@ Status Forward::BundledFfn(uint32_t layer, uint32_t num_rows) {
   }
   ForEachRow(num_rows, [&](uint32_t row) { std::fill_n(block_out_.data() + row * hidden, hidden, 0.0f); });
   FRUGAL_TRY(weights_.BeginBundles(layer, positions_, counts_, num_rows));
+  if (weights_.scans()) KeepRecent(num_rows);
   while (true) {
     FRUGAL_ASSIGN(const BundleWave wave, weights_.NextWave());
     if (wave.begin == wave.end) break;

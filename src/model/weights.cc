@@ -1,6 +1,7 @@
 #include "src/model/weights.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <utility>
 
@@ -196,6 +197,7 @@ Status Weights::BeginBundles(uint32_t layer, std::span<const uint32_t> positions
     if (!scan_ahead_) StartScan(layer);
     CHECK(scan_ahead_.value_or(layer) == layer);
     scan_ahead_.reset();
+    std::fill(kept_.begin(), kept_.end(), uint8_t{0});
     return TakeError();
   }
   open_.source = BundleSource::kCache;
@@ -207,6 +209,31 @@ Status Weights::BeginBundles(uint32_t layer, std::span<const uint32_t> positions
     cache_->PinPresent(layer, positions, cache_->num_slots() / 4);
   }
   return TakeError();
+}
+
+void Weights::KeepRecent(std::span<const uint32_t> positions, std::span<const uint32_t> counts) {
+  CHECK(scans() && positions.size() == counts.size());
+  cache_->NoteUses(open_.layer, positions, counts);
+  const uint32_t share = cache_->num_slots() / model_.config().num_layers;
+  std::array<uint32_t, kRecentTokens + 1> num_used{};  // by how many of the tokens
+  for (const uint32_t count : counts) ++num_used[count];
+  uint32_t least = kRecentTokens + 1, num_kept = 0;  // all that were used at least so often
+  while (least > 1 && num_kept + num_used[least - 1] <= share) num_kept += num_used[--least];
+  uint32_t room = share - num_kept;  // for some that were used once less
+  for (size_t i = 0; i < positions.size(); ++i) {
+    kept_[positions[i]] = counts[i] >= least;
+    if (counts[i] + 1 != least || room == 0) continue;
+    kept_[positions[i]] = 1;
+    --room;
+  }
+}
+
+void Weights::KeepWave() {
+  const BundleWave& wave = open_.wave;
+  for (size_t i = wave.begin; i < wave.end; ++i) {
+    const uint32_t position = open_.positions[i];
+    if (kept_[position] != 0 && !cache_->Keep(open_.layer, position, wave.rows.row(i - wave.begin))) return;
+  }
 }
 
 void Weights::StartScan(uint32_t layer) {
@@ -362,7 +389,11 @@ void Weights::EndWave() {
     if (open_.wave.end < open_.positions.size()) {
       cache_->Unpin(open_.layer, open_.positions.subspan(open_.wave.begin, open_.wave.end - open_.wave.begin));
     }
-  } else if (open_.release) {
+    open_.wave.begin = open_.wave.end;
+    return;
+  }
+  if (scans()) KeepWave();
+  if (open_.release) {
     (open_.source == BundleSource::kScan ? *scan_ : *stream_).Release(*open_.release);
     open_.release.reset();
   }

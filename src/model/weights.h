@@ -80,6 +80,12 @@ class Weights {
   Status ForEachRowBlock(uint32_t matrix, FunctionRef<void(const RowBlock&)> fn);
   // The bundles of a layer's active set (ascending positions; counts[i] tokens of num_tokens want positions[i]).
   Status BeginBundles(uint32_t layer, std::span<const uint32_t> positions, std::span<const uint32_t> counts, uint32_t num_tokens);
+  // Whether the layer's bundles are read past the cache: they are most of it, of a batch of several tokens.
+  bool scans() const { return open_.source == BundleSource::kScan; }
+  // Of such a batch the slots keep what its last tokens used, the most used first, as far as the layer's share of the slots goes.
+  // positions[i] (of the active set), used by counts[i] > 0 of the last kRecentTokens tokens. Right after BeginBundles.
+  static constexpr uint32_t kRecentTokens = 16;
+  void KeepRecent(std::span<const uint32_t> positions, std::span<const uint32_t> counts);
   // The next wave; end == begin when there is none left.
   Result<BundleWave> NextWave();
   // Members of the current wave (indices from its begin) whose up rows are in memory and were not given out yet; waits for at least
@@ -160,6 +166,7 @@ class Weights {
   Result<BundleWave> NextScanWave();
   Result<BundleWave> NextCacheWave();
   BundleWave MakeBlockWave(const WeightBlock& block, const std::byte* data);
+  void KeepWave();
   // What is read for `size_bytes` of a tensor: up to the next multiple of 4096, where the file is packed.
   uint64_t ReadBytes(uint64_t size_bytes) const;
   Status Direct(uint32_t file_index, uint64_t offset_bytes, std::span<std::byte> destination, const std::string& what);
@@ -195,6 +202,7 @@ class Weights {
   std::vector<uint32_t> ready_members_;   // [ffn_size]
   std::vector<uint32_t> ready_rows_;      // [ffn_size]
   std::vector<uint8_t> given_;            // [ffn_size]
+  std::vector<uint8_t> kept_;             // [ffn_size]: what a scan's wave leaves in the slots
   AlignedBuffer row_scratch_;
   std::optional<Error> error_;
   uint64_t stall_ns_ = 0;

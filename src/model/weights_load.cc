@@ -46,7 +46,7 @@ uint64_t Weights::HashTableBytes(const ModelFile& model, const WeightPlan& plan)
 }
 
 uint64_t Weights::ScratchBytes(const ModelFile& model) {
-  return uint64_t{model.config().ffn_size} * (3 * sizeof(uint32_t) + 1) + MaxRowScratchBytes(model) +
+  return uint64_t{model.config().ffn_size} * (3 * sizeof(uint32_t) + 2) + MaxRowScratchBytes(model) +
          (model.is_packed() ? 0 : kBounceBytes);
 }
 
@@ -75,6 +75,7 @@ Status Weights::Load(const WeightsOptions& options) {
   ready_members_.resize(ffn_size);
   ready_rows_.resize(ffn_size);
   given_.resize(ffn_size);
+  kept_.resize(ffn_size);
   FRUGAL_ASSIGN(row_scratch_, AlignedBuffer::Allocate(MaxRowScratchBytes(model_)));
   layout_ = LayOutBlocks(model_, plan_);
   block_verified_.assign(layout_.blocks.size(), 0);
