@@ -194,7 +194,7 @@ class Forward {
   };
   // Products with the same x [num_rows, x_stride], which was prepared. Of matrices that are in memory the threads take tiles together.
   Status MatMul(std::initializer_list<Product> products, const float* x, size_t x_stride, uint32_t num_rows);
-  // The tile of a product with a part of its matrix.
+  // Rows [begin, end) of a block of the product's matrix.
   void MultiplyTile(const Product& product, const RowBlock& block, uint64_t begin, uint64_t end, const float* x, size_t x_stride,
                     uint32_t num_rows, int worker);
   // [num_rows, hidden_size]; x may equal out.
