@@ -26,6 +26,14 @@ DeviceProfile OrdinaryDisk() {
   return profile;
 }
 
+DeviceProfile WithRandomReads(DeviceProfile profile, double times_as_fast) {
+  for (DeviceProfile::Point& point : profile.random) {
+    point.iops *= times_as_fast;
+    point.bytes_per_second *= times_as_fast;
+  }
+  return profile;
+}
+
 struct Activity {
   double marked, new_share;  // of the FFN: used by a token, and used by none of the window's
   uint32_t dense_layers = 0;  // the last ones use all their neurons
@@ -185,21 +193,12 @@ TEST_F(ExpectedSpeedTest, ASketchGuessesEarlyWhereAttentionTakesLongerThanItsRea
   options.ram_bytes = 8 * kGiB;
   const OpenedHeader header = OpenHeader(options).value();
   // A fast device beside a slow memory: what attention takes is worth hiding in.
-  DeviceProfile fast = OrdinaryDisk();
+  DeviceProfile fast = WithRandomReads(OrdinaryDisk(), 2);
   fast.sequential_bytes_per_second = 6e9;
-  for (DeviceProfile::Point& point : fast.random) {
-    point.iops *= 2;
-    point.bytes_per_second *= 2;
-  }
   fast.memory_bytes_per_second = 5e9;
   EXPECT_TRUE(EarlyPays(header, options, fast).value());
   // A slow device: wrong guesses take reads for which every token waits.
-  DeviceProfile slow = OrdinaryDisk();
-  for (DeviceProfile::Point& point : slow.random) {
-    point.iops /= 10;
-    point.bytes_per_second /= 10;
-  }
-  EXPECT_FALSE(EarlyPays(header, options, slow).value());
+  EXPECT_FALSE(EarlyPays(header, options, WithRandomReads(OrdinaryDisk(), 0.1)).value());
   options.early = false;
   EXPECT_FALSE(EarlyPays(header, options, fast).value());
 }
@@ -215,12 +214,7 @@ TEST_F(ExpectedSpeedTest, PredictorsGuessEarlyWhereAttentionTakesLongerThanTheir
   DeviceProfile slow_memory = OrdinaryDisk();
   slow_memory.memory_bytes_per_second = 1e6;
   EXPECT_TRUE(EarlyPays(header, options, slow_memory).value());
-  DeviceProfile slow_disk = OrdinaryDisk();
-  for (DeviceProfile::Point& point : slow_disk.random) {
-    point.iops /= 1000;
-    point.bytes_per_second /= 1000;
-  }
-  EXPECT_FALSE(EarlyPays(header, options, slow_disk).value());
+  EXPECT_FALSE(EarlyPays(header, options, WithRandomReads(OrdinaryDisk(), 0.001)).value());
 }
 
 TEST_F(ExpectedSpeedTest, AModelWithoutGateHasNoChoiceOfLayouts) {

@@ -130,6 +130,14 @@ TEST_P(SelectorTest, APromptLeavesInTheSlotsWhatItsLastTokensUsed) {
   const CacheStatistics cache = engine->statistics().weights.cache;
   EXPECT_GT(cache.num_hits * 5, engine->plan().weights.cache.num_slots);
   EXPECT_GT(cache.num_misses, 0u);
+  options.slots_share.reset();
+  options.mode = RunMode::kResident;
+  const std::unique_ptr<Engine> resident = OpenOrFail(options);
+  ASSERT_NE(resident, nullptr);
+  const auto resident_session = resident->NewSession();
+  ASSERT_TRUE(resident_session);
+  ASSERT_TRUE(resident->Prefill(**resident_session, std::span(ids).first(9)));
+  ExpectSameBits(engine->logits(), resident->logits(), "what was kept");
 }
 
 TEST_P(SelectorTest, ASketchOfAFourBitGateIsExact) {

@@ -297,7 +297,7 @@ void Forward::SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows)
   const BundleInfo& bundle = weights_.model().bundles()[layer];
   const uint32_t hidden = config_.hidden_size, num_threads = static_cast<uint32_t>(pool_.num_threads());
   const uint32_t piece = static_cast<uint32_t>(RoundUp((hidden + num_threads - 1) / num_threads, kColumnUnit));
-  // One token's sum is over before a few reads are started: the next layer's products have the time for that.
+  // One token's sum is shorter than the start of a few reads, which is left to the polls of the next layer's products.
   const size_t most_starts = num_rows > kEarlyRows || !weights_.bundles_on_demand() ? Weights::kMostStarts : 0;
   pool_.Run(
       static_cast<int>((hidden + piece - 1) / piece),

@@ -389,12 +389,9 @@ void Weights::EndWave() {
     if (open_.wave.end < open_.positions.size()) {
       cache_->Unpin(open_.layer, open_.positions.subspan(open_.wave.begin, open_.wave.end - open_.wave.begin));
     }
-    open_.wave.begin = open_.wave.end;
-    return;
-  }
-  if (scans()) KeepWave();
-  if (open_.release) {
-    (open_.source == BundleSource::kScan ? *scan_ : *stream_).Release(*open_.release);
+  } else {
+    if (scans()) KeepWave();
+    if (open_.release) (scans() ? *scan_ : *stream_).Release(*open_.release);
     open_.release.reset();
   }
   open_.wave.begin = open_.wave.end;
@@ -407,7 +404,7 @@ void Weights::EndBundles() {
 
 void Weights::Prefetch(uint32_t layer, std::span<const uint32_t> positions) {
   if (cache_ == nullptr) return;
-  cache_->Prefetch(layer, positions);  // the next tile's poll starts the reads, while the other threads work
+  cache_->Prefetch(layer, positions);  // polls start the reads, while the other threads work
 }
 
 Status Weights::EndStep() {
