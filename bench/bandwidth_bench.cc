@@ -17,6 +17,7 @@
 #include "src/base/clock.h"
 #include "src/base/random.h"
 #include "src/base/thread_pool.h"
+#include "src/kernels/interleaved_rows.h"
 #include "src/kernels/kernels.h"
 #include "src/kernels/plain_read.h"
 #include "src/kernels/quantised_kernels.h"
@@ -73,6 +74,9 @@ class Bench {
       Add("matrix-vector " + type, [this, dtype] { return MatrixVector(dtype, Contiguous(dtype), NumRows(dtype)); });
       Add("gathered rows " + type, [this, dtype] { return MatrixVector(dtype, Bundles(dtype), NumActive(dtype)); });
       Add("down sum " + type, [this, dtype] { return DownSum(dtype); });
+    }
+    if (InterleavesRows(DType::kQ4_0, kColumns)) {
+      Add("matrix-vector Q4_0, interleaved as weights in memory are", [this] { return Interleaved(); });
     }
     Add("predictor Q8_0, rank 128", [this] { return Predict(); });
   }
@@ -146,12 +150,19 @@ class Bench {
     return size_bytes_;
   }
 
-  uint64_t MatrixVector(DType dtype, const RowSet& rows, size_t num_rows) {
+  // Calls multiply(begin, end) for each tile of rows.
+  template <class Multiply>
+  void RunTiles(size_t num_rows, const Multiply& multiply) {
     constexpr size_t kTileRows = kTileProducts / kColumns;
     out_.resize(num_rows);
     pool_.Run(static_cast<int>((num_rows + kTileRows - 1) / kTileRows), [&](int tile, int) {
       const size_t begin = static_cast<size_t>(tile) * kTileRows;
-      const size_t end = std::min(num_rows, begin + kTileRows);
+      multiply(begin, std::min(num_rows, begin + kTileRows));
+    });
+  }
+
+  uint64_t MatrixVector(DType dtype, const RowSet& rows, size_t num_rows) {
+    RunTiles(num_rows, [&](size_t begin, size_t end) {
       if (IsQuantised(dtype)) {
         DotRowsQuantised(dtype, rows, begin, end, kColumns, {q_.data(), scales_.data()}, 1, out_.data(), 0);
       } else {
@@ -159,6 +170,15 @@ class Bench {
       }
     });
     return num_rows * *RowBytes(dtype, kColumns);
+  }
+
+  // The memory as it is: interleaving would change which bytes are scales, and all of them are good ones.
+  uint64_t Interleaved() {
+    const size_t num_rows = NumRows(DType::kQ4_0);
+    RunTiles(num_rows, [&](size_t begin, size_t end) {
+      DotInterleavedRows(memory_, num_rows, begin, end, kColumns, {q_.data(), scales_.data()}, 1, out_.data(), 0);
+    });
+    return num_rows * *RowBytes(DType::kQ4_0, kColumns);
   }
 
   // A low-rank predictor's second product: many short rows.

@@ -44,9 +44,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
-#if HWY_ARCH_X86 && !defined(FRUGAL_NO_VNNI)
-#define FRUGAL_HAVE_VNNI 1
-HWY_PUSH_ATTRIBUTES("avx2,fma,f16c,avx512f,avx512vl,avx512bw,avx512dq,avx512vnni")
+#if FRUGAL_HAVE_VNNI
+HWY_PUSH_ATTRIBUTES(FRUGAL_VNNI_ATTRIBUTES)
 namespace frugal::vnni {
 #define FRUGAL_DPBUSD _mm256_dpbusd_epi32
 #include "src/kernels/quantised_x86-inl.h"
@@ -55,8 +54,6 @@ namespace frugal::vnni {
 #undef FRUGAL_DPBUSD
 }  // namespace frugal::vnni
 HWY_POP_ATTRIBUTES
-#else
-#define FRUGAL_HAVE_VNNI 0
 #endif
 
 namespace frugal {

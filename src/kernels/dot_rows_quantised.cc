@@ -78,11 +78,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
-// Highway has no dot product of int8, and the options that it compiles AVX3_DL with allow instructions that
-// processors of that class may lack; so these are the options of this code alone.
-#if HWY_ARCH_X86 && !defined(FRUGAL_NO_VNNI)
-#define FRUGAL_HAVE_VNNI 1
-HWY_PUSH_ATTRIBUTES("avx2,fma,f16c,avx512f,avx512vl,avx512bw,avx512dq,avx512vnni")
+#if FRUGAL_HAVE_VNNI
+HWY_PUSH_ATTRIBUTES(FRUGAL_VNNI_ATTRIBUTES)
 namespace frugal::vnni {
 #define FRUGAL_DPBUSD _mm256_dpbusd_epi32
 #include "src/kernels/quantised_x86-inl.h"
@@ -90,8 +87,6 @@ namespace frugal::vnni {
 #undef FRUGAL_DPBUSD
 }  // namespace frugal::vnni
 HWY_POP_ATTRIBUTES
-#else
-#define FRUGAL_HAVE_VNNI 0
 #endif
 
 namespace frugal {

@@ -15,15 +15,7 @@
 #include "src/base/check.h"
 #include "src/kernels/exp_constants.h"
 #include "src/kernels/scalar.h"
-
-// Arrays of vectors stay in registers only when every index is a constant.
-#ifndef FRUGAL_UNROLL
-#ifdef __clang__
-#define FRUGAL_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define FRUGAL_UNROLL _Pragma("GCC unroll 32")
-#endif
-#endif
+#include "src/kernels/unroll.h"
 
 // Targets that run the scalar code.
 #undef FRUGAL_SCALAR_TARGET

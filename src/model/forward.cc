@@ -7,6 +7,7 @@
 
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
+#include "src/kernels/interleaved_rows.h"
 #include "src/kernels/layer_kernels.h"
 #include "src/kernels/quantised_kernels.h"
 #include "src/model/tiles.h"
@@ -144,7 +145,11 @@ void Forward::MultiplyTile(const Product& product, const RowBlock& block, uint64
   float* const out = product.out + block.first_row;
   if (IsQuantised(dtype)) {
     const QuantisedInput quantised{input_q_.data(), input_scales_.data()};
-    DotRowsQuantised(dtype, block.rows, begin, end, columns, quantised, num_rows, out, product.out_stride);
+    if (block.interleaved) {
+      DotInterleavedRows(block.rows.base, block.num_rows, begin, end, columns, quantised, num_rows, out, product.out_stride);
+    } else {
+      DotRowsQuantised(dtype, block.rows, begin, end, columns, quantised, num_rows, out, product.out_stride);
+    }
   } else if (TakesPanels(num_rows)) {
     DotRowsOfPanels(dtype, block.rows, begin, end, columns, panels_.data(), num_rows, PanelScratch(worker), out, product.out_stride);
   } else {

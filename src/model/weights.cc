@@ -8,6 +8,7 @@
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
 #include "src/format/packed_format.h"
+#include "src/kernels/interleaved_rows.h"
 #include "src/model/weights_internal.h"
 
 namespace frugal {
@@ -103,11 +104,15 @@ RowBlock Weights::TakeRows(const std::byte* data, uint32_t* index) const {
     return block.matrix == first.matrix && block.resident && before.resident &&
            block.memory_offset == before.memory_offset + before.memory_bytes;
   };
-  RowBlock rows{first.first_row, 0, RowSet{data, row_bytes, nullptr}};
+  RowBlock rows{first.first_row, 0, RowSet{data, row_bytes, nullptr}, first.resident && Interleaves(first.matrix)};
   do {
     rows.num_rows += layout_.blocks[(*index)++].num_rows;
   } while (*index < layout_.blocks.size() && follows_in_memory(*index));
   return rows;
+}
+
+bool Weights::Interleaves(uint32_t matrix) const {
+  return InterleavesRows(matrix_type(matrix), model_.matrices()[matrix].columns);
 }
 
 std::optional<RowBlock> Weights::ResidentRows(uint32_t matrix) const {
@@ -135,13 +140,19 @@ Status Weights::ForEachRowBlock(uint32_t matrix, FunctionRef<void(const RowBlock
 Status Weights::ReadRow(uint32_t matrix, uint64_t row, std::span<float> out) {
   const MatrixInfo& info = model_.matrices()[matrix];
   CHECK(row < info.rows && out.size() == info.columns);
-  const uint32_t first = matrix_first_block_[matrix];
-  for (uint32_t i = first; first != kNoMatrix && i < layout_.blocks.size() && layout_.blocks[i].matrix == matrix; ++i) {
-    const WeightBlock& block = layout_.blocks[i];
-    if (!block.resident || row < block.first_row || row >= block.first_row + block.num_rows) continue;
-    const uint64_t row_bytes = block.memory_bytes / block.num_rows;
-    ConvertToFloat(matrix_type(matrix), resident_.data() + block.memory_offset + (row - block.first_row) * row_bytes, info.columns,
-                   out.data());
+  for (uint32_t i = matrix_first_block_[matrix]; i < layout_.blocks.size() && layout_.blocks[i].matrix == matrix;) {
+    if (!layout_.blocks[i].resident) {
+      ++i;
+      continue;
+    }
+    const RowBlock block = TakeRows(resident_.data() + layout_.blocks[i].memory_offset, &i);
+    if (row < block.first_row || row >= block.first_row + block.num_rows) continue;
+    const std::byte* bytes = block.rows.row(row - block.first_row);
+    if (block.interleaved) {
+      CopyInterleavedRow(block.rows.base, block.num_rows, info.columns, row - block.first_row, row_scratch_.data());
+      bytes = row_scratch_.data();
+    }
+    ConvertToFloat(matrix_type(matrix), bytes, info.columns, out.data());
     return {};
   }
   if (!model_.is_packed()) {

@@ -26,6 +26,7 @@ namespace frugal {
 struct RowBlock {
   uint64_t first_row = 0, num_rows = 0;
   RowSet rows;
+  bool interleaved = false;  // all of them (kernels/interleaved_rows.h); `rows` has no row of its own then
 };
 
 // A part of a layer's active set whose bundles are in memory together: members [begin, end) of the active list.
@@ -147,6 +148,8 @@ class Weights {
   Status LoadVectors();
   Status LoadResident();
   Status LoadConverted(const WeightBlock& block, AlignedBuffer& staging);
+  void InterleaveResident();
+  bool Interleaves(uint32_t matrix) const;
   Status OpenCache();
   Status VerifyChunks(const std::string& name, uint64_t row_bytes, uint64_t first_byte, uint64_t first_hash,
                       std::span<const std::byte> bytes, uint64_t file_offset);

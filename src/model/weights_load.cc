@@ -7,6 +7,7 @@
 
 #include "src/base/bytes.h"
 #include "src/format/packed_format.h"
+#include "src/kernels/interleaved_rows.h"
 #include "src/model/weights.h"
 #include "src/model/weights_internal.h"
 
@@ -250,7 +251,22 @@ Status Weights::LoadResident() {
     FRUGAL_TRY(Direct(block.file_index, block.extent.offset_bytes, bytes, name));
     if (plan_.verify != VerifyMode::kOff) FRUGAL_TRY(VerifyBlock(block, bytes.data()));
   }
+  InterleaveResident();
   return {};
+}
+
+// What lies side by side is interleaved together, as it is multiplied.
+void Weights::InterleaveResident() {
+  for (uint32_t i = 0; i < layout_.blocks.size();) {
+    const WeightBlock& block = layout_.blocks[i];
+    if (block.matrix == kNoMatrix || !block.resident || !Interleaves(block.matrix)) {
+      ++i;
+      continue;
+    }
+    std::byte* const data = resident_.data() + block.memory_offset;
+    const size_t columns = model_.matrices()[block.matrix].columns;
+    InterleaveRows(data, TakeRows(data, &i).num_rows, columns);
+  }
 }
 
 Status Weights::OpenCache() {
