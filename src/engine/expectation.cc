@@ -268,14 +268,15 @@ void ExpectTimes(const DeviceProfile* profile, Expectation* expectation) {
   e.read_seconds.reset();
   e.token_seconds.reset();
   if (profile == nullptr) return;
-  // What the system's work for a read takes of the threads' time, which they share.
-  e.compute_seconds += (e.demand_reads + e.row_reads + e.stream_reads) * profile->cpu_seconds_per_read / e.num_threads;
+  // What the system's work for a read takes of the threads' time, which they share. Without overlap it is done while the device works.
+  const double system_seconds = (e.demand_reads + e.row_reads + e.stream_reads) * profile->cpu_seconds_per_read / e.num_threads;
+  e.compute_seconds += system_seconds;
   const double demand_seconds = ReadBoundSeconds(*profile, 0, e.demand_reads, e.demand_bytes);
   const double other_seconds =
       ReadBoundSeconds(*profile, 0, e.row_reads, e.row_bytes) + ReadBoundSeconds(*profile, e.streamed_bytes, 0, 0);
   e.read_seconds = demand_seconds + other_seconds;
   if (!e.overlap) {
-    e.token_seconds = *e.read_seconds + e.compute_seconds;
+    e.token_seconds = std::max(*e.read_seconds, system_seconds) + e.compute_seconds - system_seconds;
   } else if (e.layer_shares.empty()) {
     e.token_seconds = std::max(*e.read_seconds, e.compute_seconds);
   } else {

@@ -67,7 +67,7 @@ struct Expectation {
   double alone_seconds = 0;    // of the engine thread between a layer's products; counted before the layer's reads
   double compute_seconds = 0;  // touched_bytes at that, alone_seconds, and the processor's part of the reads, where it was measured
   // Nothing when the device was not measured. With overlap a layer costs the larger of its reading and of the computing that its reads
-  // hide behind, and one read's latency; without it the sum of both.
+  // hide behind, and one read's latency; without it the sum of its reading and of all else.
   std::optional<double> read_seconds;
   std::optional<double> token_seconds;
 

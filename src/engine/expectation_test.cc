@@ -176,6 +176,15 @@ TEST(ExpectationTest, TimesFollowTheDevice) {
   expectation.overlap = false;
   ExpectTimes(&faster, &expectation);
   EXPECT_NEAR(*expectation.token_seconds, 0.008, 1e-6);
+  // The system's work for reads is done while the device works, as long as it does.
+  profile = faster;
+  for (const double milliseconds : {0.5, 3.0}) {
+    expectation.stream_reads = 100;
+    profile.cpu_seconds_per_read = milliseconds / 100e3;
+    ExpectTimes(&profile, &expectation);
+    EXPECT_NEAR(expectation.compute_seconds, 0.006 + 1e-3 * milliseconds, 1e-9);
+    EXPECT_NEAR(*expectation.token_seconds, 0.006 + 1e-3 * std::max(2.0, milliseconds), 1e-6);
+  }
   ExpectTimes(nullptr, &expectation);
   EXPECT_FALSE(expectation.read_seconds || expectation.token_seconds);
 }

@@ -129,7 +129,7 @@ void DotTokens(const std::byte* rows, size_t begin, size_t end, size_t columns, 
     std::array<float, kInterleavedRows> dots[kTokens];
     DotFourRows<kTokens>(rows + first * RowBytesOf(columns), columns, x, excess, dots);
     const size_t from = std::max(first, begin), to = std::min(first + kInterleavedRows, end);
-    for (size_t t = 0; t < kTokens; ++t) std::copy(dots[t].begin() + (from - first), dots[t].begin() + (to - first), out + t * out_stride + from);
+    for (size_t t = 0; t < kTokens; ++t) std::copy_n(dots[t].begin() + (from - first), to - from, out + t * out_stride + from);
   }
 }
 
