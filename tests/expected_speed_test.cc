@@ -139,6 +139,33 @@ TEST_F(ExpectedSpeedTest, WhereAttentionDoesNotFitItIsStreamedInLargeReadsBeside
   EXPECT_LT(expected.bundles_in_vain, 1000);
 }
 
+TEST_F(ExpectedSpeedTest, AContextThatNobodyAskedForLeavesHalfToSlotsAndWeights) {
+  const ModelFile model = Open("llama-2-7b");
+  PredictorInfo predictor;
+  predictor.layers.resize(model.config().num_layers);
+  const auto plan_of = [&](RunMode mode, uint32_t context, uint64_t ram_bytes) {
+    EngineOptions options = TestOptions(model.path());
+    options.mode = mode;
+    options.context = context;
+    options.ram_bytes = ram_bytes;
+    return MakePlan(model, &predictor, {}, options).value();
+  };
+  for (const RunMode mode : {RunMode::kFlash, RunMode::kHybrid}) {
+    const uint64_t least = plan_of(mode, 64, 8 * kGiB).smallest_bytes, longest = plan_of(mode, 2048, 8 * kGiB).smallest_bytes;
+    EXPECT_EQ(plan_of(mode, 2048, longest).context, 2048u);
+    const EnginePlan roomy = plan_of(mode, 0, least + 2 * (longest - least));
+    EXPECT_EQ(roomy.context, 2048u);
+    EXPECT_FALSE(roomy.context_reduced);
+    const EnginePlan tight = plan_of(mode, 0, longest);
+    EXPECT_TRUE(tight.context_reduced);
+    EXPECT_GT(tight.context, 512u);
+    EXPECT_LE(tight.smallest_bytes - least, (longest - least) / 2);
+  }
+  // naive mode has nothing else to spend memory on.
+  const uint64_t naive = plan_of(RunMode::kNaive, 2048, 8 * kGiB).smallest_bytes;
+  EXPECT_EQ(plan_of(RunMode::kNaive, 0, naive).context, 2048u);
+}
+
 // --- gates
 
 TEST_F(ExpectedSpeedTest, AutoModeSelectsByGatesWhereThatReadsFaster) {

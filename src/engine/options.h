@@ -54,7 +54,7 @@ struct EngineOptions {
   RunMode mode = RunMode::kFlash;
   std::string mode_note;       // why the mode is not what it usually is, for the user (streaming_choice.h)
   uint64_t ram_bytes = 0;      // budget of the whole process; 0: none (tests)
-  uint32_t context = 0;        // 0: min(the model's, 2048), reduced when the budget asks for it
+  uint32_t context = 0;        // 0: min(the model's, 2048), reduced so that it takes at most half of what a short one leaves
   DType kv_type = DType::kF16;
   std::optional<DType> resident_type;  // kQ8_0: attention and output matrices of a float model become that in RAM; lossy
   int num_threads = 2;

@@ -56,7 +56,9 @@ class Planner {
   }
   uint32_t num_bundles() const { return config_.num_layers * config_.ffn_size; }
   Status CheckOptions() const;
-  Result<EnginePlan> MakeForSelector() const;
+  Result<EnginePlan> MakeForSelector(uint32_t context) const;
+  uint32_t LongestContext() const;
+  uint32_t ChooseContext() const;
   Choice Smallest(uint32_t context) const;
   EnginePlan Build(const Choice& choice) const;
   bool Fits(const Choice& choice) const {
@@ -387,14 +389,29 @@ Status Planner::CheckOptions() const {
   return {};
 }
 
-Result<EnginePlan> Planner::MakeForSelector() const {
-  const uint32_t wanted = options_.context != 0 ? options_.context : std::min(config_.max_context, kDefaultContext);
-  uint32_t context = wanted;
-  Choice choice = Smallest(context);
-  while (!Fits(choice) && options_.context == 0 && context > kSmallContextStep) {
-    context = std::max(kSmallContextStep, context - kSmallContextStep);
-    choice = Smallest(context);
+uint32_t Planner::LongestContext() const { return std::min(config_.max_context, kDefaultContext); }
+
+// One that nobody asked for has as many tokens as fit, and, where slots or weights have a use for memory, at most half of what the shortest
+// leaves.
+uint32_t Planner::ChooseContext() const {
+  const uint32_t longest = LongestContext();
+  if (options_.context != 0) return options_.context;
+  if (options_.ram_bytes == 0 || longest <= kSmallContextStep) return longest;
+  const auto bytes_of = [this](uint32_t context) { return Build(Smallest(context)).peak_bytes(); };
+  uint64_t limit = options_.ram_bytes;
+  const uint64_t least = bytes_of(kSmallContextStep);
+  if ((flash() || keeps_what_fits()) && least < limit) limit -= (limit - least) / 2;
+  if (bytes_of(longest) <= limit) return longest;
+  uint32_t fits = 1, too_long = (longest - 1) / kSmallContextStep + 1;  // steps
+  while (fits + 1 < too_long) {
+    const uint32_t middle = (fits + too_long) / 2;
+    (bytes_of(middle * kSmallContextStep) <= limit ? fits : too_long) = middle;
   }
+  return fits * kSmallContextStep;
+}
+
+Result<EnginePlan> Planner::MakeForSelector(uint32_t context) const {
+  Choice choice = Smallest(context);
   if (!Fits(choice)) return Refusal(context);
   const uint64_t smallest = Build(Smallest(context)).peak_bytes();
   const bool streams = options_.mode == RunMode::kNaive || options_.mode == RunMode::kHybrid;
@@ -414,19 +431,20 @@ Result<EnginePlan> Planner::MakeForSelector() const {
   }
   EnginePlan plan = Build(choice);
   plan.smallest_bytes = smallest;
-  plan.context_reduced = context < wanted;
+  plan.context_reduced = options_.context == 0 && context < LongestContext();
   return plan;
 }
 
 Result<EnginePlan> Planner::Make() {
   FRUGAL_TRY(CheckOptions());
   FRUGAL_ASSIGN(selector_, ChooseSelector(model_, predictor_, options_));
-  FRUGAL_ASSIGN(EnginePlan plan, MakeForSelector());
+  const uint32_t context = ChooseContext();
+  FRUGAL_ASSIGN(EnginePlan plan, MakeForSelector(context));
   // All neurons without a read are better than a guess of them; with reads, a sketch that fits is.
   if (!MayTakeSketch(model_, selector_, options_) || plan.weights.cache.num_slots >= num_bundles()) return plan;
   selector_ = SelectorKind::kSketch;
-  Result<EnginePlan> with_sketch = MakeForSelector();
-  if (!with_sketch || with_sketch->context != plan.context) return plan;
+  Result<EnginePlan> with_sketch = MakeForSelector(context);
+  if (!with_sketch) return plan;
   with_sketch->smallest_bytes = plan.smallest_bytes;
   return with_sketch;
 }
