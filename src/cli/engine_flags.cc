@@ -103,7 +103,8 @@ void AddEngineFlags(CLI::App& sub, EngineFlags& flags) {
       "--ram", flags.ram,
       "memory budget of the whole process, such as 7G or 20M (default: the cgroup's limit, at most "
       "80% of the available memory)");
-  sub.add_option("-c,--ctx-size", flags.context, "tokens of context (default: the model's, at most 2048, fewer where they would take most of a small budget)");
+  sub.add_option("-c,--ctx-size", flags.context,
+                 "tokens of context (default: the model's, at most 2048, fewer where they would take most of a small budget)");
   sub.add_option("-t,--threads", flags.num_threads, "threads (default: usable cores)")
       ->check(CLI::Range(1, ThreadPool::kMaxThreads));
   sub.add_option("--kv", flags.kv, "type of the KV cache: f32, f16")->capture_default_str();

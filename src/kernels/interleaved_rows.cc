@@ -176,12 +176,14 @@ void DotInterleavedRows(const std::byte* rows, size_t num_rows, size_t begin, si
   CHECK(begin <= end && end <= num_rows && columns % kPartColumns == 0 && columns <= kMostInterleavedColumns);
   const size_t interleaved_end = std::clamp(num_rows / kInterleavedRows * kInterleavedRows, begin, end);
 #if FRUGAL_HAVE_VNNI
-  size_t t = 0;
-  const auto token = [&](size_t index) { return QuantisedInput{x.q + index * columns, x.scales + index * columns / kQuantisedBlock}; };
-  for (; t + kQuantisedTileTokens <= num_tokens; t += kQuantisedTileTokens) {
-    vnni::DotTokens<kQuantisedTileTokens>(rows, begin, interleaved_end, columns, token(t), out + t * out_stride, out_stride);
+  if (begin < interleaved_end) {
+    const auto token = [&](size_t t) { return QuantisedInput{x.q + t * columns, x.scales + t * columns / kQuantisedBlock}; };
+    size_t t = 0;
+    for (; t + kQuantisedTileTokens <= num_tokens; t += kQuantisedTileTokens) {
+      vnni::DotTokens<kQuantisedTileTokens>(rows, begin, interleaved_end, columns, token(t), out + t * out_stride, out_stride);
+    }
+    for (; t < num_tokens; ++t) vnni::DotTokens<1>(rows, begin, interleaved_end, columns, token(t), out + t * out_stride, out_stride);
   }
-  for (; t < num_tokens; ++t) vnni::DotTokens<1>(rows, begin, interleaved_end, columns, token(t), out + t * out_stride, out_stride);
 #else
   CHECK(begin == interleaved_end);  // nothing is interleaved
 #endif

@@ -3,8 +3,8 @@
 
 #include <cstddef>
 
-// The code for AVX-512 VNNI is compiled: Highway has no dot product of int8, and the options that it compiles AVX3_DL with allow instructions
-// that processors of that class may lack; so these are the options of that code alone.
+// Whether code for AVX-512 VNNI is compiled, and with which options: Highway has no dot product of int8, and the options that it compiles
+// AVX3_DL with allow instructions that processors of that class may lack.
 #if defined(__x86_64__) && !defined(FRUGAL_NO_VNNI)
 #define FRUGAL_HAVE_VNNI 1
 #define FRUGAL_VNNI_ATTRIBUTES "avx2,fma,f16c,avx512f,avx512vl,avx512bw,avx512dq,avx512vnni"

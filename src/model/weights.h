@@ -26,7 +26,7 @@ namespace frugal {
 struct RowBlock {
   uint64_t first_row = 0, num_rows = 0;
   RowSet rows;
-  bool interleaved = false;  // all of them (kernels/interleaved_rows.h); `rows` has no row of its own then
+  bool interleaved = false;  // as InterleaveRows leaves them: `rows` is for DotInterleavedRows and CopyInterleavedRow
 };
 
 // A part of a layer's active set whose bundles are in memory together: members [begin, end) of the active list.
