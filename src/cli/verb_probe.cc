@@ -143,7 +143,9 @@ double MeasureProcessorPerRead(const ProbeFlags& flags, IoBackend backend, const
   // Where the reads take longer than they were expected to, the threads waited for them.
   if (Percentile(times.reads_ms, 0.5) > Percentile(times.memory_ms, 0.5)) return 0;
   const double more_ms = Percentile(times.together_ms, 0.5) - Percentile(times.memory_ms, 0.5);
-  return std::max(0.0, more_ms / 1e3 * options.num_threads / static_cast<double>(num_reads));
+  // Far above the process's own time per read they waited too.
+  constexpr double kMostTimesOfOwn = 3;
+  return std::min(more_ms / 1e3 * options.num_threads / static_cast<double>(num_reads), kMostTimesOfOwn * profile.cpu_seconds_per_read);
 }
 
 Result<DeviceProfile> Measure(const ProbeFlags& flags, IoBackend backend) {

@@ -31,6 +31,7 @@ constexpr uint64_t kWriteBytes = kMiB;
 constexpr uint64_t kSequentialBytes = kMiB;
 constexpr uint32_t kSequentialDepth = 4;
 constexpr uint64_t kLeastBufferBytes = kSequentialBytes * kSequentialDepth;
+constexpr uint64_t kLeastRandomBytes = kGiB;     // random reads go over at least so much of a file
 constexpr uint64_t kSampleBytes = 512;           // of a read that is verified
 constexpr uint64_t kVerifyEvery = 16;            // reads: comparing all would measure the processor
 constexpr uint64_t kLeastFileBytes = 64 * kMiB;  // written even when the time for writing is over
@@ -145,6 +146,7 @@ class Probe {
   bool verified_ = false;
   std::unique_ptr<WholeReader> reader_;  // declared after what it reads into
   uint64_t next_sequential_bytes_ = 0;
+  uint64_t random_bytes_ = 0;  // random reads go to the first so many of the file
 };
 
 // The path's own file, when it is one and large enough.
@@ -217,7 +219,7 @@ uint64_t Probe::NextOffset(const Workload& workload) {
   // Bundles lie at multiples of 512 or 4096 bytes, not of their own size.
   const uint64_t unit =
       std::max<uint64_t>(std::min<uint32_t>(workload.read_bytes, 4096), file_->alignment_bytes());
-  return random_.Below((file_bytes - workload.read_bytes) / unit + 1) * unit;
+  return random_.Below((random_bytes_ - workload.read_bytes) / unit + 1) * unit;
 }
 
 Status Probe::Verify(uint64_t offset_bytes, std::span<const std::byte> bytes) {
@@ -292,6 +294,9 @@ Status Probe::MeasureAll(DeviceProfile& profile) {
       const Rate sequential,
       Measure({std::max(sequential_bytes, workloads[0].read_bytes), kSequentialDepth, true}, 2 * each));
   profile.sequential_bytes_per_second = sequential.bytes_per_second();
+  // Disks in a network read a block slowly for the first time. A model's blocks are read again and again: so are those that have been read
+  // just now.
+  random_bytes_ = std::min(file_->size_bytes(), std::max(kLeastRandomBytes, sequential.num_reads * sequential.read_bytes));
   for (const Workload& workload : workloads) {
     progress_(
         std::min(ElapsedSeconds() / max_seconds_, 1.0),

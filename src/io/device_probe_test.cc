@@ -3,6 +3,8 @@
 #include <dirent.h>
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <set>
 
 #include "src/base/bytes.h"
@@ -81,6 +83,37 @@ TEST(DeviceProbeTest, ALargeFileIsReadItselfAndNotVerified) {
   EXPECT_FALSE(profile->verified);
   EXPECT_EQ(profile->file_bytes, 8 * kMiB);
   EXPECT_FALSE(profile->random.empty());
+}
+
+// Remembers how far into the file was read.
+class FarthestReader final : public ExtentReader {
+ public:
+  explicit FarthestReader(uint64_t* end_bytes) : inner_(NewReader(IoBackend::kPread, 64)), end_bytes_(*end_bytes) {}
+  size_t Submit(std::span<const ReadRequest> requests) override {
+    for (const ReadRequest& request : requests) end_bytes_ = std::max(end_bytes_, request.offset_bytes + request.destinations[0].iov_len);
+    return inner_->Submit(requests);
+  }
+  size_t Reap(std::span<ReadCompletion> completions, WaitMode mode) override { return inner_->Reap(completions, mode); }
+  size_t num_in_flight() const override { return inner_->num_in_flight(); }
+  size_t queue_depth() const override { return inner_->queue_depth(); }
+  std::string_view name() const override { return inner_->name(); }
+
+ private:
+  std::unique_ptr<ExtentReader> inner_;
+  uint64_t& end_bytes_;
+};
+
+TEST(DeviceProbeTest, RandomReadsOfALargeFileGoToItsBeginning) {
+  const TempDir folder;
+  const std::string path = folder.path() + "/sparse";
+  ASSERT_TRUE(std::ofstream(path));
+  std::filesystem::resize_file(path, uint64_t{1} << 40);  // more than can be read one after the other
+  ProbeOptions options = SmallOptions(path);
+  uint64_t end_bytes = 0;
+  const Result<DeviceProfile> profile = ProbeDeviceThrough(std::make_unique<FarthestReader>(&end_bytes), options, [](double, std::string_view) {});
+  ASSERT_TRUE(profile) << profile.error().message;
+  EXPECT_GT(end_bytes, 512 * kMiB);  // not what little was read one after the other
+  EXPECT_LT(end_bytes, 64 * kGiB);
 }
 
 TEST(DeviceProbeTest, BesideASmallFileATemporaryOneIsWritten) {
