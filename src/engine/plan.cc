@@ -413,7 +413,7 @@ uint32_t Planner::ChooseContext() const {
 Result<EnginePlan> Planner::MakeForSelector(uint32_t context) const {
   Choice choice = Smallest(context);
   if (!Fits(choice)) return Refusal(context);
-  const uint64_t smallest = Build(Smallest(context)).peak_bytes();
+  const uint64_t smallest = Build(choice).peak_bytes();
   const bool streams = options_.mode == RunMode::kNaive || options_.mode == RunMode::kHybrid;
   if (streams || (options_.mode == RunMode::kFlash && options_.ram_bytes != 0)) Grow(choice);
   if (options_.ram_bytes == 0 || options_.mode == RunMode::kResident) {

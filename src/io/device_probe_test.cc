@@ -11,6 +11,7 @@
 #include "src/base/temp_dir_for_test.h"
 #include "src/io/fault_reader.h"
 #include "src/io/io_test_util.h"
+#include "src/io/recording_reader.h"
 
 namespace frugal {
 namespace {
@@ -85,33 +86,19 @@ TEST(DeviceProbeTest, ALargeFileIsReadItselfAndNotVerified) {
   EXPECT_FALSE(profile->random.empty());
 }
 
-// Remembers how far into the file was read.
-class FarthestReader final : public ExtentReader {
- public:
-  explicit FarthestReader(uint64_t* end_bytes) : inner_(NewReader(IoBackend::kPread, 64)), end_bytes_(*end_bytes) {}
-  size_t Submit(std::span<const ReadRequest> requests) override {
-    for (const ReadRequest& request : requests) end_bytes_ = std::max(end_bytes_, request.offset_bytes + request.destinations[0].iov_len);
-    return inner_->Submit(requests);
-  }
-  size_t Reap(std::span<ReadCompletion> completions, WaitMode mode) override { return inner_->Reap(completions, mode); }
-  size_t num_in_flight() const override { return inner_->num_in_flight(); }
-  size_t queue_depth() const override { return inner_->queue_depth(); }
-  std::string_view name() const override { return inner_->name(); }
-
- private:
-  std::unique_ptr<ExtentReader> inner_;
-  uint64_t& end_bytes_;
-};
-
 TEST(DeviceProbeTest, RandomReadsOfALargeFileGoToItsBeginning) {
   const TempDir folder;
   const std::string path = folder.path() + "/sparse";
   ASSERT_TRUE(std::ofstream(path));
   std::filesystem::resize_file(path, uint64_t{1} << 40);  // more than can be read one after the other
   ProbeOptions options = SmallOptions(path);
-  uint64_t end_bytes = 0;
-  const Result<DeviceProfile> profile = ProbeDeviceThrough(std::make_unique<FarthestReader>(&end_bytes), options, [](double, std::string_view) {});
+  ReadRecording recording(1 << 18);
+  recording.Start();
+  const Result<DeviceProfile> profile =
+      ProbeDeviceThrough(MakeRecordingReader(NewReader(IoBackend::kPread, 64), recording), options, [](double, std::string_view) {});
   ASSERT_TRUE(profile) << profile.error().message;
+  uint64_t end_bytes = 0;
+  for (const ReadRecord& read : recording.records()) end_bytes = std::max(end_bytes, read.offset_bytes + read.size_bytes);
   EXPECT_GT(end_bytes, 512 * kMiB);  // not what little was read one after the other
   EXPECT_LT(end_bytes, 64 * kGiB);
 }

@@ -16,7 +16,7 @@ namespace frugal {
 constexpr size_t kInterleavedRows = 4;
 constexpr size_t kMostInterleavedColumns = 16384;
 
-// Whether rows of this type and length should lie so: always the same answer in one process, but for AllowVnniForTest.
+// Whether rows of this type and length should lie so.
 bool InterleavesRows(DType dtype, size_t columns);
 
 // In place. `rows` [num_rows, columns], contiguous Q4_0; columns: whole parts, at most kMostInterleavedColumns.

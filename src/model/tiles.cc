@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "src/base/bytes.h"
+#include "src/kernels/interleaved_rows.h"
 #include "src/kernels/kernels.h"
 
 namespace frugal {
@@ -43,7 +44,9 @@ Tiles EvenTiles(uint64_t per_tile, uint64_t items) {
 
 Tiles CutTiles(uint64_t items, uint64_t columns, uint32_t num_rows, int num_threads) {
   const uint64_t products_per_item = std::max<uint64_t>(1, columns * num_rows);
-  const uint64_t by_work = std::max<uint64_t>(1, kTileProducts / products_per_item);
+  uint64_t by_work = std::max<uint64_t>(1, kTileProducts / products_per_item);
+  // Four interleaved rows that two tiles share would be multiplied twice.
+  if (by_work > kInterleavedRows) by_work = RoundDown(by_work, kInterleavedRows);
   if (num_rows < kManyTokens) return CutTilesOf(by_work, items, num_threads);
   const uint64_t shared = items / (kTilesPerThread * static_cast<uint64_t>(num_threads));
   const Tiles tiles = CutTilesOf(std::max({by_work, kRowsOfManyTokens, std::min(shared, kRowsOfTile)}), items, num_threads);

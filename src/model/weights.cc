@@ -104,15 +104,11 @@ RowBlock Weights::TakeRows(const std::byte* data, uint32_t* index) const {
     return block.matrix == first.matrix && block.resident && before.resident &&
            block.memory_offset == before.memory_offset + before.memory_bytes;
   };
-  RowBlock rows{first.first_row, 0, RowSet{data, row_bytes, nullptr}, first.resident && Interleaves(first.matrix)};
+  RowBlock rows{first.first_row, 0, RowSet{data, row_bytes, nullptr}, first.resident && interleaved_[first.matrix] != 0};
   do {
     rows.num_rows += layout_.blocks[(*index)++].num_rows;
   } while (*index < layout_.blocks.size() && follows_in_memory(*index));
   return rows;
-}
-
-bool Weights::Interleaves(uint32_t matrix) const {
-  return InterleavesRows(matrix_type(matrix), model_.matrices()[matrix].columns);
 }
 
 std::optional<RowBlock> Weights::ResidentRows(uint32_t matrix) const {

@@ -149,7 +149,6 @@ class Weights {
   Status LoadResident();
   Status LoadConverted(const WeightBlock& block, AlignedBuffer& staging);
   void InterleaveResident();
-  bool Interleaves(uint32_t matrix) const;
   Status OpenCache();
   Status VerifyChunks(const std::string& name, uint64_t row_bytes, uint64_t first_byte, uint64_t first_hash,
                       std::span<const std::byte> bytes, uint64_t file_offset);
@@ -185,6 +184,7 @@ class Weights {
   BlockLayout layout_;
   std::vector<uint32_t> matrix_first_block_;  // [num matrices + 1 sentinel by lookup]; kNoMatrix when absent
   std::vector<uint32_t> bundle_first_block_;  // [num_layers]
+  std::vector<uint8_t> interleaved_;          // [num matrices]: whether their resident rows are
   AlignedBuffer resident_;
   std::vector<float> vectors_;
   std::vector<std::array<size_t, kNumLayerVectors>> vector_at_;

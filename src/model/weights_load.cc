@@ -257,9 +257,11 @@ Status Weights::LoadResident() {
 
 // What lies side by side is interleaved together, as it is multiplied.
 void Weights::InterleaveResident() {
+  interleaved_.resize(model_.matrices().size());
+  for (uint32_t id = 0; id < interleaved_.size(); ++id) interleaved_[id] = InterleavesRows(matrix_type(id), model_.matrices()[id].columns);
   for (uint32_t i = 0; i < layout_.blocks.size();) {
     const WeightBlock& block = layout_.blocks[i];
-    if (block.matrix == kNoMatrix || !block.resident || !Interleaves(block.matrix)) {
+    if (block.matrix == kNoMatrix || !block.resident || interleaved_[block.matrix] == 0) {
       ++i;
       continue;
     }
