@@ -23,7 +23,7 @@ class BenchTest : public ::testing::Test {
   }
 
   nlohmann::json Bench(const std::string& model, const Names& flags = {}) {
-    Names arguments = {FRUGAL_BINARY, "bench",    model, "--ram", "8M",       "-c", "40",            "-t",  "2",      "--ids",
+    Names arguments = {FRUGAL_BINARY, "bench",    model, "--ram", "9M",       "-c", "40",            "-t",  "2",      "--ids",
                        "2,17,5,9",    "--warm-up", "8",   "-n",    "12",       "--rounds", "1", "--row-seconds", "0.1", "--json",
                        directory_.File("bench.json")};
     arguments.insert(arguments.end(), flags.begin(), flags.end());

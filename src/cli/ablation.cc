@@ -101,26 +101,66 @@ Result<size_t> Prepare(Engine& engine, Session& session, const AblationText& tex
   return begin;
 }
 
-// `begin`: ids that were run before.
-Status MeasureTokens(Engine& engine, Session& session, const AblationText& text, size_t begin, ReadRecording& recording,
-                     RowMeasurement* row) {
-  const uint64_t budget_ns = static_cast<uint64_t>(text.seconds_per_round * 1e9);
+// What a token goes through in RAM: as the plan has it, but as many bundles as it used, their down rows where they were active, and as
+// much of the KV cache as lay behind it, where the plan has half of it.
+double TouchedBytes(const Engine& engine, const Expectation& expectation, const PhaseReport& traffic, const MeasuredUse& use,
+                    uint32_t position) {
+  double bytes = expectation.touched_bytes;
+  if (engine.plan().weights.ffn == FfnPlacement::kOnDemand) {
+    const BundleInfo& bundle = engine.model().bundles()[0];
+    const double used = PerToken(traffic.num_hits + traffic.num_late_hits + traffic.num_misses, traffic);
+    const double active = use.chosen > 0 ? used * use.active / use.chosen : used;
+    bytes += (used - expectation.bundles_used) * static_cast<double>(bundle.down_offset_bytes) +
+             (active - expectation.bundles_active) * static_cast<double>(bundle.stride_bytes - bundle.down_offset_bytes);
+  }
+  const EnginePlan& plan = engine.plan();
+  const double filled = static_cast<double>(position) / plan.context;
+  return bytes + (filled - 0.5) * static_cast<double>(plan.ledger.line_bytes("KV cache"));
+}
+
+// What a token is compared with.
+struct Yardstick {
+  ReadRecording& recording;
+  const Expectation& expectation;
+  BareLoop& loop;
+  uint64_t taken_ns = 0;
+};
+
+// One token, and its bare loop where bare loops had no more time than tokens until now.
+Status MeasureToken(Engine& engine, Session& session, int32_t id, uint64_t row_ns, Yardstick& yardstick, RowMeasurement* row) {
   const EngineStatistics before = engine.statistics();
   const std::optional<uint64_t> device_before = DeviceReads(engine.options().model_path);
-  recording.Start();
-  const uint64_t round_start_ns = NowNs();
-  size_t end = begin;
-  while (end < text.ids.size() && (end - begin < AblationText::kLeastTokens || NowNs() - round_start_ns < budget_ns)) {
-    FRUGAL_TRY(CheckInterrupt());
-    const uint64_t start_ns = NowNs();
-    FRUGAL_TRY(MeasuredStep(engine, session, text.ids[end++]));
-    row->token_ms.push_back(static_cast<double>(NowNs() - start_ns) / 1e6);
-    recording.EndGroup();
-  }
-  recording.EndRecording();
+  yardstick.recording.Start();
+  const uint64_t start_ns = NowNs();
+  FRUGAL_TRY(MeasuredStep(engine, session, id));
+  row->token_ms.push_back(static_cast<double>(NowNs() - start_ns) / 1e6);
+  yardstick.recording.EndGroup();
+  yardstick.recording.EndRecording();
+  const PhaseReport traffic = ReportPhase(before, engine.statistics());
+  AddPhase(traffic, &row->traffic);
   const std::optional<uint64_t> device_after = DeviceReads(engine.options().model_path);
-  AddPhase(ReportPhase(before, engine.statistics()), &row->traffic);
   if (device_before && device_after) row->device_reads = row->device_reads.value_or(0) + *device_after - *device_before;
+  const double touched_bytes = TouchedBytes(engine, yardstick.expectation, traffic, row->use, session.position());
+  const double before_this = static_cast<double>(row->token_ms.size() - 1);
+  row->touched_bytes_per_token = (row->touched_bytes_per_token * before_this + touched_bytes) / (before_this + 1);
+  if (yardstick.taken_ns > row_ns) return {};
+  FRUGAL_TRY(engine.weights().Settle());
+  const uint64_t loop_start_ns = NowNs();
+  FRUGAL_TRY(yardstick.loop.Repeat(yardstick.recording, static_cast<uint64_t>(std::max(0.0, touched_bytes)), &row->bare));
+  yardstick.taken_ns += NowNs() - loop_start_ns;
+  return {};
+}
+
+// `begin`: ids that were run before.
+Status MeasureTokens(Engine& engine, Session& session, const AblationText& text, size_t begin, Yardstick& yardstick, RowMeasurement* row) {
+  const uint64_t budget_ns = static_cast<uint64_t>(text.seconds_per_round * 1e9);
+  uint64_t row_ns = 0;
+  size_t end = begin;
+  while (end < text.ids.size() && (end - begin < AblationText::kLeastTokens || row_ns < budget_ns)) {
+    FRUGAL_TRY(CheckInterrupt());
+    FRUGAL_TRY(MeasureToken(engine, session, text.ids[end++], row_ns, yardstick, row));
+    row_ns += static_cast<uint64_t>(row->token_ms.back() * 1e6);
+  }
   if (engine.is_exact() || row->recall >= 0) return {};
   session.Rewind(static_cast<uint32_t>(begin));
   engine.ResetRecall();
@@ -128,22 +168,6 @@ Status MeasureTokens(Engine& engine, Session& session, const AblationText& text,
   for (size_t i = begin; i < end; ++i) FRUGAL_TRY(engine.Step(session, std::span(text.ids).subspan(i, 1), 1));
   row->recall = engine.statistics().recall;
   return {};
-}
-
-// What a token goes through in RAM: as the plan has it, but as many bundles as were used, their down rows where they were active, and as
-// much of the KV cache as lay behind the `num_tokens` measured ones, where the plan has half of it.
-double TouchedBytes(const Engine& engine, const Expectation& expectation, const RowMeasurement& row, size_t begin, size_t num_tokens) {
-  double bytes = expectation.touched_bytes;
-  if (engine.plan().weights.ffn == FfnPlacement::kOnDemand) {
-    const BundleInfo& bundle = engine.model().bundles()[0];
-    const double used = PerToken(row.traffic.num_hits + row.traffic.num_late_hits + row.traffic.num_misses, row.traffic);
-    const double active = row.use.chosen > 0 ? used * row.use.active / row.use.chosen : used;
-    bytes += (used - expectation.bundles_used) * static_cast<double>(bundle.down_offset_bytes) +
-             (active - expectation.bundles_active) * static_cast<double>(bundle.stride_bytes - bundle.down_offset_bytes);
-  }
-  const EnginePlan& plan = engine.plan();
-  const double filled = (static_cast<double>(begin) + static_cast<double>(num_tokens) / 2) / plan.context;
-  return bytes + (filled - 0.5) * static_cast<double>(plan.ledger.line_bytes("KV cache"));
 }
 
 // The plan's ms with the device as the row's bare loop found it: the profile's rates of reading, all by the factor that the row's reads took
@@ -158,6 +182,25 @@ double ExpectHereMs(Expectation expectation, const DeviceProfile& profile, const
   here.memory_bytes_per_second = row.bare.memory_bytes_per_second();
   ExpectTimes(&here, &expectation);
   return 1e3 * *expectation.token_seconds;
+}
+
+// Streams the engine's own memory, and where that is less than a token touches, more within what the budget leaves.
+Result<std::unique_ptr<BareLoop>> OpenBareLoop(Engine& engine, uint64_t ram_bytes, const Expectation& expectation) {
+  // Of the budget, for what no line of the plan knows.
+  const uint64_t left_free = 6 * kMiB + ram_bytes / 64;
+  BareLoopOptions options;
+  options.engine = &engine.options();
+  options.queue_depth = engine.plan().weights_options.queue_depth;
+  options.memory = engine.weights().memory();
+  uint64_t memory_bytes = 0;
+  for (const std::span<const std::byte> part : options.memory) memory_bytes += part.size();
+  const uint64_t touched_bytes = static_cast<uint64_t>(expectation.touched_bytes);
+  if (memory_bytes < touched_bytes) {
+    options.own_memory_bytes = touched_bytes - memory_bytes;
+    const uint64_t taken_bytes = engine.plan().peak_bytes() + left_free;
+    if (ram_bytes > 0) options.own_memory_bytes = std::min(options.own_memory_bytes, ram_bytes > taken_bytes ? ram_bytes - taken_bytes : 0);
+  }
+  return BareLoop::Open(options);
 }
 
 }  // namespace
@@ -178,50 +221,40 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
   row->mode = wanted.options.mode;
   if (profile != nullptr) row->probed_bytes_per_second = profile->sequential_bytes_per_second;
   EngineOptions options = wanted.options;
-  // The recording's memory comes out of the budget, and so does that of the expectation, which is the meter's when that is made.
+  // The memory of the recording and of the bare loop comes out of the budget, and so does that of the expectation, which is the meter's when
+  // that is made.
   const uint64_t ram_bytes = row->ram_bytes = options.ram_bytes;
   const uint64_t recording_bytes = ram_bytes == 0 ? kMostRecordingBytes : std::min(kMostRecordingBytes, ram_bytes / 64);
   ReadRecording recording(recording_bytes / sizeof(ReadRecord));
   if (ram_bytes > 0) {
     FRUGAL_ASSIGN(const ModelFile model, ModelFile::Open(options.model_path, options.activation));
     const uint64_t use_bytes = uint64_t{model.config().num_layers} * model.config().ffn_size * NeuronUseMeter::kBytesPerNeuron;
-    options.ram_bytes = LeftOfBudget(ram_bytes, recording_bytes + use_bytes);
+    options.ram_bytes = LeftOfBudget(ram_bytes, recording_bytes + use_bytes + BareLoop::MemoryBytes(ram_bytes, options.num_threads));
   }
   options.decorate_reader = [&recording](std::unique_ptr<ExtentReader> inner) {
     return MakeRecordingReader(std::move(inner), recording);
   };
-  uint32_t queue_depth = 0;
-  Expectation expectation;
-  {
-    Result<std::unique_ptr<Engine>> opened = Engine::Open(options);
-    if (!opened && opened.error().code == ErrorCode::kDoesNotFit) {
-      row->refusal = opened.error().message;
-      return {};
-    }
-    if (!opened) return opened.error();
-    Engine& engine = **opened;
-    row->description = engine.Describe();
-    row->planned_bytes = engine.plan().peak_bytes();
-    // Where memory is short, the plan has more use for it than the early predictors' part.
-    if (wanted.key == kEarlyKey && !engine.plan().use_early) row->name = wanted.name + ", which the plan leaves out";
-    if (engine.thresholds() != nullptr) row->left_out_share = static_cast<double>(engine.thresholds()->share);
-    queue_depth = engine.plan().weights_options.queue_depth;
-    FRUGAL_ASSIGN(const std::optional<PredictorInfo> predictor, InspectPredictor(engine, wanted.options));
-    FRUGAL_ASSIGN(expectation, Expect(engine, predictor, profile));
-    row->expected_ms = 1e3 * expectation.token_seconds.value_or(0);
-    row->expected_bytes_per_token = expectation.read_bytes();
-    FRUGAL_ASSIGN(const std::unique_ptr<Session> session, engine.NewSession());
-    FRUGAL_ASSIGN(const size_t begin, Prepare(engine, *session, text, predictor, row));
-    const size_t tokens_before = row->token_ms.size();
-    FRUGAL_TRY(MeasureTokens(engine, *session, text, begin, recording, row));
-    row->touched_bytes_per_token = TouchedBytes(engine, expectation, *row, begin, row->token_ms.size() - tokens_before);
+  Result<std::unique_ptr<Engine>> opened = Engine::Open(options);
+  if (!opened && opened.error().code == ErrorCode::kDoesNotFit) {
+    row->refusal = opened.error().message;
+    return {};
   }
-  BareLoopInput bare;
-  bare.options = &options;
-  bare.recording = &recording;
-  bare.touched_bytes = static_cast<uint64_t>(std::max(0.0, row->touched_bytes_per_token));
-  bare.queue_depth = queue_depth;
-  FRUGAL_TRY(RunBareLoop(bare, &row->bare));
+  if (!opened) return opened.error();
+  Engine& engine = **opened;
+  row->description = engine.Describe();
+  row->planned_bytes = engine.plan().peak_bytes();
+  // Where memory is short, the plan has more use for it than the early predictors' part.
+  if (wanted.key == kEarlyKey && !engine.plan().use_early) row->name = wanted.name + ", which the plan leaves out";
+  if (engine.thresholds() != nullptr) row->left_out_share = static_cast<double>(engine.thresholds()->share);
+  FRUGAL_ASSIGN(const std::optional<PredictorInfo> predictor, InspectPredictor(engine, wanted.options));
+  FRUGAL_ASSIGN(const Expectation expectation, Expect(engine, predictor, profile));
+  row->expected_ms = 1e3 * expectation.token_seconds.value_or(0);
+  row->expected_bytes_per_token = expectation.read_bytes();
+  FRUGAL_ASSIGN(const std::unique_ptr<BareLoop> loop, OpenBareLoop(engine, ram_bytes, expectation));
+  FRUGAL_ASSIGN(const std::unique_ptr<Session> session, engine.NewSession());
+  FRUGAL_ASSIGN(const size_t begin, Prepare(engine, *session, text, predictor, row));
+  Yardstick yardstick = {recording, expectation, *loop};
+  FRUGAL_TRY(MeasureTokens(engine, *session, text, begin, yardstick, row));
   if (profile != nullptr) row->expected_here_ms = ExpectHereMs(expectation, *profile, *row);
   return {};
 }

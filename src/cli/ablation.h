@@ -74,7 +74,7 @@ struct RowMeasurement {
   std::optional<uint64_t> device_reads;  // of these tokens, as the block device counts them
   double left_out_share = 0;  // of the neurons, by --sparsify
   double recall = -1;      // sampled after the measurement, on the same ids; negative: all neurons
-  BareLoopTimes bare;      // of as many of the tokens as the recording of their reads holds, after each round
+  BareLoopTimes bare;      // of some of the tokens, right after each: as many as take no more time than all tokens do
   double touched_bytes_per_token = 0;  // in RAM: matrices, KV cache, the bundles that were used
   MeasuredUse use;         // of neurons on demand, by the prompt and the warm-up
   double expected_ms = 0;  // what `plan` says; 0: the device was not measured
@@ -93,7 +93,7 @@ struct RowMeasurement {
   double bound_ms() const;
 };
 
-// One round of one row and of its bare loop, added to `row`. The engine's errors; kDoesNotFit becomes row->refusal.
+// One round of one row and of its bare loop, by turns, added to `row`. The engine's errors; kDoesNotFit becomes row->refusal.
 Status MeasureRow(const AblationRow& wanted, const AblationText& text, const DeviceProfile* profile,
                   RowMeasurement* row);
 

@@ -143,6 +143,12 @@ TEST(AblationTest, RowsOfOneModelCountTheSameNeurons) {
     EXPECT_EQ(rows[i].refusal, "");
     EXPECT_EQ(rows[i].token_ms.size(), 20u) << rows[i].name;
     EXPECT_GT(rows[i].touched_bytes_per_token, 0) << rows[i].name;
+    EXPECT_GE(rows[i].bare.together_ms.size(), 1u) << rows[i].name;
+    EXPECT_LE(rows[i].bare.together_ms.size(), 20u) << rows[i].name;
+    EXPECT_GT(rows[i].bare.memory_bytes_per_second(), 0) << rows[i].name;
+    // Its reads are not the row's.
+    EXPECT_EQ(rows[i].traffic.num_tokens, 20u) << rows[i].name;
+    EXPECT_LE(rows[i].bare.num_reads, rows[i].traffic.num_reads) << rows[i].name;
   }
   EXPECT_EQ(rows[0].use.num_tokens, 0u);
   EXPECT_EQ(rows[1].use.num_tokens, 20u);
@@ -153,6 +159,29 @@ TEST(AblationTest, RowsOfOneModelCountTheSameNeurons) {
   EXPECT_EQ(rows[1].use.new_neurons, rows[2].use.new_neurons);
   EXPECT_GE(rows[2].recall, 0);
   for (const RowMeasurement& row : rows) EXPECT_GT(row.expected_bytes_per_token, 0) << row.name;
+}
+
+// A bare loop has the device for itself.
+TEST(AblationTest, NothingIsReadAheadAfterSettling) {
+  const TempDir directory;
+  EngineOptions options;
+  options.model_path = directory.File("model.gguf");
+  options.mode = RunMode::kNaive;
+  options.context = 8;
+  WriteTinyModel(TinyModel(), options.model_path);
+  const auto engine = Engine::Open(options);
+  ASSERT_TRUE(engine) << engine.error().message;
+  const auto session = (*engine)->NewSession();
+  ASSERT_TRUE(session);
+  const int32_t id = 5;
+  ASSERT_TRUE((*engine)->Step(**session, {&id, 1}, 1));
+  const auto bytes_read = [&engine] { return (*engine)->statistics().weights.reads.bytes_read; };
+  const uint64_t after_step = bytes_read();
+  ASSERT_TRUE((*engine)->weights().Settle());
+  const uint64_t settled = bytes_read();
+  EXPECT_GT(settled, after_step);  // of the next step
+  (*engine)->weights().Poll();
+  EXPECT_EQ(bytes_read(), settled);
 }
 
 TEST(AblationTest, TheLayoutIsTheLastRowOnAnotherFile) {

@@ -1,122 +1,26 @@
 #include "src/cli/bare_loop.h"
 
 #include <algorithm>
-#include <array>
 #include <numeric>
-#include <optional>
 
-#include "src/base/aligned_buffer.h"
 #include "src/base/bytes.h"
 #include "src/base/clock.h"
-#include "src/base/thread_pool.h"
 #include "src/format/packed_format.h"
-#include "src/io/whole_reader.h"
 #include "src/kernels/plain_read.h"
 
 namespace frugal {
 namespace {
 
-constexpr uint64_t kTileBytes = 256 * kKiB;        // as large as a tile of a matrix product
-constexpr uint64_t kMostScratchBytes = 16 * kMiB;  // for what is read
+constexpr uint64_t kTileBytes = 256 * kKiB;  // as large as a tile of a matrix product
+constexpr uint64_t kMostBytesInFlight = 16 * kMiB;
+constexpr uint64_t kFileAlignment = 4096;
 
-// Of the budget, for code, stacks and the recording.
-uint64_t LeftFree(uint64_t ram_bytes) { return 6 * kMiB + ram_bytes / 64; }
+// No read takes more than half of a budget, and so not more than kMaxSegments times this.
+uint64_t ScratchBytes(uint64_t ram_bytes) {
+  return ram_bytes == 0 ? kMiB : std::clamp<uint64_t>(RoundUp(ram_bytes / (2 * ExtentReader::kMaxSegments), kFileAlignment), 64 * kKiB, kMiB);
+}
 
 double Sum(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
-
-class BareLoop {
- public:
-  static Result<std::unique_ptr<BareLoop>> Create(const BareLoopInput& input) {
-    FRUGAL_ASSIGN(File file, File::Open(input.options->model_path, input.options->direct, kSectorBytes));
-    std::unique_ptr<BareLoop> loop(new BareLoop(input, std::move(file)));
-    FRUGAL_TRY(loop->Allocate());
-    return loop;
-  }
-
-  enum class Parts { kReads, kMemory, kBoth };
-  Result<double> RunToken(std::span<const ReadRecord> reads, Parts parts) {
-    reads_ = parts == Parts::kMemory ? std::span<const ReadRecord>() : reads;
-    next_ = 0;
-    const uint64_t start = NowNs();
-    Pump(WaitMode::kPoll);
-    if (parts != Parts::kReads) StreamMemory();
-    while (!failure_ && (next_ < reads_.size() || reader_->num_pending() > 0)) Pump(WaitMode::kBlock);
-    if (failure_) return MakeError(ErrorCode::kIo, "{}: bare loop: {}", file_.path(), DescribeFailure(*failure_));
-    return static_cast<double>(NowNs() - start) / 1e6;
-  }
-
- private:
-  BareLoop(const BareLoopInput& input, File file) : input_(input), file_(std::move(file)) {}
-
-  Status Allocate() {
-    for (const ReadRecord& read : input_.recording->records()) largest_ = std::max<uint64_t>(largest_, RoundUp(read.size_bytes, 4096));
-    const uint64_t ram = input_.options->ram_bytes;
-    const uint64_t scratch_bytes = ram > 0 ? std::min(kMostScratchBytes, ram / 8) : kMostScratchBytes;
-    num_slots_ = static_cast<uint32_t>(std::clamp<uint64_t>(scratch_bytes / std::max<uint64_t>(1, largest_), 2, input_.queue_depth));
-    FRUGAL_ASSIGN(scratch_, AlignedBuffer::Allocate(num_slots_ * largest_));
-    // A step that touches more than the budget holds is streamed from what fits, again and again.
-    uint64_t room = input_.touched_bytes;
-    const uint64_t taken = LeftFree(ram) + scratch_.size_bytes();
-    if (ram > 0) room = std::min(room, ram > taken ? ram - taken : kTileBytes);
-    FRUGAL_ASSIGN(memory_, AlignedBuffer::Allocate(std::max(kTileBytes, RoundDown(room, kTileBytes))));
-    // Zero pages that were never written may be one and the same page.
-    for (uint64_t at = 0; at < memory_.size_bytes(); at += 64) memory_.data()[at] = std::byte{1};
-    FRUGAL_ASSIGN(pool_, ThreadPool::Create(input_.options->num_threads));
-    ReaderOptions options;
-    options.backend = input_.options->io;
-    options.queue_depth = std::min(num_slots_, input_.queue_depth);
-    const int fd = file_.fd();
-    options.fds = {&fd, 1};
-    FRUGAL_ASSIGN(OpenedReader opened, OpenReader(options));
-    reader_ = std::make_unique<WholeReader>(std::move(opened.reader), num_slots_, 1);
-    for (uint32_t slot = num_slots_; slot-- > 0;) free_.push_back(slot);
-    return {};
-  }
-
-  void StreamMemory() {
-    const uint64_t num_memory_tiles = memory_.size_bytes() / kTileBytes;
-    const int num_tiles = static_cast<int>((input_.touched_bytes + kTileBytes - 1) / kTileBytes);
-    pool_->Run(
-        num_tiles,
-        [&](int tile, int worker) {
-          const uint64_t found = PlainRead(memory_.data() + static_cast<uint64_t>(tile) % num_memory_tiles * kTileBytes, kTileBytes);
-          if (worker == 0) sink_ = found;
-        },
-        [&] { Pump(WaitMode::kPoll); });
-  }
-
-  void Pump(WaitMode mode) {
-    while (next_ < reads_.size() && !free_.empty()) {
-      const uint32_t slot = free_.back();
-      const ReadRecord& read = reads_[next_];
-      const iovec destination{scratch_.data() + slot * largest_, read.size_bytes};
-      if (!reader_->TrySubmit({&file_, read.offset_bytes, {&destination, 1}, slot})) break;
-      free_.pop_back();
-      ++next_;
-    }
-    if (reader_->num_pending() == 0) return;
-    std::array<WholeCompletion, 32> completions;
-    const size_t count = reader_->Reap(completions, mode);
-    for (const WholeCompletion& completion : std::span(completions).first(count)) {
-      if (completion.failed) failure_ = completion.failure;
-      free_.push_back(static_cast<uint32_t>(completion.tag));
-    }
-  }
-
-  const BareLoopInput& input_;
-  File file_;
-  AlignedBuffer scratch_;  // [num_slots, largest]
-  AlignedBuffer memory_;
-  uint64_t largest_ = 0;
-  uint32_t num_slots_ = 0;
-  std::vector<uint32_t> free_;
-  std::unique_ptr<ThreadPool> pool_;
-  std::unique_ptr<WholeReader> reader_;  // drains before what it reads into goes
-  std::span<const ReadRecord> reads_;
-  size_t next_ = 0;
-  std::optional<ReadFailure> failure_;
-  volatile uint64_t sink_ = 0;
-};
 
 }  // namespace
 
@@ -140,30 +44,122 @@ uint64_t LeftOfBudget(uint64_t ram_bytes, uint64_t taken_bytes) {
   return ram_bytes > taken_bytes ? ram_bytes - taken_bytes : 1;
 }
 
-Status RunBareLoop(const BareLoopInput& input, BareLoopTimes* times) {
-  FRUGAL_ASSIGN(const std::unique_ptr<BareLoop> loop, BareLoop::Create(input));
-  const std::span<const ReadRecord> all = input.recording->records();
+Result<std::unique_ptr<BareLoop>> BareLoop::Open(const BareLoopOptions& options) {
+  FRUGAL_ASSIGN(File file, File::Open(options.engine->model_path, options.engine->direct, kSectorBytes));
+  std::unique_ptr<BareLoop> loop(new BareLoop(options, std::move(file)));
+  FRUGAL_TRY(loop->Allocate());
+  return loop;
+}
+
+uint64_t BareLoop::MemoryBytes(uint64_t ram_bytes, int num_threads) {
+  constexpr uint64_t kBytesPerThread = 48 * kKiB;  // stack, kernel memory
+  constexpr uint64_t kReaderBytes = 192 * kKiB;    // the ring and lists of what is in flight
+  return ScratchBytes(ram_bytes) + kTileBytes + kReaderBytes + kBytesPerThread * static_cast<uint64_t>(num_threads);
+}
+
+Status BareLoop::Allocate() {
+  FRUGAL_ASSIGN(scratch_, AlignedBuffer::Allocate(ScratchBytes(options_.engine->ram_bytes)));
+  memory_.assign(options_.memory.begin(), options_.memory.end());
+  FRUGAL_ASSIGN(own_memory_, AlignedBuffer::Allocate(std::max(kTileBytes, RoundDown(options_.own_memory_bytes, kTileBytes))));
+  // Zero pages that were never written may be one and the same page.
+  for (uint64_t at = 0; at < own_memory_.size_bytes(); at += 64) own_memory_.data()[at] = std::byte{1};
+  memory_.emplace_back(own_memory_.data(), own_memory_.size_bytes());
+  for (const std::span<const std::byte> part : memory_) num_memory_tiles_ += part.size() / kTileBytes;
+  FRUGAL_ASSIGN(pool_, ThreadPool::Create(options_.engine->num_threads));
+  ReaderOptions reader_options;
+  reader_options.backend = options_.engine->io;
+  reader_options.queue_depth = options_.queue_depth;
+  const int fd = file_.fd();
+  reader_options.fds = {&fd, 1};
+  FRUGAL_ASSIGN(OpenedReader opened, OpenReader(reader_options));
+  reader_ = std::make_unique<WholeReader>(std::move(opened.reader), options_.queue_depth);
+  return {};
+}
+
+Status BareLoop::Repeat(const ReadRecording& recording, uint64_t touched_bytes, BareLoopTimes* times) {
+  const std::span<const ReadRecord> all = recording.records();
   size_t begin = 0;
-  for (uint32_t group = 0; group < input.recording->num_groups(); ++group) {
+  for (uint32_t group = 0; group < recording.num_groups(); ++group) {
     size_t end = begin;
     while (end < all.size() && all[end].group == group) ++end;
     const std::span<const ReadRecord> reads = all.subspan(begin, end - begin);
     begin = end;
     double together = 0;
-    if (input.touched_bytes > 0) {
-      FRUGAL_ASSIGN(together, loop->RunToken(reads, BareLoop::Parts::kBoth));
+    if (touched_bytes > 0) {
+      FRUGAL_ASSIGN(together, RunToken(reads, touched_bytes));
     }
-    FRUGAL_ASSIGN(const double reads_alone, loop->RunToken(reads, BareLoop::Parts::kReads));
-    if (input.touched_bytes == 0) together = reads_alone;
-    FRUGAL_ASSIGN(const double memory_alone, loop->RunToken(reads, BareLoop::Parts::kMemory));
+    FRUGAL_ASSIGN(const double reads_alone, RunToken(reads, 0));
+    if (touched_bytes == 0) together = reads_alone;
+    FRUGAL_ASSIGN(const double memory_alone, RunToken({}, touched_bytes));
     times->together_ms.push_back(together);
     times->reads_ms.push_back(reads_alone);
     times->memory_ms.push_back(memory_alone);
-    times->touched_bytes += input.touched_bytes;
+    times->touched_bytes += touched_bytes;
     times->num_reads += reads.size();
     for (const ReadRecord& read : reads) times->read_bytes += read.size_bytes;
   }
   return {};
+}
+
+Result<double> BareLoop::RunToken(std::span<const ReadRecord> reads, uint64_t touched_bytes) {
+  reads_ = reads;
+  next_ = 0;
+  const uint64_t start = NowNs();
+  Pump(WaitMode::kPoll);
+  if (touched_bytes > 0) StreamMemory(touched_bytes);
+  while (!failure_ && (next_ < reads_.size() || reader_->num_pending() > 0)) Pump(WaitMode::kBlock);
+  if (failure_) return MakeError(ErrorCode::kIo, "{}: bare loop: {}", file_.path(), DescribeFailure(*failure_));
+  return static_cast<double>(NowNs() - start) / 1e6;
+}
+
+const std::byte* BareLoop::Tile(uint64_t index) const {
+  index %= num_memory_tiles_;
+  for (const std::span<const std::byte> part : memory_) {
+    if (index < part.size() / kTileBytes) return part.data() + index * kTileBytes;
+    index -= part.size() / kTileBytes;
+  }
+  return nullptr;
+}
+
+void BareLoop::StreamMemory(uint64_t touched_bytes) {
+  pool_->Run(
+      static_cast<int>((touched_bytes + kTileBytes - 1) / kTileBytes),
+      [&](int tile, int worker) {
+        const uint64_t found = PlainRead(Tile(static_cast<uint64_t>(tile)), kTileBytes);
+        if (worker == 0) sink_ = found;
+      },
+      [&] { Pump(WaitMode::kPoll); });
+}
+
+// False when the reader has no room.
+bool BareLoop::StartRead(const ReadRecord& read) {
+  const uint64_t scratch_bytes = scratch_.size_bytes();
+  std::array<iovec, ExtentReader::kMaxSegments> segments;
+  size_t count = 0;
+  if (scratch_at_ + read.size_bytes > scratch_bytes) scratch_at_ = 0;
+  for (uint64_t left = read.size_bytes; left > 0; ++count) {
+    // A larger read than the scratch goes over it several times.
+    const uint64_t size_bytes = std::min(left, scratch_bytes - scratch_at_);
+    segments[count] = {scratch_.data() + scratch_at_, size_bytes};
+    left -= size_bytes;
+  }
+  if (!reader_->TrySubmit({&file_, read.offset_bytes, std::span(segments).first(count), read.size_bytes})) return false;
+  scratch_at_ += RoundUp(read.size_bytes, kFileAlignment);
+  return true;
+}
+
+void BareLoop::Pump(WaitMode mode) {
+  while (next_ < reads_.size() && (bytes_in_flight_ == 0 || bytes_in_flight_ + reads_[next_].size_bytes <= kMostBytesInFlight)) {
+    if (!StartRead(reads_[next_])) break;
+    bytes_in_flight_ += reads_[next_++].size_bytes;
+  }
+  if (reader_->num_pending() == 0) return;
+  std::array<WholeCompletion, 32> completions;
+  const size_t count = reader_->Reap(completions, mode);
+  for (const WholeCompletion& completion : std::span(completions).first(count)) {
+    if (completion.failed) failure_ = completion.failure;
+    bytes_in_flight_ -= completion.tag;
+  }
 }
 
 }  // namespace frugal

@@ -12,10 +12,15 @@ class BareLoopTest : public ::testing::Test {
   BareLoopTest() {
     options_.model_path = directory_.Write("model", std::string(65536, 'x'));
     options_.ram_bytes = 64 << 20;
-    input_.options = &options_;
-    input_.recording = &recording_;
-    input_.touched_bytes = 1 << 20;
     recording_.Start();
+  }
+  Status Repeat(BareLoopTimes* times) {
+    BareLoopOptions options;
+    options.engine = &options_;
+    options.own_memory_bytes = 1 << 20;
+    auto loop = BareLoop::Open(options);
+    if (!loop) return loop.error();
+    return (*loop)->Repeat(recording_, 3 << 20, times);
   }
   void Record(uint64_t offset_bytes) {
     std::byte bytes[4096];
@@ -26,7 +31,6 @@ class BareLoopTest : public ::testing::Test {
   const TempDir directory_;
   EngineOptions options_;
   ReadRecording recording_{16};
-  BareLoopInput input_;
 };
 
 TEST(LeftOfBudgetTest, WhatMeasuringUsesUpIsNotNone) {
@@ -42,7 +46,7 @@ TEST_F(BareLoopTest, RepeatsWhatWasReadTokenByToken) {
     recording_.EndGroup();
   }
   BareLoopTimes times;
-  const Status status = RunBareLoop(input_, &times);
+  const Status status = Repeat(&times);
   ASSERT_TRUE(status) << status.error().message;
   EXPECT_EQ(times.together_ms.size(), 3u);
   EXPECT_EQ(times.num_reads, 6u);
@@ -50,11 +54,25 @@ TEST_F(BareLoopTest, RepeatsWhatWasReadTokenByToken) {
   EXPECT_GT(times.memory_bytes_per_second(), 0.0);
 }
 
+// Larger than all of the loop's memory for what is read.
+TEST_F(BareLoopTest, AReadGoesOverTheScratchSeveralTimes) {
+  options_.model_path = directory_.Write("model", std::string(1 << 20, 'x'));
+  std::vector<std::byte> bytes(1 << 20);
+  const iovec part{bytes.data(), bytes.size()};
+  recording_.Add({-1, 0, {&part, 1}, 0});
+  recording_.EndGroup();
+  options_.ram_bytes = 4 << 20;
+  BareLoopTimes times;
+  const Status status = Repeat(&times);
+  ASSERT_TRUE(status) << status.error().message;
+  EXPECT_EQ(times.read_bytes, bytes.size());
+}
+
 TEST_F(BareLoopTest, AReadThatGetsNothingIsAnErrorNotAFastRead) {
   Record(1 << 20);
   recording_.EndGroup();
   BareLoopTimes times;
-  const Status status = RunBareLoop(input_, &times);
+  const Status status = Repeat(&times);
   ASSERT_FALSE(status);
   EXPECT_EQ(status.error().code, ErrorCode::kIo);
   EXPECT_NE(status.error().message.find("bare loop"), std::string::npos) << status.error().message;

@@ -155,12 +155,12 @@ Status MeasurePrefill(const PrefillRow& wanted, std::span<const int32_t> ids, Pr
     row->bytes_read = engine.statistics().weights.reads.bytes_read - before;
     row->needed_flops = PrefillFlops(engine.config(), ids.size(), counts, engine.predictor_info());
   }
-  BareLoopInput bare;
-  bare.options = &options;
-  bare.recording = &recording;
+  BareLoopOptions bare;
+  bare.engine = &options;
   bare.queue_depth = queue_depth;
+  FRUGAL_ASSIGN(const std::unique_ptr<BareLoop> loop, BareLoop::Open(bare));
   BareLoopTimes times;
-  FRUGAL_TRY(RunBareLoop(bare, &times));
+  FRUGAL_TRY(loop->Repeat(recording, 0, &times));
   row->reads_alone_ms.insert(row->reads_alone_ms.end(), times.reads_ms.begin(), times.reads_ms.end());
   return {};
 }

@@ -134,12 +134,12 @@ double MeasureProcessorPerRead(const ProbeFlags& flags, IoBackend backend, const
   options.model_path = flags.path;
   options.io = backend;
   options.num_threads = std::min(UsableCores(), ThreadPool::kMaxThreads);
-  BareLoopInput input;
-  input.options = &options;
-  input.recording = &recording;
-  input.touched_bytes = kStreamedBytes;
+  BareLoopOptions bare;
+  bare.engine = &options;
+  bare.own_memory_bytes = kStreamedBytes;
+  const Result<std::unique_ptr<BareLoop>> loop = BareLoop::Open(bare);
   BareLoopTimes times;
-  if (!RunBareLoop(input, &times)) return 0;
+  if (!loop || !(*loop)->Repeat(recording, kStreamedBytes, &times)) return 0;
   // Where the reads take longer than they were expected to, the threads waited for them.
   if (Percentile(times.reads_ms, 0.5) > Percentile(times.memory_ms, 0.5)) return 0;
   const double more_ms = Percentile(times.together_ms, 0.5) - Percentile(times.memory_ms, 0.5);

@@ -44,13 +44,21 @@ void Weights::Dispatch(std::span<const WholeCompletion> completions) {
   if (cache_ != nullptr) cache_->SubmitQueued();
 }
 
+void Weights::Reap(WaitMode mode, size_t most_starts) {
+  std::array<WholeCompletion, 32> completions;
+  const size_t count = reader_->Reap(completions, mode, most_starts);
+  Dispatch({completions.data(), count});
+}
+
 void Weights::Poll(size_t most_starts) {
-  if (reader_->num_pending() > 0) {
-    std::array<WholeCompletion, 32> completions;
-    const size_t count = reader_->Reap(completions, WaitMode::kPoll, most_starts);
-    Dispatch({completions.data(), count});
-  }
+  if (reader_->num_pending() > 0) Reap(WaitMode::kPoll, most_starts);
   if (cache_ != nullptr) cache_->FreeAhead();
+}
+
+std::array<std::span<const std::byte>, 2> Weights::memory() const {
+  std::array<std::span<const std::byte>, 2> memory = {std::span(resident_.data(), resident_.size_bytes())};
+  if (cache_ != nullptr) memory[1] = {cache_->slots_base(), cache_->num_slots() * cache_->stride_bytes()};
+  return memory;
 }
 
 Status Weights::TakeError() {
@@ -61,11 +69,14 @@ Status Weights::TakeError() {
 Status Weights::WaitSome() {
   FRUGAL_TRY(TakeError());
   CHECK(reader_->num_pending() > 0);
-  std::array<WholeCompletion, 32> completions;
   const uint64_t start = NowNs();
-  const size_t count = reader_->Reap(completions, WaitMode::kBlock);
+  Reap(WaitMode::kBlock);
   stall_ns_ += NowNs() - start;
-  Dispatch({completions.data(), count});
+  return TakeError();
+}
+
+Status Weights::Settle() {
+  while (!error_ && reader_->num_pending() > 0) Reap(WaitMode::kBlock);
   return TakeError();
 }
 

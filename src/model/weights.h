@@ -107,6 +107,8 @@ class Weights {
   // Starts reads and reaps; an error is kept for the next call that returns a Status.
   void Poll(size_t most_starts = kMostStarts);
   Status EndStep();
+  // Between steps: waits for what is read ahead. No stall, for no step waits.
+  Status Settle();
 
   // Reads bundles into slots that are never given up (the popular part). Before the first step; pins at most what leaves
   // half of the slots free; returns how many.
@@ -119,6 +121,8 @@ class Weights {
   const ModelFile& model() const { return model_; }
   const WeightPlan& plan() const { return plan_; }
   std::span<const File> files() const { return files_; }
+  // What is resident, and the slots.
+  std::array<std::span<const std::byte>, 2> memory() const;
   std::string_view backend_name() const { return reader_->backend_name(); }
   const std::string& reader_note() const { return reader_note_; }
   uint64_t content_hash() const { return content_hash_; }
@@ -156,6 +160,7 @@ class Weights {
   Status VerifyBlock(const WeightBlock& block, const std::byte* bytes);
   Status LoadVector(const VectorInfo& info, std::span<float> out, AlignedBuffer& scratch);
   void Dispatch(std::span<const WholeCompletion> completions);
+  void Reap(WaitMode mode, size_t most_starts = SIZE_MAX);
   Status WaitSome();
   Status TakeError();
   // A block's bytes, waited for; `release` gets the group to give back after its use when the block is its last.
