@@ -88,27 +88,41 @@ std::string FormatProfile(const DeviceProfile& profile) {
                             FormatSize(GapWorthReading(profile)));
 }
 
-// All threads read 256 MiB again and again for a second, since the neighbours of a virtual machine come and go; the median. 0 where
-// there is no such memory.
-double MeasureMemory() {
-  constexpr uint64_t kBytes = 256 * kMiB;
-  constexpr uint64_t kTileBytes = 256 * kKiB;
-  Result<AlignedBuffer> buffer = AlignedBuffer::Allocate(kBytes);
-  const Result<std::unique_ptr<ThreadPool>> pool = ThreadPool::Create(UsableCores());
-  if (!buffer || !pool) return 0;
-  std::memset(buffer->data(), 1, kBytes);
-  std::vector<double> speeds;
-  std::atomic<uint64_t> sink = 0;
-  const uint64_t end = NowNs() + 1'000'000'000;
-  while (speeds.size() < 5 || NowNs() < end) {
-    const uint64_t start = NowNs();
-    (*pool)->Run(static_cast<int>(kBytes / kTileBytes), [&](int tile, int) {
-      sink.fetch_or(PlainRead(buffer->data() + static_cast<uint64_t>(tile) * kTileBytes, kTileBytes), std::memory_order_relaxed);
-    });
-    speeds.push_back(static_cast<double>(kBytes) * 1e9 / static_cast<double>(NowNs() - start));
+// All threads read 256 MiB, five times between two parts of the probe, since the neighbours of a virtual machine come and go.
+class MemoryMeter {
+ public:
+  MemoryMeter() : buffer_(AlignedBuffer::Allocate(kBytes)), pool_(ThreadPool::Create(UsableCores())) {
+    if (buffer_) std::memset(buffer_->data(), 1, kBytes);
   }
-  return Percentile(speeds, 0.5);
-}
+  // Takes a twelfth of the time at most.
+  void Sample() {
+    if (!buffer_ || !pool_ || (num_passes_ > 0 && NowNs() - last_ns_ < kPauseNs)) return;
+    const uint64_t start_ns = NowNs();
+    for (int pass = 0; pass < kPasses; ++pass) {
+      (*pool_)->Run(static_cast<int>(kBytes / kTileBytes), [&](int tile, int) {
+        sink_.fetch_or(PlainRead(buffer_->data() + static_cast<uint64_t>(tile) * kTileBytes, kTileBytes), std::memory_order_relaxed);
+      });
+    }
+    last_ns_ = NowNs();
+    taken_ns_ += last_ns_ - start_ns;
+    num_passes_ += kPasses;
+  }
+  // Of all samples; 0 where there is no such memory.
+  double bytes_per_second() const {
+    return taken_ns_ > 0 ? static_cast<double>(num_passes_ * kBytes) * 1e9 / static_cast<double>(taken_ns_) : 0;
+  }
+
+ private:
+  static constexpr uint64_t kBytes = 256 * kMiB;
+  static constexpr uint64_t kTileBytes = 256 * kKiB;
+  static constexpr int kPasses = 5;
+  static constexpr uint64_t kPauseNs = 500'000'000;
+
+  Result<AlignedBuffer> buffer_;
+  const Result<std::unique_ptr<ThreadPool>> pool_;
+  std::atomic<uint64_t> sink_ = 0;
+  uint64_t num_passes_ = 0, taken_ns_ = 0, last_ns_ = 0;
+};
 
 // What reads of 16 KiB take of the threads' time while they stream memory, the interrupts' part included, which no process is charged
 // for: together minus the memory alone. 0 where the path is no file large enough, or the device too slow to tell.
@@ -155,9 +169,14 @@ Result<DeviceProfile> Measure(const ProbeFlags& flags, IoBackend backend) {
   options.backend = backend;
   options.measured_at_unix = static_cast<uint64_t>(std::time(nullptr));
   ProgressBar bar("probing");
-  const auto progress = [&bar](double share, std::string_view what) { bar.Update(share, what); };
+  MemoryMeter memory;
+  const auto progress = [&bar, &memory](double share, std::string_view what) {
+    bar.Update(share, what);
+    memory.Sample();
+  };
   FRUGAL_ASSIGN(DeviceProfile profile, ProbeDevice(options, progress));
-  profile.memory_bytes_per_second = MeasureMemory();
+  memory.Sample();
+  profile.memory_bytes_per_second = memory.bytes_per_second();
   if (profile.memory_bytes_per_second > 0) {
     profile.cpu_seconds_per_read = std::max(profile.cpu_seconds_per_read, MeasureProcessorPerRead(flags, backend, profile));
   }
