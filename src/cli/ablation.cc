@@ -77,8 +77,9 @@ Result<size_t> WarmUp(Engine& engine, Session& session, const AblationText& text
   }
   // Where a token takes seconds, there are few slots to fill.
   const uint64_t start_ns = NowNs();
+  const uint64_t most_ns = static_cast<uint64_t>(std::max(text.seconds_per_round, AblationText::kWarmUpSeconds) * 1e9);
   size_t at = text.num_prompt;
-  while (at < ids.size() && NowNs() - start_ns <= static_cast<uint64_t>(text.seconds_per_round * 1e9)) {
+  while (at < ids.size() && NowNs() - start_ns <= most_ns) {
     FRUGAL_TRY(CheckInterrupt());
     FRUGAL_TRY(engine.Step(session, ids.subspan(at++, 1), 1, &observer));
   }

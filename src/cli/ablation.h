@@ -51,8 +51,8 @@ Result<std::vector<AblationRow>> SelectRows(const std::string& keys, const std::
 // kUsage naming what differs when these cannot be one model in two orders. Both have bundles.
 Status CheckSameShape(const ModelFile& model, const ModelFile& layout);
 
-// The forced ids: `num_prompt` are prefilled, `num_warm_up` decoded without being counted (fewer when they take longer than a round), the
-// rest is measured.
+// The forced ids: `num_prompt` are prefilled, `num_warm_up` decoded without being counted (fewer when they take longer than a round and
+// kWarmUpSeconds), the rest is measured.
 struct AblationText {
   std::vector<int32_t> ids;
   size_t num_prompt = 1;
@@ -60,6 +60,7 @@ struct AblationText {
   // A round of a row ends early after this time, with kLeastTokens measured: naive may take seconds a token.
   double seconds_per_round = 30;
   static constexpr size_t kLeastTokens = 4;
+  static constexpr double kWarmUpSeconds = 20;
 };
 
 // All rounds of one row together.

@@ -168,6 +168,22 @@ std::string FormatStreaming(std::span<const RowMeasurement> rows) {
   return text;
 }
 
+std::string FormatSteps(std::span<const RowMeasurement> rows) {
+  std::string text;
+  const RowMeasurement* before = nullptr;
+  for (const RowMeasurement& row : rows) {
+    const double median_ms = row.total_ms(0.5);
+    if (!row.refusal.empty() || median_ms <= 0) continue;
+    const bool is_step = row.name == "hybrid" || row.name.starts_with("+ ");
+    if (is_step && before != nullptr) {
+      const double times = before->total_ms(0.5) / median_ms;
+      text += fmt::format("{}{} {:.2f}{}", text.empty() ? "" : "; ", row.name, times, times < 1 ? " (does not pay here)" : "");
+    }
+    before = &row;
+  }
+  return text.empty() ? "" : "each step, the median of the row before over its own: " + text + "\n";
+}
+
 std::string FormatGain(std::span<const RowMeasurement> rows) {
   const std::optional<FlashGain> gain = GainOfFlash(rows);
   if (!gain) return "";
@@ -181,7 +197,8 @@ std::string FormatGain(std::span<const RowMeasurement> rows) {
 
 std::string FormatFindings(std::span<const RowMeasurement> rows, const std::string& model) {
   std::string text;
-  for (const std::string& part : {FormatNewNeurons(rows), FormatComparison(rows, model), FormatStreaming(rows), FormatGain(rows)}) {
+  for (const std::string& part : {FormatNewNeurons(rows), FormatComparison(rows, model), FormatStreaming(rows), FormatSteps(rows),
+                                  FormatGain(rows)}) {
     if (!part.empty()) text += "\n" + part;
   }
   return text;

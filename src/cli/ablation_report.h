@@ -41,8 +41,10 @@ std::string FormatNewNeurons(std::span<const RowMeasurement> rows);
 // Rows against naive and hybrid, each of which begins with `model`, so that those of several models make one table; empty without either.
 std::string FormatComparison(std::span<const RowMeasurement> rows, const std::string& model);
 std::string FormatStreaming(std::span<const RowMeasurement> rows);  // a sentence for each row that streams
+// What each of the table's steps brought beside the row before it, and which do not pay; empty where rows are no steps.
+std::string FormatSteps(std::span<const RowMeasurement> rows);
 std::string FormatGain(std::span<const RowMeasurement> rows);       // the closing line; empty where there is no gain
-// These four, as far as there is something to say, each behind an empty line.
+// These five, as far as there is something to say, each behind an empty line.
 std::string FormatFindings(std::span<const RowMeasurement> rows, const std::string& model);
 
 nlohmann::ordered_json AblationToJson(std::span<const RowMeasurement> rows);

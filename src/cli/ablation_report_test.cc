@@ -77,6 +77,20 @@ TEST(AblationReportTest, TheLastRowIsComparedWithHybridAsTheirBareLoopsAllow) {
   EXPECT_TRUE(FindingsToJson(std::vector<RowMeasurement>{hybrid, TestRow()})["flash_against_hybrid"].is_null());
 }
 
+TEST(AblationReportTest, AStepThatDoesNotPayIsCalledThat) {
+  RowMeasurement naive = HybridRow(), slower = TestRow();
+  naive.name = "naive";
+  naive.token_ms = {20};
+  slower.name = "+ overlap";
+  slower.token_ms = {2.5};
+  EXPECT_EQ(FormatSteps(std::vector<RowMeasurement>{naive, HybridRow(), TestRow(), slower}),
+            "each step, the median of the row before over its own: hybrid 2.50; + window 4.00; + overlap 0.80 (does not pay here)\n");
+  EXPECT_EQ(FormatSteps(std::vector<RowMeasurement>{naive}), "");
+  naive.name = "25%";  // of a sweep
+  slower.name = "35%";
+  EXPECT_EQ(FormatSteps(std::vector<RowMeasurement>{naive, slower}), "");
+}
+
 TEST(AblationReportTest, StreamingIsSaidToBeChosenWhereNeitherReadsNorBareLoopsAllowMuch) {
   RowMeasurement hybrid = HybridRow();
   const auto says_streaming = [&hybrid] {
