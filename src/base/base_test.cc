@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <atomic>
 #include <vector>
 
@@ -39,13 +40,24 @@ TEST(AlignedBufferTest, IsPageAlignedZeroedAndMovable) {
   EXPECT_EQ(buffer.data(), nullptr);  // NOLINT: the moved-from state is part of the contract
 }
 
-TEST(AlignedBufferTest, ALargeOneIsWhollyInMemory) {
-  Result<AlignedBuffer> made = AlignedBuffer::Allocate(33'000'000);
-  ASSERT_TRUE(made);
-  std::vector<unsigned char> in_memory((33'000'000 + 4095) / 4096);
-  ASSERT_EQ(mincore(made->data(), made->size_bytes(), in_memory.data()), 0);
-  for (const unsigned char page : in_memory) ASSERT_EQ(page & 1, 1);
-  EXPECT_EQ(made->bytes().back(), std::byte{0});
+TEST(AlignedBufferTest, LargeOnesAreWhollyInMemoryAndBeginWithAHugePage) {
+  const size_t sizes[] = {2 << 20, (2 << 20) + 1, 5'000'000, 33'000'000};
+  std::vector<AlignedBuffer> buffers;
+  for (const size_t size : sizes) {
+    Result<AlignedBuffer> made = AlignedBuffer::Allocate(size);
+    ASSERT_TRUE(made);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(made->data()) % (2 << 20), 0u) << size;
+    std::vector<unsigned char> in_memory((size + 4095) / 4096);
+    ASSERT_EQ(mincore(made->data(), size, in_memory.data()), 0) << size;
+    for (const unsigned char page : in_memory) ASSERT_EQ(page & 1, 1) << size;
+    EXPECT_EQ(made->bytes().back(), std::byte{0});
+    buffers.push_back(std::move(made).value());
+  }
+  // What was mapped for their alignment and given back is nobody's.
+  for (size_t i = 0; i < buffers.size(); ++i) std::fill(buffers[i].bytes().begin(), buffers[i].bytes().end(), static_cast<std::byte>(i + 1));
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    for (const std::byte byte : buffers[i].bytes()) ASSERT_EQ(byte, static_cast<std::byte>(i + 1));
+  }
 }
 
 TEST(AlignedBufferTest, RefusalIsAnError) {

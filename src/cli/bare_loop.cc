@@ -15,9 +15,12 @@ constexpr uint64_t kTileBytes = 256 * kKiB;  // as large as a tile of a matrix p
 constexpr uint64_t kMostBytesInFlight = 16 * kMiB;
 constexpr uint64_t kFileAlignment = 4096;
 
-// No read takes more than half of a budget, and so not more than kMaxSegments times this.
+// As much as an engine's own reads go to, which the processor's caches do not hold: a device that writes into them is faster. No read takes
+// more than half of a budget, and so not more than kMaxSegments times this.
 uint64_t ScratchBytes(uint64_t ram_bytes) {
-  return ram_bytes == 0 ? kMiB : std::clamp<uint64_t>(RoundUp(ram_bytes / (2 * ExtentReader::kMaxSegments), kFileAlignment), 64 * kKiB, kMiB);
+  constexpr uint64_t kMost = 16 * kMiB;
+  if (ram_bytes == 0) return kMost;
+  return std::clamp<uint64_t>(RoundUp(ram_bytes / (2 * ExtentReader::kMaxSegments), kFileAlignment), 64 * kKiB, kMost);
 }
 
 double Sum(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }

@@ -315,7 +315,8 @@ void Planner::Grow(Choice& choice) const {
       if (block_bytes * 16 > model_.streamable_bytes()) break;
       TryUpgrade(choice, [&](Choice& better) { better.block_bytes = std::max(block_bytes, better.block_bytes); });
     }
-    TryUpgrade(choice, [](Choice& better) { better.num_stream_buffers = 4; });
+    // Two on their way while one is used; more were slower as often as not (docs/decisions/0017-huge-pages-for-reads.md).
+    TryUpgrade(choice, [](Choice& better) { better.num_stream_buffers = 3; });
   }
   if (keeps_what_fits()) GrowResident(choice);
   if (!flash()) return;
