@@ -84,7 +84,7 @@ std::string FormatProfile(const DeviceProfile& profile) {
   });
   text += FormatTable(profile, "random reads, reads/s (IOPS)",
                       [](const DeviceProfile::Point& point) { return fmt::format("{:.0f}", point.iops); });
-  return text + fmt::format("\na gap of up to {} costs less to read over than a read of its own\n",
+  return text + fmt::format("\na gap of up to {} costs at most half of a read of its own to read over\n",
                             FormatSize(GapWorthReading(profile)));
 }
 

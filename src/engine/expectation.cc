@@ -206,7 +206,7 @@ double ReadBoundSeconds(const DeviceProfile& profile, double sequential_bytes, d
   return seconds;
 }
 
-BundleReads ExpectBundleReads(uint32_t ffn_size, uint64_t stride_bytes, const CacheOptions& cache, double missed, int bursts) {
+BundleReads ExpectBundleReads(uint32_t ffn_size, uint64_t stride_bytes, const CacheOptions& cache, double missed) {
   if (cache.bundling == Bundling::kHalves) return {2 * missed, 0};
   const double density = missed / ffn_size;
   const double longest = std::max(1.0, static_cast<double>(cache.max_read_bytes) / static_cast<double>(stride_bytes));
@@ -220,7 +220,7 @@ BundleReads ExpectBundleReads(uint32_t ffn_size, uint64_t stride_bytes, const Ca
   const double num_joined = missed * std::max(next_is_further, 1 / longest);
   if (num_joined == num_runs) return {num_runs, 0};
   const double num_over_gaps = num_joined * (1 - num_joined / num_runs);
-  const double share = std::min(1.0, bursts * static_cast<double>(BundleCache::kNumScraps) / num_over_gaps);
+  const double share = std::min(1.0, static_cast<double>(BundleCache::kNumScraps) / num_over_gaps);
   return {share * num_joined + (1 - share) * num_runs, share * gap_bundles};
 }
 
@@ -244,11 +244,16 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
     }
     const double read_bundles = expectation.bundles_missed + expectation.bundles_in_vain;
     const double num_layers = model.config().num_layers;
-    const BundleReads reads = ExpectBundleReads(model.config().ffn_size, model.bundles()[0].stride_bytes, cache, read_bundles / num_layers,
-                                                plan.use_early ? 2 : 1);
-    expectation.demand_reads = num_layers * reads.num_reads;
-    expectation.demand_bytes = (read_bundles + num_layers * reads.gap_bundles) *
-                               static_cast<double>(BundleReadBytes(model.bundles()[0], cache.bundling));
+    const double guessed_share = plan.use_early ? kGuessedShareOfReads : 0;
+    double gap_bundles = 0;
+    for (const double share : {guessed_share, 1 - guessed_share}) {
+      if (share <= 0 || read_bundles <= 0) continue;
+      const BundleReads reads =
+          ExpectBundleReads(model.config().ffn_size, model.bundles()[0].stride_bytes, cache, share * read_bundles / num_layers);
+      expectation.demand_reads += num_layers * reads.num_reads;
+      gap_bundles += num_layers * reads.gap_bundles;
+    }
+    expectation.demand_bytes = (read_bundles + gap_bundles) * static_cast<double>(BundleReadBytes(model.bundles()[0], cache.bundling));
   }
   expectation.touched_bytes = TouchedBytes(model, plan, expectation);
   expectation.stream_reads = expectation.streamed_bytes / static_cast<double>(plan.weights.block_bytes);

@@ -20,6 +20,9 @@ constexpr double kAssumedMemoryBytesPerSecond = 12e9;
 // 0.45 to 0.9 (`bandwidth_bench`; docs/benchmarks.md, "Kernels"). In whole tokens of OPT-6.7B's shape, without what the engine thread does
 // alone and the system for reads: 0.92 to 1.0 in F16, 1.0 in Q8_0, 0.95 in Q4_0, beside plain reading in the same seconds.
 constexpr double kProductsShareOfMemory = 0.93;
+// Of the bundles that are read with early prediction, those that were guessed: they are read together, and so are the others. Measured: 0.78
+// for OPT-6.7B's shape in Q4_0, 0.85 for models/tale (docs/benchmarks.md, "Q8_0 and Q4_0, run by run", "Where the time goes").
+constexpr double kGuessedShareOfReads = 0.8;
 // What the engine thread does alone between a layer's products, for each bundle that the layer uses: listing, finding and ranking it, and the
 // norms. Measured where a token of OPT-6.7B's shape uses 54,400 bundles: 6.7 ms (docs/benchmarks.md, "Where the time goes").
 constexpr double kAloneSecondsPerBundle = 120e-9;
@@ -40,9 +43,9 @@ struct BundleReads {
   double gap_bundles = 0;  // read over
 };
 // Neighbours in the file are one read, and so are bundles with a small gap between them: of `missed` bundles at random, as
-// many as there are runs of them. A read over gaps does not wait for a scrap: of those asked for together (`bursts` times a
-// token) only as many go over gaps as the cache has scraps.
-BundleReads ExpectBundleReads(uint32_t ffn_size, uint64_t stride_bytes, const CacheOptions& cache, double missed, int bursts);
+// many as there are runs of them. A read over gaps does not wait for a scrap: of those asked for together only as many go over gaps as
+// the cache has scraps.
+BundleReads ExpectBundleReads(uint32_t ffn_size, uint64_t stride_bytes, const CacheOptions& cache, double missed);
 
 // Decoding one token, in the middle of the plan's context.
 struct Expectation {

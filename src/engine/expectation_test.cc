@@ -142,7 +142,7 @@ TEST(ExpectationTest, BundleReadsAreThoseOfThePlannerAndItsScraps) {
     CacheOptions cache;
     cache.num_slots = test.num_slots;
     cache.max_gap_bytes = test.max_gap_bytes;
-    const BundleReads expected = ExpectBundleReads(16384, kStride, cache, test.missed, 1);
+    const BundleReads expected = ExpectBundleReads(16384, kStride, cache, test.missed);
     const BundleReads found = Reads(16384, kStride, cache, test.missed);
     SCOPED_TRACE(fmt::format("{} slots, gaps of {}, {} missed", test.num_slots, test.max_gap_bytes, test.missed));
     EXPECT_NEAR(expected.num_reads, found.num_reads, 0.05 * found.num_reads);

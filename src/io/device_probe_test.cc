@@ -207,8 +207,8 @@ TEST(DeviceProfileTest, NothingCostsNothingAndTheUnknownIsInfinite) {
   EXPECT_TRUE(std::isinf(ExpectedReadSeconds(DeviceProfile{}, 1, 4096)));
 }
 
-TEST(DeviceProfileTest, AGapIsWorthReadingBelowBandwidthOverIops) {
-  EXPECT_EQ(GapWorthReading(Profile()), 10'000u);  // 2e9 / 200'000
+TEST(DeviceProfileTest, AGapIsWorthReadingUpToHalfOfBandwidthOverIops) {
+  EXPECT_EQ(GapWorthReading(Profile()), 5'000u);  // 0.5 * 2e9 / 200'000
   EXPECT_EQ(GapWorthReading(DeviceProfile{}), 0u);
 }
 

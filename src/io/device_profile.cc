@@ -119,7 +119,7 @@ DeviceProfile ProfileAtSpeed(const DeviceProfile& profile, double factor) {
 uint64_t GapWorthReading(const DeviceProfile& profile) {
   double iops = 0;
   for (const DeviceProfile::Point& point : profile.random) iops = std::max(iops, point.iops);
-  return iops > 0 ? static_cast<uint64_t>(BestBytesPerSecond(profile) / iops) : 0;
+  return iops > 0 ? static_cast<uint64_t>(0.5 * BestBytesPerSecond(profile) / iops) : 0;
 }
 
 Result<DeviceIdentity> IdentifyDevice(const std::string& path) {

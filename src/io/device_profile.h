@@ -41,8 +41,9 @@ struct DeviceProfile {
 // was measured.
 double ExpectedReadSeconds(const DeviceProfile& profile, uint64_t num_reads, uint64_t bytes_per_read);
 
-// The longest gap between two wanted extents that costs less to read over than a read of its own costs:
-// gap / bandwidth < 1 / IOPS. 0 when nothing was measured.
+// The longest gap between two wanted extents that costs at most half of a read of its own to read over: gap / bandwidth <= 0.5 / IOPS. Where it
+// costs as much, it takes memory and processor for nothing, and others wait for it (docs/decisions/0017-huge-pages-for-reads.md). 0 when
+// nothing was measured.
 uint64_t GapWorthReading(const DeviceProfile& profile);
 
 // The same device where every rate of many reads at once is `factor` times as high; how long one alone takes is as it was.

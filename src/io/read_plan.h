@@ -1,5 +1,5 @@
 // The read plan of bundles of one size: sorted positions become few reads. Neighbours are joined; a gap is
-// read over when that costs less than a read of its own (device_probe.h: GapWorthReading). Pure arithmetic,
+// read over when that costs at most half of a read of its own (device_profile.h: GapWorthReading). Pure arithmetic,
 // no memory, any thread.
 #pragma once
 
