@@ -215,6 +215,13 @@ double RowMeasurement::bound_ms() const {
   return std::max(Percentile(bare.reads_ms, 0.5), Percentile(bare.memory_ms, 0.5));
 }
 
+Result<std::unique_ptr<Engine>> OpenWithinBudget(const EngineOptions& options, std::string* refusal) {
+  Result<std::unique_ptr<Engine>> opened = Engine::Open(options);
+  if (opened || opened.error().code != ErrorCode::kDoesNotFit) return opened;
+  *refusal = opened.error().message;
+  return std::unique_ptr<Engine>();
+}
+
 Status MeasureRow(const AblationRow& wanted, const AblationText& text, const DeviceProfile* profile,
                   RowMeasurement* row) {
   CHECK(text.num_prompt >= 1 && text.num_prompt + text.num_warm_up < text.ids.size());
@@ -235,13 +242,9 @@ Status MeasureRow(const AblationRow& wanted, const AblationText& text, const Dev
   options.decorate_reader = [&recording](std::unique_ptr<ExtentReader> inner) {
     return MakeRecordingReader(std::move(inner), recording);
   };
-  Result<std::unique_ptr<Engine>> opened = Engine::Open(options);
-  if (!opened && opened.error().code == ErrorCode::kDoesNotFit) {
-    row->refusal = opened.error().message;
-    return {};
-  }
-  if (!opened) return opened.error();
-  Engine& engine = **opened;
+  FRUGAL_ASSIGN(const std::unique_ptr<Engine> opened, OpenWithinBudget(options, &row->refusal));
+  if (opened == nullptr) return {};
+  Engine& engine = *opened;
   row->description = engine.Describe();
   row->planned_bytes = engine.plan().peak_bytes();
   // Where memory is short, the plan has more use for it than the early predictors' part.

@@ -94,6 +94,9 @@ struct RowMeasurement {
   double bound_ms() const;
 };
 
+// nullptr where the budget is refused, with the reason; the engine's other errors.
+Result<std::unique_ptr<Engine>> OpenWithinBudget(const EngineOptions& options, std::string* refusal);
+
 // One round of one row and of its bare loop, by turns, added to `row`. The engine's errors; kDoesNotFit becomes row->refusal.
 Status MeasureRow(const AblationRow& wanted, const AblationText& text, const DeviceProfile* profile,
                   RowMeasurement* row);

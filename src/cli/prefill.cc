@@ -124,13 +124,9 @@ Status MeasurePrefill(const PrefillRow& wanted, std::span<const int32_t> ids, Pr
     const bool is_short = count == PrefillMeasurement::kShortTokens;
     if (is_short && count >= ids.size()) continue;
     const uint64_t open_ns = NowNs();
-    Result<std::unique_ptr<Engine>> opened = Engine::Open(options);
-    if (!opened && opened.error().code == ErrorCode::kDoesNotFit) {
-      row->refusal = opened.error().message;
-      return {};
-    }
-    if (!opened) return opened.error();
-    Engine& engine = **opened;
+    FRUGAL_ASSIGN(const std::unique_ptr<Engine> opened, OpenWithinBudget(options, &row->refusal));
+    if (opened == nullptr) return {};
+    Engine& engine = *opened;
     row->open_ms.push_back(SinceMs(open_ns));
     queue_depth = engine.plan().weights_options.queue_depth;
     row->batch = engine.plan().max_rows;
