@@ -139,6 +139,22 @@ TEST_F(ExpectedSpeedTest, WhereAttentionDoesNotFitItIsStreamedInLargeReadsBeside
   EXPECT_LT(expected.bundles_in_vain, 1000);
 }
 
+TEST_F(ExpectedSpeedTest, GuessedNeuronsAreNotReadWithThoseThatComeLater) {
+  const ModelFile model = Open("llama-2-7b");
+  PredictorInfo predictor;
+  predictor.layers.resize(model.config().num_layers);
+  EnginePlan plan = MakePlan(model, &predictor, {}, Options(model, 0.5)).value();
+  plan.weights.cache.max_gap_bytes = plan.weights.cache.max_read_bytes = 16 * model.bundles()[0].stride_bytes;
+  const NeuronUse use = UseOf(model.config(), {0.1, 0.008});  // few: there are scraps for all gaps
+  plan.use_early = false;
+  const Expectation together = ExpectDecode(model, plan, use, nullptr);
+  plan.use_early = true;
+  const Expectation apart = ExpectDecode(model, plan, use, nullptr);
+  EXPECT_EQ(apart.bundles_in_vain, 0);  // the same bundles
+  EXPECT_GT(apart.demand_reads, 1.02 * together.demand_reads);
+  EXPECT_LT(apart.demand_bytes, 0.98 * together.demand_bytes);
+}
+
 TEST_F(ExpectedSpeedTest, AContextThatNobodyAskedForLeavesHalfToSlotsAndWeights) {
   const ModelFile model = Open("llama-2-7b");
   PredictorInfo predictor;

@@ -190,7 +190,7 @@ Result<std::unique_ptr<BareLoop>> OpenBareLoop(Engine& engine, uint64_t ram_byte
   // Of the budget, for what no line of the plan knows.
   const uint64_t left_free = 6 * kMiB + ram_bytes / 64;
   BareLoopOptions options;
-  options.engine = &engine.options();
+  options.engine_options = &engine.options();
   options.queue_depth = engine.plan().weights_options.queue_depth;
   options.memory = engine.weights().memory();
   uint64_t memory_bytes = 0;

@@ -48,7 +48,7 @@ uint64_t LeftOfBudget(uint64_t ram_bytes, uint64_t taken_bytes) {
 }
 
 Result<std::unique_ptr<BareLoop>> BareLoop::Open(const BareLoopOptions& options) {
-  FRUGAL_ASSIGN(File file, File::Open(options.engine->model_path, options.engine->direct, kSectorBytes));
+  FRUGAL_ASSIGN(File file, File::Open(options.engine_options->model_path, options.engine_options->direct, kSectorBytes));
   std::unique_ptr<BareLoop> loop(new BareLoop(options, std::move(file)));
   FRUGAL_TRY(loop->Allocate());
   return loop;
@@ -61,16 +61,16 @@ uint64_t BareLoop::MemoryBytes(uint64_t ram_bytes, int num_threads) {
 }
 
 Status BareLoop::Allocate() {
-  FRUGAL_ASSIGN(scratch_, AlignedBuffer::Allocate(ScratchBytes(options_.engine->ram_bytes)));
+  FRUGAL_ASSIGN(scratch_, AlignedBuffer::Allocate(ScratchBytes(options_.engine_options->ram_bytes)));
   memory_.assign(options_.memory.begin(), options_.memory.end());
   FRUGAL_ASSIGN(own_memory_, AlignedBuffer::Allocate(std::max(kTileBytes, RoundDown(options_.own_memory_bytes, kTileBytes))));
   // Zero pages that were never written may be one and the same page.
   for (uint64_t at = 0; at < own_memory_.size_bytes(); at += 64) own_memory_.data()[at] = std::byte{1};
   memory_.emplace_back(own_memory_.data(), own_memory_.size_bytes());
   for (const std::span<const std::byte> part : memory_) num_memory_tiles_ += part.size() / kTileBytes;
-  FRUGAL_ASSIGN(pool_, ThreadPool::Create(options_.engine->num_threads));
+  FRUGAL_ASSIGN(pool_, ThreadPool::Create(options_.engine_options->num_threads));
   ReaderOptions reader_options;
-  reader_options.backend = options_.engine->io;
+  reader_options.backend = options_.engine_options->io;
   reader_options.queue_depth = options_.queue_depth;
   const int fd = file_.fd();
   reader_options.fds = {&fd, 1};

@@ -19,10 +19,10 @@
 namespace frugal {
 
 struct BareLoopOptions {
-  const EngineOptions* engine = nullptr;  // file, backend, threads, budget; outlives the loop
+  const EngineOptions* engine_options = nullptr;  // file, backend, threads, budget; outlives the loop
   uint32_t queue_depth = 64;
   std::array<std::span<const std::byte>, 2> memory;  // is streamed, again and again; outlives the loop
-  uint64_t own_memory_bytes = 0;                     // more of that, allocated by the loop: at least a tile
+  uint64_t own_memory_bytes = 0;  // more of that, allocated by the loop: at least a tile
 };
 
 // What is left of a budget (0: none) for an engine whose measuring takes `taken_bytes` of it: never 0, which would be no budget at all.

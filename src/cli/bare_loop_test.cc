@@ -16,7 +16,7 @@ class BareLoopTest : public ::testing::Test {
   }
   Status Repeat(BareLoopTimes* times) {
     BareLoopOptions options;
-    options.engine = &options_;
+    options.engine_options = &options_;
     options.own_memory_bytes = 1 << 20;
     auto loop = BareLoop::Open(options);
     if (!loop) return loop.error();
@@ -66,6 +66,9 @@ TEST_F(BareLoopTest, AReadGoesOverTheScratchSeveralTimes) {
   const Status status = Repeat(&times);
   ASSERT_TRUE(status) << status.error().message;
   EXPECT_EQ(times.read_bytes, bytes.size());
+  // All of it is read: half of a file is not enough.
+  options_.model_path = directory_.Write("half", std::string(1 << 19, 'x'));
+  EXPECT_FALSE(Repeat(&times));
 }
 
 TEST_F(BareLoopTest, AReadThatGetsNothingIsAnErrorNotAFastRead) {

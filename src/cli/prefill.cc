@@ -152,7 +152,7 @@ Status MeasurePrefill(const PrefillRow& wanted, std::span<const int32_t> ids, Pr
     row->needed_flops = PrefillFlops(engine.config(), ids.size(), counts, engine.predictor_info());
   }
   BareLoopOptions bare;
-  bare.engine = &options;
+  bare.engine_options = &options;
   bare.queue_depth = queue_depth;
   FRUGAL_ASSIGN(const std::unique_ptr<BareLoop> loop, BareLoop::Open(bare));
   BareLoopTimes times;

@@ -8,6 +8,7 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <span>
 
 #include "src/base/aligned_buffer.h"
 #include "src/base/bytes.h"
@@ -94,20 +95,21 @@ class MemoryMeter {
   MemoryMeter() : buffer_(AlignedBuffer::Allocate(kBytes)), pool_(ThreadPool::Create(UsableCores())) {
     if (buffer_) std::memset(buffer_->data(), 1, kBytes);
   }
-  // Takes a twelfth of the time at most.
+  // Does nothing where samples had more than a twelfth of the time until now.
   void Sample() {
-    if (!buffer_ || !pool_ || (num_passes_ > 0 && NowNs() - last_ns_ < kPauseNs)) return;
     const uint64_t start_ns = NowNs();
+    if (!buffer_ || !pool_ || kTimesOfSamples * taken_ns_ > start_ns - begin_ns_) return;
     for (int pass = 0; pass < kPasses; ++pass) {
       (*pool_)->Run(static_cast<int>(kBytes / kTileBytes), [&](int tile, int) {
         sink_.fetch_or(PlainRead(buffer_->data() + static_cast<uint64_t>(tile) * kTileBytes, kTileBytes), std::memory_order_relaxed);
       });
     }
-    last_ns_ = NowNs();
-    taken_ns_ += last_ns_ - start_ns;
+    taken_ns_ += NowNs() - start_ns;
     num_passes_ += kPasses;
   }
-  // Of all samples; 0 where there is no such memory.
+  // Empty where there is no such memory.
+  std::span<const std::byte> memory() const { return buffer_ ? buffer_->bytes() : std::span<const std::byte>(); }
+  // Of all samples; 0 of none.
   double bytes_per_second() const {
     return taken_ns_ > 0 ? static_cast<double>(num_passes_ * kBytes) * 1e9 / static_cast<double>(taken_ns_) : 0;
   }
@@ -116,21 +118,22 @@ class MemoryMeter {
   static constexpr uint64_t kBytes = 256 * kMiB;
   static constexpr uint64_t kTileBytes = 256 * kKiB;
   static constexpr int kPasses = 5;
-  static constexpr uint64_t kPauseNs = 500'000'000;
+  static constexpr uint64_t kTimesOfSamples = 12;
 
   Result<AlignedBuffer> buffer_;
   const Result<std::unique_ptr<ThreadPool>> pool_;
   std::atomic<uint64_t> sink_ = 0;
-  uint64_t num_passes_ = 0, taken_ns_ = 0, last_ns_ = 0;
+  const uint64_t begin_ns_ = NowNs();
+  uint64_t num_passes_ = 0, taken_ns_ = 0;
 };
 
 // What reads of 16 KiB take of the threads' time while they stream memory, the interrupts' part included, which no process is charged
 // for: together minus the memory alone. 0 where the path is no file large enough, or the device too slow to tell.
-double MeasureProcessorPerRead(const ProbeFlags& flags, IoBackend backend, const DeviceProfile& profile) {
-  constexpr uint64_t kStreamedBytes = 256 * kMiB;
+double MeasureProcessorPerRead(const ProbeFlags& flags, IoBackend backend, const DeviceProfile& profile,
+                               std::span<const std::byte> memory) {
   constexpr uint32_t kReadBytes = 16 * kKiB;
   constexpr uint32_t kRounds = 7;
-  const double memory_seconds = static_cast<double>(kStreamedBytes) / profile.memory_bytes_per_second;
+  const double memory_seconds = static_cast<double>(memory.size()) / profile.memory_bytes_per_second;
   const double seconds_per_read = ExpectedReadSeconds(profile, 1000, kReadBytes) / 1000;
   // Few enough to be done before the memory is through.
   const uint64_t num_reads = static_cast<uint64_t>(0.6 * memory_seconds / seconds_per_read);
@@ -149,11 +152,11 @@ double MeasureProcessorPerRead(const ProbeFlags& flags, IoBackend backend, const
   options.io = backend;
   options.num_threads = std::min(UsableCores(), ThreadPool::kMaxThreads);
   BareLoopOptions bare;
-  bare.engine = &options;
-  bare.own_memory_bytes = kStreamedBytes;
+  bare.engine_options = &options;
+  bare.memory[0] = memory;
   const Result<std::unique_ptr<BareLoop>> loop = BareLoop::Open(bare);
   BareLoopTimes times;
-  if (!loop || !(*loop)->Repeat(recording, kStreamedBytes, &times)) return 0;
+  if (!loop || !(*loop)->Repeat(recording, memory.size(), &times)) return 0;
   // Where the reads take longer than they were expected to, the threads waited for them.
   if (Percentile(times.reads_ms, 0.5) > Percentile(times.memory_ms, 0.5)) return 0;
   const double more_ms = Percentile(times.together_ms, 0.5) - Percentile(times.memory_ms, 0.5);
@@ -178,7 +181,7 @@ Result<DeviceProfile> Measure(const ProbeFlags& flags, IoBackend backend) {
   memory.Sample();
   profile.memory_bytes_per_second = memory.bytes_per_second();
   if (profile.memory_bytes_per_second > 0) {
-    profile.cpu_seconds_per_read = std::max(profile.cpu_seconds_per_read, MeasureProcessorPerRead(flags, backend, profile));
+    profile.cpu_seconds_per_read = std::max(profile.cpu_seconds_per_read, MeasureProcessorPerRead(flags, backend, profile, memory.memory()));
   }
   return profile;
 }
