@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "src/base/bytes.h"
 
@@ -24,6 +25,8 @@ constexpr double kRoundShare = 1.0 / 64;
 constexpr uint32_t kBundlesPerVictim = 2048;
 // Priorities that are looked at to find the limit of a round.
 constexpr uint32_t kSampleSize = 1024;
+// Positions after the current one whose entries are asked for.
+constexpr size_t kAskedAhead = 24;
 
 // Bundles from the first wanted one, bit 0, to the last.
 uint32_t SpanOf(uint64_t wanted) { return static_cast<uint32_t>(std::bit_width(wanted)); }
@@ -66,6 +69,7 @@ Result<std::unique_ptr<BundleCache>> BundleCache::Create(const BundleSpace& spac
   cache->free_reads_.resize(num_slots);
   for (uint32_t i = 0; i < num_slots; ++i) cache->free_reads_[i] = i;
   cache->queue_.resize(num_slots);
+  cache->held_.reserve(num_slots / 2);
   return cache;
 }
 
@@ -79,7 +83,7 @@ uint64_t BundleCache::SlotBytes(const BundleSpace& space, uint32_t num_slots) {
 uint64_t BundleCache::TableBytes(const BundleSpace& space, uint32_t num_slots) {
   const uint64_t num_bundles = RoundUp(space.num_bundles(), sizeof(uint64_t));
   const uint64_t per_bundle = sizeof(uint32_t) + sizeof(uint16_t) + sizeof(uint8_t);
-  const uint64_t per_slot = 6 * sizeof(uint32_t) + sizeof(PendingRead);
+  const uint64_t per_slot = 13 * sizeof(uint32_t) / 2 + sizeof(PendingRead);
   return num_bundles * per_bundle + PolicyMemoryBytes(space.num_bundles()) + num_slots * per_slot + 2 * kSampleSize * sizeof(float);
 }
 
@@ -178,6 +182,15 @@ void BundleCache::StartReading(uint32_t bundle, uint32_t slot) {
   ++num_reading_;
 }
 
+// The tables' entries of a position that comes soon after `from`: a layer's entries lie in memory that a token uses once.
+void BundleCache::AskForTables(uint32_t layer, std::span<const uint32_t> positions, size_t from) const {
+  if (from + kAskedAhead >= positions.size()) return;
+  const uint32_t bundle = BundleOf(layer, positions[from + kAskedAhead]);
+  __builtin_prefetch(slot_of_.data() + bundle);
+  __builtin_prefetch(pins_.data() + bundle);
+  __builtin_prefetch(flags_.data() + bundle);
+}
+
 void BundleCache::CountAsked(uint32_t bundle) {
   flags_[bundle] &= static_cast<uint8_t>(~kPrefetched);
   if ((flags_[bundle] & kReady) != 0) {
@@ -202,6 +215,7 @@ size_t BundleCache::Acquire(uint32_t layer, std::span<const uint32_t> positions,
   misses_.clear();
   size_t taken = 0;
   for (; taken < positions.size(); ++taken) {
+    AskForTables(layer, positions, taken);
     const uint32_t bundle = BundleOf(layer, positions[taken]);
     if (slot_of_[bundle] != kNoSlot) {
       CountAsked(bundle);
@@ -229,10 +243,35 @@ void BundleCache::Unpin(uint32_t layer, std::span<const uint32_t> positions) {
 }
 
 void BundleCache::BeginUse() {
+  StartPrefetched();
+  GiveUpGuesses();
   UnpinGuesses();
   std::swap(guessed_, next_guessed_);
   guess_pin_ = next_guess_pin_;
   next_guess_pin_ = NewPin();
+}
+
+// Those whose reads are still queued here. In halves, a down half would wait for the others' up halves.
+void BundleCache::GiveUpGuesses() {
+  if (options_.bundling == Bundling::kHalves) return;
+  const size_t num_queued = std::exchange(queue_size_, 0);
+  for (size_t i = 0; i < num_queued; ++i) {
+    const uint32_t index = queue_[(queue_head_ + i) % queue_.size()];
+    const PendingRead read = reads_[index];
+    if (!read.is_guess) {
+      Queue(index);
+      continue;
+    }
+    FreeRead(index);
+    for (uint64_t rest = read.wanted; rest != 0; rest &= rest - 1) {
+      const uint32_t bundle = read.first_bundle + static_cast<uint32_t>(std::countr_zero(rest));
+      free_slots_.push_back(slot_of_[bundle]);
+      slot_of_[bundle] = kNoSlot;
+      flags_[bundle] &= kVerified;
+      --num_reading_;
+      --statistics_.num_prefetched;
+    }
+  }
 }
 
 void BundleCache::UnpinGuesses() {
@@ -255,8 +294,10 @@ void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) 
   // Half of the pool at most is held for guesses; the on-time set needs the rest.
   const size_t limit = std::min<size_t>(options_.num_slots / 2 - next_guessed_.size(), positions.size());
   misses_.clear();
-  for (const uint32_t position : positions.first(limit)) {
-    const uint32_t bundle = BundleOf(layer, position);
+  guesses_ = true;
+  for (size_t i = 0; i < limit; ++i) {
+    AskForTables(layer, positions, i);
+    const uint32_t position = positions[i], bundle = BundleOf(layer, position);
     if (slot_of_[bundle] == kNoSlot) {
       const uint32_t slot = TakeSlot();
       if (slot == kNoSlot) break;
@@ -273,6 +314,13 @@ void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) 
     }
   }
   QueueReads(layer, misses_);
+  guesses_ = false;
+}
+
+void BundleCache::StartPrefetched() {
+  for (const uint32_t read : held_) Queue(read);
+  held_.clear();
+  SubmitQueued();
 }
 
 bool BundleCache::Keep(uint32_t layer, uint32_t position, const std::byte* bundle_bytes) {
@@ -343,7 +391,21 @@ void BundleCache::QueueRead(PendingRead read) {
   const uint32_t index = free_reads_.back();
   free_reads_.pop_back();
   reads_[index] = read;
-  queue_[(queue_head_ + queue_size_) % queue_.size()] = index;
+  reads_[index].is_guess = guesses_;
+  if (guesses_) {
+    held_.push_back(index);
+  } else {
+    Queue(index);
+  }
+}
+
+void BundleCache::FreeRead(uint32_t read) {
+  free_reads_.push_back(read);
+  if (reads_[read].scrap != kNoScrap) free_scraps_.push_back(reads_[read].scrap);
+}
+
+void BundleCache::Queue(uint32_t read) {
+  queue_[(queue_head_ + queue_size_) % queue_.size()] = read;
   ++queue_size_;
 }
 
@@ -391,8 +453,7 @@ void BundleCache::QueueWaitingDowns() {
 Status BundleCache::OnCompletion(const WholeCompletion& completion) {
   const uint32_t read_index = static_cast<uint32_t>(completion.tag & ~kTagOwner);
   const PendingRead read = reads_[read_index];
-  free_reads_.push_back(read_index);
-  if (read.scrap != kNoScrap) free_scraps_.push_back(read.scrap);
+  FreeRead(read_index);
   if (completion.failed) {
     const uint32_t layer = read.first_bundle / space_.bundles_per_layer;
     const uint64_t from_layer = completion.failure.offset_bytes - space_.layer_offset_bytes[layer];

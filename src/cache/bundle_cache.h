@@ -84,16 +84,18 @@ class BundleCache {
 
   // Tells the policy about a layer's active set, before anything of it is acquired. count[i] tokens of the step use positions[i].
   void NoteUses(uint32_t layer, std::span<const uint32_t> positions, std::span<const uint32_t> counts);
-  // The guesses made until now are this use's.
+  // The guesses made until now are this use's. Those whose reads the reader has not taken yet are given up
+  // (docs/decisions/0018-give-up-late-guesses.md): call it when it is known what the use needs.
   void BeginUse();
   // Pins bundles of one layer from the front of `positions` (ascending), queues reads for those that are absent, and writes
   // their slots. Returns how many were taken: fewer than asked when no slot is left (at least one when nothing is pinned).
   size_t Acquire(uint32_t layer, std::span<const uint32_t> positions, std::span<uint32_t> slots);
   // Unpins bundles before their use ends.
   void Unpin(uint32_t layer, std::span<const uint32_t> positions);
-  // Starts reads of absent bundles that the next use will probably need, in the place of what nobody has pinned; those that are there
-  // already are pinned too.
+  // Takes slots for absent bundles that the next use will probably need, in the place of what nobody has pinned; those that are there
+  // already are pinned too. Their reads begin with StartPrefetched or BeginUse. Not with Bundling::kHalves while this use's reads are not done.
   void Prefetch(uint32_t layer, std::span<const uint32_t> positions);
+  void StartPrefetched();
   // Pins those of the positions that are in memory, as far as `max_pins` allows; returns how many.
   size_t PinPresent(uint32_t layer, std::span<const uint32_t> positions, size_t max_pins);
   // Unpins what guesses for this use and PinPresent have pinned and Acquire has not asked for.
@@ -137,6 +139,7 @@ class BundleCache {
     uint32_t first_bundle = 0;
     Half half = Half::kWhole;
     uint8_t scrap = kNoScrap;  // where the gaps go
+    bool is_guess = false;
   };
   // Bits of flags_: neither kReading nor kReady is absent.
   static constexpr uint8_t kReading = 1, kReady = 2, kUpArrived = 4;
@@ -165,8 +168,12 @@ class BundleCache {
   void QueueReads(uint32_t layer, std::span<const uint32_t> positions);
   void QueuePlanned(uint32_t layer, std::span<const uint32_t> positions);
   void QueueRead(PendingRead read);
+  void Queue(uint32_t read);
+  void FreeRead(uint32_t read);
+  void GiveUpGuesses();
   bool TrySubmitRead(uint32_t read);
   void CountAsked(uint32_t bundle);
+  void AskForTables(uint32_t layer, std::span<const uint32_t> positions, size_t from) const;
   void QueueWaitingDowns();
   Status FinishBundle(uint32_t bundle);
   Error ReadError(uint32_t bundle, const ReadFailure& failure) const;
@@ -198,6 +205,8 @@ class BundleCache {
   std::vector<uint32_t> free_reads_;    // stack of unused entries of reads_
   std::vector<uint32_t> queue_;         // reads not yet taken by the reader: ring
   size_t queue_head_ = 0, queue_size_ = 0;
+  std::vector<uint32_t> held_;          // reads that wait for StartPrefetched
+  bool guesses_ = false;                // what is queued now is a guess, and held
   size_t num_reading_ = 0;
   uint32_t step_ = 0;
   CacheStatistics statistics_;

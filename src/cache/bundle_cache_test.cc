@@ -211,6 +211,7 @@ TEST_F(BundleCacheTest, TheEndOfAUseUnpinsAllButWhatIsPinnedForGood) {
       continue;
     }
     cache_->Prefetch(0, std::span(positions).first(3));
+    cache_->StartPrefetched();
     cache_->BeginUse();
     ASSERT_EQ(cache_->Acquire(0, positions, slots), 6u) << use;
     ASSERT_TRUE(Wait());
@@ -224,6 +225,7 @@ TEST_F(BundleCacheTest, GuessesGiveTheirSlotsToWhatIsAskedFor) {
   Open(Options(8));
   std::vector<uint32_t> slots(8);
   cache_->Prefetch(0, std::vector<uint32_t>{1, 2, 3, 4, 5, 6});  // half of the slots at most
+  cache_->StartPrefetched();
   ASSERT_TRUE(Wait());
   EXPECT_FALSE(cache_->Contains(0, 5));
   cache_->BeginUse();
@@ -244,6 +246,7 @@ TEST_F(BundleCacheTest, GuessesForTheNextUseOutliveThisOne) {
   const std::vector<uint32_t> asked = {20, 21, 22, 23};
   ASSERT_EQ(cache_->Acquire(0, asked, slots), 4u);
   cache_->Prefetch(1, std::vector<uint32_t>{1, 2, 3, 4});
+  cache_->StartPrefetched();
   ASSERT_TRUE(Wait());
   cache_->EndUse();
   EXPECT_EQ(cache_->Acquire(0, std::vector<uint32_t>{30, 31, 32, 33, 34}, slots), 4u);  // in the place of the asked
@@ -252,6 +255,63 @@ TEST_F(BundleCacheTest, GuessesForTheNextUseOutliveThisOne) {
   cache_->BeginUse();
   cache_->EndUse();
   EXPECT_EQ(cache_->Acquire(0, std::vector<uint32_t>{40, 41, 42, 43, 44}, slots), 5u);
+}
+
+TEST_F(BundleCacheTest, GuessesAreReadWhenTheyAreStarted) {
+  Open(Options(16));
+  cache_->Prefetch(0, std::vector<uint32_t>{1, 3, 5});
+  cache_->SubmitQueued();
+  EXPECT_EQ(reader_->num_pending(), 0u);
+  cache_->StartPrefetched();
+  EXPECT_EQ(reader_->num_pending(), 3u);
+  ASSERT_TRUE(Wait());
+  cache_->Prefetch(0, std::vector<uint32_t>{7, 9});
+  cache_->BeginUse();  // starts them too
+  EXPECT_EQ(reader_->num_pending(), 2u);
+  ASSERT_TRUE(Wait());
+  EXPECT_TRUE(cache_->ready(0, 7) && cache_->ready(0, 9));
+}
+
+TEST_F(BundleCacheTest, GuessesThatTheReaderHasNotTakenAreGivenUp) {
+  Open(Options(64));
+  std::vector<uint32_t> guesses(24), slots(64);
+  for (uint32_t i = 0; i < 24; ++i) guesses[i] = 2 * i;  // a read each; the reader takes 16
+  cache_->Prefetch(0, guesses);
+  cache_->StartPrefetched();
+  cache_->BeginUse();
+  EXPECT_EQ(cache_->num_reading(), 16u);
+  EXPECT_EQ(cache_->statistics().num_prefetched, 16u);
+  for (uint32_t i = 0; i < 24; ++i) EXPECT_EQ(cache_->Contains(0, 2 * i), i < 16) << i;
+  const std::vector<uint32_t> asked = {0, 30, 32, 46};  // two of those in flight, two of those given up
+  ASSERT_EQ(cache_->Acquire(0, asked, slots), 4u);
+  ASSERT_TRUE(Wait());
+  for (size_t i = 0; i < asked.size(); ++i) {
+    EXPECT_EQ(cache_->slots_base()[slots[i] * kStride], std::byte{static_cast<unsigned char>(asked[i] + 1)});
+  }
+  EXPECT_EQ(cache_->statistics().num_misses, 2u);
+  EXPECT_EQ(reader_->statistics().num_reads, 18u);
+  cache_->EndUse();
+  EXPECT_EQ(cache_->statistics().num_prefetched_unused, 14u);
+  // Slots and reads of those given up are there again: as many bundles as there are slots.
+  std::vector<uint32_t> all(64);
+  std::iota(all.begin(), all.end(), 0u);
+  EXPECT_EQ(cache_->Acquire(1, all, slots), 64u);
+  EXPECT_TRUE(Wait());
+}
+
+TEST_F(BundleCacheTest, HalvesOfGuessesAreNotGivenUp) {
+  CacheOptions options = Options(64);
+  options.bundling = Bundling::kHalves;
+  Open(options);
+  std::vector<uint32_t> guesses(24), slots(64);
+  for (uint32_t i = 0; i < 24; ++i) guesses[i] = 2 * i;
+  cache_->Prefetch(0, guesses);
+  cache_->StartPrefetched();
+  cache_->BeginUse();
+  EXPECT_EQ(cache_->num_reading(), 24u);
+  ASSERT_EQ(cache_->Acquire(0, std::vector<uint32_t>{1, 46}, slots), 2u);
+  EXPECT_TRUE(Wait());
+  EXPECT_TRUE(cache_->ready(0, 46) && cache_->ready(0, 1));
 }
 
 TEST_F(BundleCacheTest, AReadInFlightIsNeverOverwritten) {
@@ -266,6 +326,7 @@ TEST_F(BundleCacheTest, AReadInFlightIsNeverOverwritten) {
       if (random.Below(16) == 0 && wanted.size() < 4) wanted.push_back(i);
     }
     cache_->Prefetch(round % 2, guesses);
+    cache_->StartPrefetched();
     if (round % 5 != 0) cache_->BeginUse();  // else they are for the use after this one
     if (round % 3 == 0) cache_->UnpinGuesses();  // still being read
     std::vector<uint32_t> slots(wanted.size());
@@ -370,6 +431,7 @@ TEST_F(BundleCacheTest, DecayKeepsTheFrequentOverTheRecent) {
 TEST_F(BundleCacheTest, PrefetchedBundlesCountAsHitsAndAreReadOnce) {
   Open(Options(16));
   cache_->Prefetch(0, std::vector<uint32_t>{1, 2, 3});
+  cache_->StartPrefetched();
   ASSERT_TRUE(Wait());
   cache_->EndUse();  // of the layer before: guesses stay
   cache_->BeginUse();

@@ -9,6 +9,8 @@ namespace frugal {
 namespace {
 
 constexpr float kNeverUsed = -std::numeric_limits<float>::infinity();
+// Positions after the current one whose priority is asked for: a layer's priorities lie in memory that a token uses once.
+constexpr size_t kAskedAhead = 24;
 
 class RecencyPolicy : public EvictionPolicy {
  public:
@@ -47,6 +49,7 @@ class DecayPolicy : public EvictionPolicy {
     float* const log_scores = priorities_.data() + first_bundle;
     const float one_use = static_cast<float>(time) * half_lives_per_step_;
     for (size_t i = 0; i < positions.size(); ++i) {
+      if (i + kAskedAhead < positions.size()) __builtin_prefetch(log_scores + positions[i + kAskedAhead], 1);
       const float use = counts[i] == 1 ? one_use : one_use + std::log2(static_cast<float>(counts[i]));
       float& log_score = log_scores[positions[i]];
       // log2(2^a + 2^b) = max + log2(1 + 2^-|a - b|)

@@ -180,6 +180,42 @@ double RandomReadSeconds(const DeviceProfile& profile, double reads, double byte
          kTokens;
 }
 
+// What is guessed is read together, and what comes late.
+double GuessedShare(const EnginePlan& plan) { return plan.use_early ? kGuessedShareOfReads : 0; }
+
+// Reads and bytes of bundles, from those missed and those in vain.
+void CountBundleReads(const ModelFile& model, const EnginePlan& plan, Expectation& e) {
+  const CacheOptions& cache = plan.weights.cache;
+  const BundleInfo& bundle = model.bundles()[0];
+  const double read_bundles = e.bundles_missed + e.bundles_in_vain, num_layers = model.config().num_layers;
+  double gap_bundles = 0;
+  e.demand_reads = 0;
+  for (const double share : {GuessedShare(plan), 1 - GuessedShare(plan)}) {
+    if (share <= 0 || read_bundles <= 0) continue;
+    const BundleReads reads = ExpectBundleReads(model.config().ffn_size, bundle.stride_bytes, cache, share * read_bundles / num_layers);
+    e.demand_reads += num_layers * reads.num_reads;
+    gap_bundles += num_layers * reads.gap_bundles;
+  }
+  e.demand_bytes = (read_bundles + gap_bundles) * static_cast<double>(BundleReadBytes(bundle, cache.bundling));
+}
+
+// The share of a token's guesses that is given up: what the device has not begun to read when the layer's neurons are known. Guesses are
+// read from the down sum of the layer before until then.
+double GivenUpGuesses(const ModelFile& model, const EnginePlan& plan, const DeviceProfile& profile, const Expectation& e) {
+  if (e.demand_reads <= 0) return 0;
+  const double num_layers = model.config().num_layers;
+  const double system_seconds = e.demand_reads * profile.cpu_seconds_per_read / e.num_threads;
+  const double window = ((e.touched_bytes - e.touched_of_bundles) / e.memory_bytes_per_second + system_seconds) / num_layers;
+  const double seconds_per_read = ReadBoundSeconds(profile, 0, e.demand_reads, e.demand_bytes) / e.demand_reads;
+  const double begun = static_cast<double>(plan.weights_options.queue_depth + Weights::kMostStarts) + window / seconds_per_read;
+  double given_up = 0;
+  for (const double share : e.layer_shares) {
+    const double guessed = GuessedShare(plan) * e.demand_reads * share;
+    given_up += share * std::max(0.0, 1 - begun / guessed);
+  }
+  return given_up;
+}
+
 }  // namespace
 
 double ExpectedMisses(const NeuronUse& use, uint32_t num_slots, const PolicyOptions& policy, double past_tokens) {
@@ -242,18 +278,7 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
     if (plan.use_early && expectation.bundles_used > 0) {
       expectation.bundles_in_vain = use.early_wrong * AbsentOfWrongGuesses(expectation.bundles_missed / expectation.bundles_used);
     }
-    const double read_bundles = expectation.bundles_missed + expectation.bundles_in_vain;
-    const double num_layers = model.config().num_layers;
-    const double guessed_share = plan.use_early ? kGuessedShareOfReads : 0;
-    double gap_bundles = 0;
-    for (const double share : {guessed_share, 1 - guessed_share}) {
-      if (share <= 0 || read_bundles <= 0) continue;
-      const BundleReads reads =
-          ExpectBundleReads(model.config().ffn_size, model.bundles()[0].stride_bytes, cache, share * read_bundles / num_layers);
-      expectation.demand_reads += num_layers * reads.num_reads;
-      gap_bundles += num_layers * reads.gap_bundles;
-    }
-    expectation.demand_bytes = (read_bundles + gap_bundles) * static_cast<double>(BundleReadBytes(model.bundles()[0], cache.bundling));
+    CountBundleReads(model, plan, expectation);
   }
   expectation.touched_bytes = TouchedBytes(model, plan, expectation);
   expectation.stream_reads = expectation.streamed_bytes / static_cast<double>(plan.weights.block_bytes);
@@ -261,6 +286,11 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
   expectation.overlap = plan.weights.overlap;
   if (plan.weights.ffn == FfnPlacement::kOnDemand) SplitByReads(model, plan, use, expectation);
   ExpectTimes(profile, &expectation);
+  if (profile != nullptr && plan.use_early && plan.weights.overlap && plan.weights.ffn == FfnPlacement::kOnDemand) {
+    expectation.bundles_in_vain *= 1 - GivenUpGuesses(model, plan, *profile, expectation);
+    CountBundleReads(model, plan, expectation);
+    ExpectTimes(profile, &expectation);
+  }
   return expectation;
 }
 

@@ -273,6 +273,7 @@ Status Forward::RunLayer(uint32_t layer, uint32_t kv_layer, std::span<const Batc
     if (std::exchange(guessed_layer_, kNoLayer) != layer && GuessesEarly(num_rows)) {
       GuessEarly(layer);
       PrefetchGuess();
+      weights_.StartPrefetched();
       guessed_layer_ = kNoLayer;
     }
   }

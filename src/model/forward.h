@@ -171,7 +171,7 @@ class Forward {
   bool GuessesEarly(uint32_t num_rows) const;
   // Lists what the early selector expects of the layer, from the residual stream as it is.
   void GuessEarly(uint32_t layer);
-  // Starts the reads of the last guess.
+  // Takes slots for what is absent of the last guess.
   void PrefetchGuess();
   void PrefetchSelected(uint32_t layer, uint32_t num_rows);
   // Lists the union of `num_rows` active sets into positions_ and counts_.

@@ -118,7 +118,9 @@ void Forward::PrefetchSelected(uint32_t layer, uint32_t num_rows) {
   if (config_.ffn_layout == FfnLayout::kMatrices || selects_by_gates()) return;
   Select(layer, num_rows);
   if (!weights_.bundles_on_demand() || !weights_.plan().overlap || num_rows > kEarlyRows) return;
-  if (positions_.size() < config_.ffn_size) weights_.Prefetch(layer, positions_);
+  if (positions_.size() >= config_.ffn_size) return;
+  weights_.Prefetch(layer, positions_);
+  weights_.StartPrefetched();
 }
 
 void Forward::Select(uint32_t layer, uint32_t num_rows) {
@@ -191,7 +193,7 @@ Status Forward::BundledFfn(uint32_t layer, uint32_t num_rows) {
     FRUGAL_TRY(ComputeActivations(layer, wave, num_rows));
     FRUGAL_TRY(weights_.FinishWave());
     // Not before: guesses would slow down the reads that the layer waits for.
-    if (guessed_layer_ == layer + 1 && wave.end == positions_.size()) PrefetchGuess();
+    if (guessed_layer_ == layer + 1) weights_.StartPrefetched();
     SumDown(layer, wave, num_rows);
     weights_.EndWave();
   }
@@ -225,8 +227,11 @@ Status Forward::ComputeActivations(uint32_t layer, const BundleWave& wave, uint3
         },
         [&] { weights_.Poll(); });
     // What is still missing is on its way: time to guess for the next layer. A sketch needs the stream of its own layer.
-    const bool is_made_later = guessed_layer_ != kNoLayer || layer + 1 == config_.num_layers || early_ == &selector_;
-    if (!is_made_later && GuessesEarly(num_rows)) GuessEarly(layer + 1);
+    const bool is_made_later = wave.end < positions_.size() || layer + 1 == config_.num_layers || early_ == &selector_ ||
+                               weights_.plan().cache.bundling == Bundling::kHalves;
+    if (guessed_layer_ != kNoLayer || is_made_later || !GuessesEarly(num_rows)) continue;
+    GuessEarly(layer + 1);
+    PrefetchGuess();
   }
 }
 
@@ -297,8 +302,6 @@ void Forward::SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows)
   const BundleInfo& bundle = weights_.model().bundles()[layer];
   const uint32_t hidden = config_.hidden_size, num_threads = static_cast<uint32_t>(pool_.num_threads());
   const uint32_t piece = static_cast<uint32_t>(RoundUp((hidden + num_threads - 1) / num_threads, kColumnUnit));
-  // One token's sum is shorter than the start of a few reads, which is left to the polls of the next layer's products.
-  const size_t most_starts = num_rows > kEarlyRows || !weights_.bundles_on_demand() ? Weights::kMostStarts : 0;
   pool_.Run(
       static_cast<int>((hidden + piece - 1) / piece),
       [&](int tile, int) {
@@ -309,7 +312,7 @@ void Forward::SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows)
                         block_out_.data() + size_t{row} * hidden);
         }
       },
-      [&] { weights_.Poll(most_starts); });
+      [&] { weights_.Poll(); });
 }
 
 }  // namespace frugal

@@ -422,7 +422,11 @@ void Weights::EndBundles() {
 
 void Weights::Prefetch(uint32_t layer, std::span<const uint32_t> positions) {
   if (cache_ == nullptr) return;
-  cache_->Prefetch(layer, positions);  // polls start the reads, while the other threads work
+  cache_->Prefetch(layer, positions);
+}
+
+void Weights::StartPrefetched() {
+  if (cache_ != nullptr) cache_->StartPrefetched();  // polls start the reads, while the other threads work
 }
 
 Status Weights::EndStep() {

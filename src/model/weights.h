@@ -97,9 +97,10 @@ class Weights {
   void EndWave();
   void EndBundles();
 
-  // Early prediction: starts reading what is absent for `layer`, whose bundles are the next to be asked for: before its BeginBundles, or
-  // since the last wave of the layer before. No effect where bundles do not live on demand.
+  // Early prediction: takes slots for what is absent of `layer`, whose bundles are the next to be asked for: before its BeginBundles, or
+  // since the last wave of the layer before. Their reads begin with StartPrefetched. No effect where bundles do not live on demand.
   void Prefetch(uint32_t layer, std::span<const uint32_t> positions);
+  void StartPrefetched();
   // For a batch of several tokens: the layer is read whole when the one before it was. Its first reads start now.
   void PrefetchWhole(uint32_t layer);
   // Reads that a poll starts between two tiles at most. One takes its thread some 4 microseconds, in which the others run out of tiles.

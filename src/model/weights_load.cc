@@ -15,7 +15,8 @@ namespace frugal {
 namespace {
 
 // Reads that may be pending at once: as deep as the queue, and the same again waiting.
-uint32_t ReaderCapacity(uint32_t queue_depth) { return queue_depth * 2; }
+// What cannot begin soon stays where it can be given up.
+uint32_t ReaderCapacity(uint32_t queue_depth) { return queue_depth + static_cast<uint32_t>(Weights::kMostStarts); }
 
 constexpr uint64_t kConversionBytes = 256 * kKiB;
 // WholeReader::ReadNow's for what is not aligned.
