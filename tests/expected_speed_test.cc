@@ -155,6 +155,26 @@ TEST_F(ExpectedSpeedTest, GuessedNeuronsAreNotReadWithThoseThatComeLater) {
   EXPECT_LT(apart.demand_bytes, 0.98 * together.demand_bytes);
 }
 
+TEST_F(ExpectedSpeedTest, WrongGuessesThatASlowDeviceCannotBeginInTimeAreNotRead) {
+  const ModelFile model = Open("llama-2-7b");
+  PredictorInfo predictor;
+  predictor.layers.resize(model.config().num_layers);
+  predictor.early_bytes = kMiB;
+  const EnginePlan plan = MakePlan(model, &predictor, {}, Options(model, 0.5)).value();
+  ASSERT_TRUE(plan.use_early);
+  NeuronUse use = UseOf(model.config(), {0.1, 0.025});
+  use.early_wrong = 0.05 * static_cast<double>(use.shares.size());
+  const DeviceProfile slow = OrdinaryDisk(), fast = WithRandomReads(slow, 20);
+  const Expectation unknown = ExpectDecode(model, plan, use, nullptr);
+  const Expectation in_time = ExpectDecode(model, plan, use, &fast), late = ExpectDecode(model, plan, use, &slow);
+  EXPECT_EQ(in_time.bundles_in_vain, unknown.bundles_in_vain);
+  EXPECT_LT(late.bundles_in_vain, 0.9 * unknown.bundles_in_vain);
+  EXPECT_GT(late.bundles_in_vain, 0.1 * unknown.bundles_in_vain);  // what is in flight by then is read
+  EXPECT_EQ(late.bundles_missed, unknown.bundles_missed);
+  EXPECT_LT(late.demand_reads, unknown.demand_reads);
+  EXPECT_LT(late.demand_bytes, unknown.demand_bytes);
+}
+
 TEST_F(ExpectedSpeedTest, AContextThatNobodyAskedForLeavesHalfToSlotsAndWeights) {
   const ModelFile model = Open("llama-2-7b");
   PredictorInfo predictor;

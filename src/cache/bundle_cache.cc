@@ -294,7 +294,7 @@ void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) 
   // Half of the pool at most is held for guesses; the on-time set needs the rest.
   const size_t limit = std::min<size_t>(options_.num_slots / 2 - next_guessed_.size(), positions.size());
   misses_.clear();
-  guesses_ = true;
+  queues_guesses_ = true;
   for (size_t i = 0; i < limit; ++i) {
     AskForTables(layer, positions, i);
     const uint32_t position = positions[i], bundle = BundleOf(layer, position);
@@ -314,7 +314,7 @@ void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) 
     }
   }
   QueueReads(layer, misses_);
-  guesses_ = false;
+  queues_guesses_ = false;
 }
 
 void BundleCache::StartPrefetched() {
@@ -391,8 +391,8 @@ void BundleCache::QueueRead(PendingRead read) {
   const uint32_t index = free_reads_.back();
   free_reads_.pop_back();
   reads_[index] = read;
-  reads_[index].is_guess = guesses_;
-  if (guesses_) {
+  reads_[index].is_guess = queues_guesses_;
+  if (queues_guesses_) {
     held_.push_back(index);
   } else {
     Queue(index);

@@ -206,7 +206,7 @@ class BundleCache {
   std::vector<uint32_t> queue_;         // reads not yet taken by the reader: ring
   size_t queue_head_ = 0, queue_size_ = 0;
   std::vector<uint32_t> held_;          // reads that wait for StartPrefetched
-  bool guesses_ = false;                // what is queued now is a guess, and held
+  bool queues_guesses_ = false;         // what is queued now is a guess, and held
   size_t num_reading_ = 0;
   uint32_t step_ = 0;
   CacheStatistics statistics_;

@@ -44,14 +44,14 @@ void Weights::Dispatch(std::span<const WholeCompletion> completions) {
   if (cache_ != nullptr) cache_->SubmitQueued();
 }
 
-void Weights::Reap(WaitMode mode, size_t most_starts) {
+void Weights::Reap(WaitMode mode) {
   std::array<WholeCompletion, 32> completions;
-  const size_t count = reader_->Reap(completions, mode, most_starts);
+  const size_t count = reader_->Reap(completions, mode, kMostStarts);
   Dispatch({completions.data(), count});
 }
 
-void Weights::Poll(size_t most_starts) {
-  if (reader_->num_pending() > 0) Reap(WaitMode::kPoll, most_starts);
+void Weights::Poll() {
+  if (reader_->num_pending() > 0) Reap(WaitMode::kPoll);
   if (cache_ != nullptr) cache_->FreeAhead();
 }
 

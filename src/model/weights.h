@@ -106,7 +106,7 @@ class Weights {
   // Reads that a poll starts between two tiles at most. One takes its thread some 4 microseconds, in which the others run out of tiles.
   static constexpr size_t kMostStarts = 16;
   // Starts reads and reaps; an error is kept for the next call that returns a Status.
-  void Poll(size_t most_starts = kMostStarts);
+  void Poll();
   Status EndStep();
   // Between steps: waits for what is read ahead. No stall, for no step waits.
   Status Settle();
@@ -161,7 +161,7 @@ class Weights {
   Status VerifyBlock(const WeightBlock& block, const std::byte* bytes);
   Status LoadVector(const VectorInfo& info, std::span<float> out, AlignedBuffer& scratch);
   void Dispatch(std::span<const WholeCompletion> completions);
-  void Reap(WaitMode mode, size_t most_starts = SIZE_MAX);
+  void Reap(WaitMode mode);
   Status WaitSome();
   Status TakeError();
   // A block's bytes, waited for; `release` gets the group to give back after its use when the block is its last.
