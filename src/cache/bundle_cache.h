@@ -93,7 +93,8 @@ class BundleCache {
   // Unpins bundles before their use ends.
   void Unpin(uint32_t layer, std::span<const uint32_t> positions);
   // Takes slots for absent bundles that the next use will probably need, in the place of what nobody has pinned; those that are there
-  // already are pinned too. Their reads begin with StartPrefetched or BeginUse. Not with Bundling::kHalves while this use's reads are not done.
+  // already are pinned too. Their reads begin with StartPrefetched or BeginUse. Not with Bundling::kHalves while this use's reads are not
+  // done.
   void Prefetch(uint32_t layer, std::span<const uint32_t> positions);
   void StartPrefetched();
   // Pins those of the positions that are in memory, as far as `max_pins` allows; returns how many.
