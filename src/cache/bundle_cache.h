@@ -148,6 +148,7 @@ class BundleCache {
   static constexpr uint8_t kVerified = 16;   // once; stays when the bundle is given up
   static constexpr uint16_t kNoPin = 0, kPinForGood = 65535;  // other marks of pins are those of uses
   static constexpr uint8_t kNoScrap = 255;
+  static constexpr uint64_t kSectorBytes = 512;  // bundles are multiples of it (docs/packed-model.md)
   static constexpr uint32_t kMaxSpan = 64;  // bundles of a read, gaps included: bits of PendingRead::wanted
 
   BundleCache(const BundleSpace& space, const CacheOptions& options, WholeReader& reader);

@@ -9,8 +9,6 @@ namespace frugal {
 namespace {
 
 constexpr float kNeverUsed = -std::numeric_limits<float>::infinity();
-// Positions after the current one whose priority is asked for: a layer's priorities lie in memory that a token uses once.
-constexpr size_t kAskedAhead = 24;
 
 class RecencyPolicy : public EvictionPolicy {
  public:

@@ -3,12 +3,17 @@
 // History is kept for bundles that are not in memory too. Engine thread only.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
 
 namespace frugal {
+
+// Positions after the current one of a layer's active set whose table entries are asked for: a token goes through a layer's tables once, so
+// that they lie in no cache.
+constexpr size_t kAskedAhead = 24;
 
 enum class PolicyKind { kDecay, kLru, kWindow };
 

@@ -14,8 +14,7 @@
 namespace frugal {
 namespace {
 
-// Reads that may be pending at once: as deep as the queue, and the same again waiting.
-// What cannot begin soon stays where it can be given up.
+// Reads that may be pending at once: as deep as the queue, and what a poll starts. The cache's others stay where they can be given up.
 uint32_t ReaderCapacity(uint32_t queue_depth) { return queue_depth + static_cast<uint32_t>(Weights::kMostStarts); }
 
 constexpr uint64_t kConversionBytes = 256 * kKiB;
