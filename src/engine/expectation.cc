@@ -180,7 +180,7 @@ double RandomReadSeconds(const DeviceProfile& profile, double reads, double byte
          kTokens;
 }
 
-// What is guessed is read together, and what comes late.
+// Of the bundles that are read, those that were guessed.
 double GuessedShare(const EnginePlan& plan) { return plan.use_early ? kGuessedShareOfReads : 0; }
 
 // Reads and bytes of bundles, from those missed and those in vain.
@@ -286,7 +286,9 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
   expectation.overlap = plan.weights.overlap;
   if (plan.weights.ffn == FfnPlacement::kOnDemand) SplitByReads(model, plan, use, expectation);
   ExpectTimes(profile, &expectation);
-  if (profile != nullptr && plan.use_early && plan.weights.overlap && plan.weights.ffn == FfnPlacement::kOnDemand) {
+  const bool gives_up = plan.use_early && plan.weights.overlap && plan.weights.ffn == FfnPlacement::kOnDemand &&
+                        plan.weights.cache.bundling == Bundling::kTogether;
+  if (profile != nullptr && gives_up) {
     expectation.bundles_in_vain *= 1 - GivenUpGuesses(model, plan, *profile, expectation);
     CountBundleReads(model, plan, expectation);
     ExpectTimes(profile, &expectation);
