@@ -21,6 +21,33 @@ struct Case {
   uint32_t batch = 32;
 };
 
+// A device that takes no time: what a poll starts has come when it ends.
+class AtOnceReader final : public ExtentReader {
+ public:
+  explicit AtOnceReader(std::unique_ptr<ExtentReader> inner) : inner_(std::move(inner)) {}
+  size_t Submit(std::span<const ReadRequest> requests) override {
+    const size_t taken = inner_->Submit(requests);
+    while (inner_->num_in_flight() > 0) {
+      ReadCompletion completion;
+      if (inner_->Reap({&completion, 1}, WaitMode::kBlock) == 1) done_.push_back(completion);
+    }
+    return taken;
+  }
+  size_t Reap(std::span<ReadCompletion> completions, WaitMode) override {
+    const size_t count = std::min(completions.size(), done_.size());
+    std::copy_n(done_.begin(), count, completions.begin());
+    done_.erase(done_.begin(), done_.begin() + static_cast<std::ptrdiff_t>(count));
+    return count;
+  }
+  size_t num_in_flight() const override { return done_.size(); }
+  size_t queue_depth() const override { return inner_->queue_depth(); }
+  std::string_view name() const override { return inner_->name(); }
+
+ private:
+  const std::unique_ptr<ExtentReader> inner_;
+  std::vector<ReadCompletion> done_;
+};
+
 class HostileTest : public ::testing::TestWithParam<bool> {  // with a predictor?
  protected:
   // tale, packed and, where a test needs that, trained once for all tests of this program.
@@ -135,6 +162,22 @@ TEST_P(HostileTest, SwitchesOfTheTable) {
       {"verify always", [](EngineOptions& options) { options.verify = VerifyMode::kAlways; options.num_slots = 900; }, 1},
       {"recall sampled", [](EngineOptions& options) { options.sample_recall_every = 1; options.num_slots = 900; }, 1},
   });
+}
+
+TEST_P(HostileTest, GuessesAreReadBeforeTheyAreAskedFor) {
+  if (!GetParam()) return;
+  EngineOptions options = TestOptions(*packed_);
+  options.context = 64;
+  options.num_slots = 12000;
+  options.decorate_reader = [](std::unique_ptr<ExtentReader> inner) { return std::make_unique<AtOnceReader>(std::move(inner)); };
+  const std::unique_ptr<Engine> engine = OpenOrFail(options);
+  ASSERT_NE(engine, nullptr);
+  ASSERT_TRUE(engine->plan().use_early);
+  AllLogits(*engine, *ids_, 1);
+  const CacheStatistics cache = engine->statistics().weights.cache;
+  const uint64_t num_used = cache.num_prefetched - cache.num_prefetched_unused;
+  EXPECT_GT(num_used, 0u);
+  EXPECT_LT(cache.num_late_hits * 2, num_used);  // nearly all, if they were started when they are asked for
 }
 
 TEST_P(HostileTest, PopularNeuronsPinned) {
