@@ -142,8 +142,8 @@ HWY_INLINE void OneTokenStep(__m256 (&acc)[kRows][1], const std::byte* const (&r
   }
 }
 
-// Each line of memory is asked for once: behind the end of a row in the next tile's rows, since the prefetchers stop at a page's end and
-// know nothing of gathered rows.
+// Each line of memory is asked for: behind the end of a row in the next tile's rows, since the prefetchers stop at a page's end and know
+// nothing of gathered rows. Those are asked for again, into the L1 cache: all rows of a tile come to a new line at once.
 template <class Block, size_t kRows>
 HWY_INLINE void OneTokenRows(__m256 (&acc)[kRows][1], const RowSet& set, const RowTile& tile, const std::byte* const (&rows)[kRows],
                              size_t num_blocks, const int8_t* q, const float* scales) {
@@ -159,7 +159,10 @@ HWY_INLINE void OneTokenRows(__m256 (&acc)[kRows][1], const RowSet& set, const R
       const std::byte* const* const from = in_row ? rows : next;
       const size_t at = in_row ? asked : asked - row_bytes;
       FRUGAL_UNROLL
-      for (size_t i = 0; i < kRows; ++i) kGathered ? AskForGathered(from[i] + at) : AskFor(from[i] + at);
+      for (size_t i = 0; i < kRows; ++i) {
+        if constexpr (kGathered) AskFor(rows[i] + (asked - ahead) + kNearPrefetchBytes);
+        kGathered ? AskForGathered(from[i] + at) : AskFor(from[i] + at);
+      }
       asked += kLineBytes;
     }
     OneTokenStep<Block, kRows>(acc, rows, b, q, scales);

@@ -16,6 +16,8 @@ constexpr size_t kGatheredStreams = 8;
 // How far ahead of its use memory is asked for: behind the end of a row, at the row of the next tile.
 constexpr size_t kPrefetchBytes = 512;
 constexpr size_t kGatheredPrefetchBytes = 768;
+// Of gathered rows, from the L2 cache.
+constexpr size_t kNearPrefetchBytes = 128;
 constexpr size_t kLineBytes = 64;
 
 // A tile: rows first, first + step, ...; its streams go on with rows next, next + step, ..., none behind `last`.
