@@ -2,33 +2,65 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <future>
+#include <system_error>
 #include <utility>
 
 #include "src/base/bytes.h"
 
 namespace frugal {
+namespace {
 
 constexpr uint64_t kPageBytes = 4096;
 // Buffers of this size on get huge pages: rows are read from all over them, which with small pages measures the TLB, and a virtual disk
 // writes into them up to twice as fast (docs/decisions/0017-huge-pages-for-reads.md).
 constexpr uint64_t kHugePageBytes = 2 * kMiB;
 constexpr int kMadvPopulateWrite = 23;  // MADV_POPULATE_WRITE, which old headers lack
+// From this size on a second thread touches half of the pages: the kernel has to clear them, and a virtual machine's host to find them.
+constexpr uint64_t kSharedBytes = 32 * kMiB;
+
+// Touches the pages: 0 or an error number.
+int Populate(std::byte* data, uint64_t size_bytes) {
+  if (madvise(data, size_bytes, kMadvPopulateWrite) == 0) return 0;
+  if (errno != EINVAL) return errno;
+  // Kernels before 5.14 cannot populate what is mapped: the pages come by being written.
+  for (uint64_t at = 0; at < size_bytes; at += kPageBytes) data[at] = std::byte{0};
+  return 0;
+}
+
+int PopulateShared(std::byte* data, uint64_t size_bytes) {
+  if (size_bytes < kSharedBytes) return Populate(data, size_bytes);
+  const uint64_t own_bytes = RoundDown(size_bytes / 2, kHugePageBytes);
+  const auto other_half = [=] { return Populate(data + own_bytes, size_bytes - own_bytes); };
+  std::future<int> other;
+  // std::async reports a refused thread by an exception; it ends here.
+  try {
+    other = std::async(std::launch::async, other_half);
+  } catch (const std::system_error&) {
+    other = std::async(std::launch::deferred, other_half);
+  }
+  const int error = Populate(data, own_bytes);
+  return std::max(error, other.get());
+}
+
+}  // namespace
 
 Result<AlignedBuffer> AlignedBuffer::Allocate(uint64_t size_bytes) {
   AlignedBuffer buffer;
   if (size_bytes == 0) return buffer;
   const uint64_t mapped_bytes = RoundUp(size_bytes, kPageBytes);
-  const auto failed = [size_bytes] {
-    return MakeError(ErrorCode::kOutOfMemory, "cannot allocate {}: {}", FormatSize(size_bytes), std::strerror(errno));
+  const auto failed = [size_bytes](int error) {
+    return MakeError(ErrorCode::kOutOfMemory, "cannot allocate {}: {}", FormatSize(size_bytes), std::strerror(error));
   };
   const bool huge = mapped_bytes >= kHugePageBytes;
   // Kernels before 6.7 put mappings anywhere; a huge page begins at a multiple of its size.
   const uint64_t spare_bytes = huge ? kHugePageBytes - kPageBytes : 0;
   void* const mapped = mmap(nullptr, mapped_bytes + spare_bytes, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | (huge ? 0 : MAP_POPULATE), -1, 0);
-  if (mapped == MAP_FAILED) return failed();
+  if (mapped == MAP_FAILED) return failed(errno);
   buffer.data_ = static_cast<std::byte*>(mapped);
   buffer.size_bytes_ = size_bytes;
   buffer.mapped_bytes_ = mapped_bytes;
@@ -38,10 +70,7 @@ Result<AlignedBuffer> AlignedBuffer::Allocate(uint64_t size_bytes) {
   buffer.data_ += before_bytes;
   if (before_bytes < spare_bytes) munmap(buffer.data_ + mapped_bytes, spare_bytes - before_bytes);
   madvise(buffer.data_, mapped_bytes, MADV_HUGEPAGE);  // refused advice costs speed only
-  if (madvise(buffer.data_, mapped_bytes, kMadvPopulateWrite) == 0) return buffer;
-  if (errno != EINVAL) return failed();
-  // Kernels before 5.14 cannot populate what is mapped: the pages come by being written.
-  for (uint64_t at = 0; at < mapped_bytes; at += kPageBytes) buffer.data_[at] = std::byte{0};
+  if (const int error = PopulateShared(buffer.data_, mapped_bytes); error != 0) return failed(error);
   return buffer;
 }
 

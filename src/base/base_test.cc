@@ -41,7 +41,7 @@ TEST(AlignedBufferTest, IsPageAlignedZeroedAndMovable) {
 }
 
 TEST(AlignedBufferTest, LargeOnesAreWhollyInMemoryAndBeginWithAHugePage) {
-  const size_t sizes[] = {2 << 20, (2 << 20) + 1, 5'000'000, 33'000'000};
+  const size_t sizes[] = {2 << 20, (2 << 20) + 1, 5'000'000, 33'000'000, 70'000'001};
   std::vector<AlignedBuffer> buffers;
   for (const size_t size : sizes) {
     Result<AlignedBuffer> made = AlignedBuffer::Allocate(size);
