@@ -253,20 +253,25 @@ TEST_P(ReadersTest, TheFaultReaderReordersCompletions) {
   FaultReader reader(New(32), faults);
   AlignedBuffer memory = NewBuffer(32 * 4096);
   std::vector<iovec> segments(32);
-  for (uint64_t i = 0; i < 32; ++i) {
-    segments[i] = {memory.data() + i * 4096, 4096};
-    const ReadRequest request = {file.fd(), i * 4096, {&segments[i], 1}, i};
-    ASSERT_EQ(reader.Submit({&request, 1}), 1u);
+  // Reads that arrive one by one, each when it is waited for, have nobody to change places with: such a round says nothing.
+  bool reordered = false;
+  for (int round = 0; round < 100 && !reordered; ++round) {
+    for (uint64_t i = 0; i < 32; ++i) {
+      segments[i] = {memory.data() + i * 4096, 4096};
+      const ReadRequest request = {file.fd(), i * 4096, {&segments[i], 1}, i};
+      ASSERT_EQ(reader.Submit({&request, 1}), 1u);
+    }
+    std::vector<uint64_t> order;
+    while (reader.num_in_flight() > 0) {
+      ReadCompletion completion;
+      ASSERT_EQ(reader.Reap({&completion, 1}, WaitMode::kBlock), 1u);
+      order.push_back(completion.tag);
+    }
+    reordered = !std::is_sorted(order.begin(), order.end());
+    std::sort(order.begin(), order.end());
+    for (uint64_t i = 0; i < 32; ++i) EXPECT_EQ(order[i], i);
   }
-  std::vector<uint64_t> order;
-  while (reader.num_in_flight() > 0) {
-    ReadCompletion completion;
-    ASSERT_EQ(reader.Reap({&completion, 1}, WaitMode::kBlock), 1u);
-    order.push_back(completion.tag);
-  }
-  EXPECT_FALSE(std::is_sorted(order.begin(), order.end()));
-  std::sort(order.begin(), order.end());
-  for (uint64_t i = 0; i < 32; ++i) EXPECT_EQ(order[i], i);
+  EXPECT_TRUE(reordered);
 }
 
 TEST(FaultReaderTest, TheSameSeedGivesTheSameFaults) {
