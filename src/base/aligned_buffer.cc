@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <future>
-#include <system_error>
+#include <memory>
 #include <utility>
 
 #include "src/base/bytes.h"
+#include "src/base/thread_pool.h"
 
 namespace frugal {
 namespace {
@@ -33,17 +33,14 @@ int Populate(std::byte* data, uint64_t size_bytes) {
 
 int PopulateShared(std::byte* data, uint64_t size_bytes) {
   if (size_bytes < kSharedBytes) return Populate(data, size_bytes);
-  const uint64_t own_bytes = RoundDown(size_bytes / 2, kHugePageBytes);
-  const auto other_half = [=] { return Populate(data + own_bytes, size_bytes - own_bytes); };
-  std::future<int> other;
-  // std::async reports a refused thread by an exception; it ends here.
-  try {
-    other = std::async(std::launch::async, other_half);
-  } catch (const std::system_error&) {
-    other = std::async(std::launch::deferred, other_half);
-  }
-  const int error = Populate(data, own_bytes);
-  return std::max(error, other.get());
+  const Result<std::unique_ptr<ThreadPool>> pool = ThreadPool::Create(2);
+  if (!pool) return Populate(data, size_bytes);
+  const uint64_t half_bytes = RoundDown(size_bytes / 2, kHugePageBytes);
+  int errors[2] = {};
+  (*pool)->Run(2, [&](int half, int) {
+    errors[half] = half == 0 ? Populate(data, half_bytes) : Populate(data + half_bytes, size_bytes - half_bytes);
+  });
+  return std::max(errors[0], errors[1]);
 }
 
 }  // namespace

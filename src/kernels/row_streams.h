@@ -16,7 +16,7 @@ constexpr size_t kGatheredStreams = 8;
 // How far ahead of its use memory is asked for: behind the end of a row, at the row of the next tile.
 constexpr size_t kPrefetchBytes = 512;
 constexpr size_t kGatheredPrefetchBytes = 768;
-// Of gathered rows, from the L2 cache.
+// Gathered rows once more, from the L2 cache into the L1 cache.
 constexpr size_t kNearPrefetchBytes = 128;
 constexpr size_t kLineBytes = 64;
 

@@ -4,6 +4,7 @@
 // clang-format off
 #include "src/kernels/highway_targets.h"
 #include <hwy/foreach_target.h>
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 // clang-format on
 
@@ -27,7 +28,7 @@ constexpr size_t kLevels = 5;  // of the tree over 32 lanes
 static_assert(size_t{1} << kLevels == kLanes);
 
 // The tokens' panels, 8 MiB for 512 of 4096 columns, pass from the L3 cache for every 48 rows. The prefetchers follow them up to the end
-// of a page, half of a lane; so what lies a page ahead is asked for.
+// of a page, half of a lane of AVX-512's; so what lies a page ahead is asked for.
 constexpr size_t kPrefetchFloats = 4096 / sizeof(float);
 
 using FourTag = hn::CappedTag<float, 4>;
@@ -130,7 +131,7 @@ HWY_NOINLINE void AddTile(const PanelShape& shape, const float* weights, const f
       FRUGAL_UNROLL
       for (size_t v = 0; v < kVectors; ++v) {
         xv[v] = hn::Load(d, x + v * panel);
-        __builtin_prefetch(x + v * panel + kPrefetchFloats, 0, 3);
+        hwy::Prefetch(x + v * panel + kPrefetchFloats);
       }
       FRUGAL_UNROLL
       for (size_t i = 0; i < kTileRows; ++i) {

@@ -421,8 +421,7 @@ void Weights::EndBundles() {
 }
 
 void Weights::Prefetch(uint32_t layer, std::span<const uint32_t> positions) {
-  if (cache_ == nullptr) return;
-  cache_->Prefetch(layer, positions);
+  if (cache_ != nullptr) cache_->Prefetch(layer, positions);
 }
 
 void Weights::StartPrefetched() {
