@@ -60,12 +60,19 @@ class FaultTest : public ::testing::TestWithParam<Setting> {
       if (!status) outcome.error = status.error();
     }
     if (!outcome.error) outcome.logits.assign((*engine)->logits(0).begin(), (*engine)->logits(0).end());
+    // What failed may have been read ahead of the last step: the next one needs it, and a mended fault leaves nothing behind.
+    if (!outcome.error && reader->num_faults() > 0) {
+      const Status status = (*engine)->Step(*session, ids.last(1), 1);
+      if (!status) outcome.error = status.error();
+    }
     outcome.num_reads = reader->num_reads_seen();
     outcome.num_faults = reader->num_faults();
     return outcome;
   }
 
+  // Another order of reads may have had no read `n`.
   void ExpectClearError(const Outcome& outcome, const std::string& packed, uint64_t n) {
+    if (outcome.num_faults == 0 && !outcome.error) return;
     ASSERT_TRUE(outcome.error.has_value()) << "read " << n;
     EXPECT_EQ(outcome.error->code, ErrorCode::kIo) << outcome.error->message;
     EXPECT_NE(outcome.error->message.find(packed), std::string::npos) << outcome.error->message;
@@ -88,8 +95,7 @@ class FaultTest : public ::testing::TestWithParam<Setting> {
       FaultOptions persistent;
       persistent.fail_read = n;
       const Outcome broken = Run(model, setting, persistent, ids);
-      // A read ahead of the last step may fail after nobody needs it any more.
-      if (broken.error || broken.num_faults > 3) ExpectClearError(broken, model, n);
+      ExpectClearError(broken, model, n);
       FaultOptions transient = persistent;
       transient.fail_times = 1 + n % 3;
       const Outcome mended = Run(model, setting, transient, ids);
@@ -148,7 +154,7 @@ TEST_P(TaleFaultTest, AHundredReadsMayFail) {
     FaultOptions faults;
     faults.fail_read = n;
     const Outcome broken = Run(packed, GetParam(), faults, ids);
-    if (broken.error || broken.num_faults > 3) ExpectClearError(broken, packed, n);
+    ExpectClearError(broken, packed, n);
     faults.fail_times = 2;
     const Outcome mended = Run(packed, GetParam(), faults, ids);
     ASSERT_FALSE(mended.error.has_value()) << mended.error->message;
