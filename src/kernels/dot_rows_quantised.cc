@@ -71,8 +71,10 @@ using scalar::DotRowsQuantised;
 using scalar::QuantiseInput;
 #endif  // !FRUGAL_SCALAR_TARGET
 
+// The better a target, the lower its bit.
+bool MayUseAvx2() { return HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2; }
 // Where AVX-512 is in use: with AVX2 chosen (by a test) VNNI is not.
-bool MayUseVnni() { return HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3; }  // the better a target, the lower its bit
+bool MayUseVnni() { return HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3; }
 }  // namespace frugal::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -93,6 +95,8 @@ namespace frugal {
 
 HWY_EXPORT(DotRowsQuantised);
 HWY_EXPORT(QuantiseInput);
+HWY_EXPORT(MayUseAvx2);
+bool UsesAvx2() { return HWY_DYNAMIC_DISPATCH(MayUseAvx2)(); }
 #if FRUGAL_HAVE_VNNI
 HWY_EXPORT(MayUseVnni);
 

@@ -1,6 +1,6 @@
 // Rows of Q4_0 that lie in memory four and four together, as products from memory want them (docs/decisions/0015-interleaved-rows.md): 16
-// bytes of each of the four are one vector of 512 bits, and a tile is one long stream. What stays in memory is laid out so, by processors
-// with AVX-512 VNNI; no file is.
+// bytes of each of the four are one vector of 512 bits, or two of 256, and a tile is one or two long streams. What stays in memory is laid
+// out so, by processors with AVX2 or better; no file is.
 //
 // Of four rows each run of four blocks becomes one part of 4 * 4 * 18 = 288 bytes: the scales, row by row in order of the blocks; then for
 // each block its 16 bytes of nibbles of each row. Rows that are left over at the end, fewer than four, stay as they are.
@@ -25,7 +25,7 @@ void InterleaveRows(std::byte* rows, size_t num_rows, size_t columns);
 // One row as it was before. // out [row bytes]
 void CopyInterleavedRow(const std::byte* rows, size_t num_rows, size_t columns, size_t row, std::byte* out);
 
-// What DotRowsQuantised gives for the rows as they were before, the same bits. Needs AVX-512 VNNI.
+// What DotRowsQuantised gives for the rows as they were before, the same bits. Needs AVX2.
 void DotInterleavedRows(const std::byte* rows, size_t num_rows, size_t begin, size_t end, size_t columns, const QuantisedInput& x,
                         size_t num_tokens, float* out, size_t out_stride);
 

@@ -38,8 +38,9 @@ TEST(InterleavedRowsTest, EachRowComesBack) {
   }
 }
 
+// With AVX2 two rows fill a vector, with AVX-512 VNNI four.
 TEST(InterleavedRowsTest, DotsHaveTheBitsOfTheSpecification) {
-  if (!InterleavesRows(DType::kQ4_0, kColumnCounts[0])) GTEST_SKIP() << "this processor, or this build, has no AVX-512 VNNI";
+  if (!InterleavesRows(DType::kQ4_0, kColumnCounts[0])) GTEST_SKIP() << "this processor has no AVX2";
   Random random(kSeed);
   constexpr size_t kRows = 23;
   for (Values values : kValues) {
@@ -56,13 +57,20 @@ TEST(InterleavedRowsTest, DotsHaveTheBitsOfTheSpecification) {
         }
         const QuantisedInput input{q.data(), scales.data()};
         // Whole fours, parts of them, and rows that were left over.
-        for (const auto& [begin, end] : {std::pair<size_t, size_t>{0, kRows}, {5, 6}, {3, 17}, {19, 22}, {21, 23}, {7, 7}}) {
-          std::vector<float> expected(num_tokens * (kRows + 1), 7), got = expected;
+        for (const auto& [begin, end] : {std::pair<size_t, size_t>{0, kRows}, {5, 6}, {3, 17}, {4, 20}, {19, 22}, {21, 23}, {7, 7}}) {
+          std::vector<float> expected(num_tokens * (kRows + 1), 7);
+          const std::vector<float> untouched = expected;
           scalar::DotRowsQuantised(DType::kQ4_0, {before.data(), before.size() / kRows, nullptr}, begin, end, columns, input, num_tokens,
                                    expected.data(), kRows + 1);
-          DotInterleavedRows(rows.data(), kRows, begin, end, columns, input, num_tokens, got.data(), kRows + 1);
-          ExpectSameBits(got, expected,
-                         fmt::format("{} columns, {} tokens, rows {} to {}", columns, num_tokens, begin, end));
+          for (int64_t targets : TargetsToTest()) {
+            ChooseTargets(targets);
+            if (!InterleavesRows(DType::kQ4_0, columns)) continue;
+            std::vector<float> got = untouched;
+            DotInterleavedRows(rows.data(), kRows, begin, end, columns, input, num_tokens, got.data(), kRows + 1);
+            ExpectSameBits(got, expected,
+                           fmt::format("{}, {} columns, {} tokens, rows {} to {}", NameOf(targets), columns, num_tokens, begin, end));
+          }
+          ChooseTargets(0);
         }
       }
     }
@@ -73,9 +81,11 @@ TEST(InterleavedRowsTest, OnlyWholePartsOfOneTypeAreInterleaved) {
   EXPECT_FALSE(InterleavesRows(DType::kQ8_0, 4096));
   EXPECT_FALSE(InterleavesRows(DType::kQ4_0, 4096 + kQuantisedBlock));
   EXPECT_FALSE(InterleavesRows(DType::kQ4_0, kMostInterleavedColumns + 128));
-  AllowVnniForTest(false);
-  EXPECT_FALSE(InterleavesRows(DType::kQ4_0, 4096));
-  AllowVnniForTest(true);
+  for (int64_t targets : TargetsToTest()) {
+    ChooseTargets(targets);
+    EXPECT_EQ(InterleavesRows(DType::kQ4_0, 4096), std::string_view(InstructionSetName()).starts_with("AVX")) << NameOf(targets);
+  }
+  ChooseTargets(0);
 }
 
 }  // namespace

@@ -3,9 +3,14 @@
 
 #include <cstddef>
 
+#ifdef __x86_64__
+#define FRUGAL_HAVE_AVX2 1
+#else
+#define FRUGAL_HAVE_AVX2 0
+#endif
 // Whether code for AVX-512 VNNI is compiled, and with which options: Highway has no dot product of int8, and the options that it compiles
 // AVX3_DL with allow instructions that processors of that class may lack.
-#if defined(__x86_64__) && !defined(FRUGAL_NO_VNNI)
+#if FRUGAL_HAVE_AVX2 && !defined(FRUGAL_NO_VNNI)
 #define FRUGAL_HAVE_VNNI 1
 #define FRUGAL_VNNI_ATTRIBUTES "avx2,fma,f16c,avx512f,avx512vl,avx512bw,avx512dq,avx512vnni"
 #else
@@ -27,5 +32,7 @@ constexpr size_t kQuantisedTileTokens = 4;
 
 // Whether quantised products run with AVX-512 VNNI: the processor has it, and nothing less was chosen by a test.
 bool UsesVnni();
+// AVX2 or better.
+bool UsesAvx2();
 
 }  // namespace frugal
