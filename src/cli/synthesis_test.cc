@@ -99,6 +99,24 @@ INSTANTIATE_TEST_SUITE_P(Shapes, SynthesisShapeTest,
                            return name;
                          });
 
+// Of a layer this large a part of the neurons is looked at.
+TEST(SynthesisTest, TheRecallOfLargeLayersIsEstimated) {
+  const TempDir directory;
+  SyntheticOptions options = SmallOptions(directory.File("model.gguf"));
+  options.config.ffn_size = 8192;
+  std::vector<int32_t> tokens;
+  Write(options, 2, &tokens);
+  EngineOptions engine_options;
+  engine_options.model_path = options.output_path;
+  engine_options.num_slots = options.config.num_layers * options.config.ffn_size;
+  engine_options.sample_recall_every = 1;
+  const Result<std::unique_ptr<Engine>> engine = Engine::Open(engine_options);
+  ASSERT_TRUE(engine.has_value()) << engine.error().message;
+  const auto session = (*engine)->NewSession().value();
+  for (size_t i = 0; i < tokens.size(); ++i) ASSERT_TRUE((*engine)->Step(*session, std::span(tokens).subspan(i, 1), 1));
+  EXPECT_NEAR((*engine)->statistics().recall, 0.95, 0.01);
+}
+
 TEST(SynthesisTest, ShapesAreThoseOfTheirModels) {
   const auto config_of = [](const char* name) { return SyntheticConfig(FindSyntheticShape(name).value(), 0); };
   EXPECT_TRUE(config_of("falcon-7b").parallel());

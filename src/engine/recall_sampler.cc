@@ -52,14 +52,16 @@ Status RecallSampler::Observe(const LayerObservation& observation) {
   if (IsQuantised(bundle.up_type) || IsQuantised(bundle.gate_type)) {
     QuantiseInput(observation.ffn_input, input_q_.size(), input_q_.data(), input_scales_.data());
   }
+  // Every step-th position, from a random one: of an order by popularity too, each is as likely as all others.
+  const uint32_t step = (ffn_size + kMostLookedAt - 1) / kMostLookedAt;
   uint32_t num_absent = 0;
-  for (uint32_t position = 0; position < ffn_size; ++position) {
+  for (uint32_t position = static_cast<uint32_t>(random_.Below(step)); position < ffn_size; position += step) {
     if (chosen(position)) continue;
     const std::byte* bytes = weights_->PeekBundle(observation.layer, position);
     if (bytes == nullptr) {
-      ++num_absent;
+      num_absent += step;
     } else if (IsActive(observation.layer, position, bytes, observation.ffn_input)) {
-      missed_active_ += 1;
+      missed_active_ += static_cast<double>(step);
     }
   }
   ++num_samples_;

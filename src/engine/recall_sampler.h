@@ -1,5 +1,6 @@
-// Estimates the recall of a selector that guesses, while it runs: on a sample of layers, the neurons that it did not choose are computed
-// too. Those in slots cost no read and are all looked at; of the others a few are read. Changes neither results nor cache.
+// Estimates the recall of a selector that guesses, while it runs: on a sample of layers, neurons that it did not choose are computed
+// too. Those in slots cost no read, and each of kMostLookedAt neurons that is there is looked at; of the others a few are read. Changes
+// neither results nor cache.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +30,7 @@ class RecallSampler {
   float Product(uint32_t layer, uint32_t position, const std::byte* row, DType type, LayerVector bias, const float* x) const;
   bool IsActive(uint32_t layer, uint32_t position, const std::byte* bundle, const float* x) const;
 
+  static constexpr uint32_t kMostLookedAt = 2048;  // of a layer; all of OPT-6.7B's 16384 would take a fortieth of a token
   static constexpr uint32_t kReadsPerSample = 8;
 
   Weights* weights_;
