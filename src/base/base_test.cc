@@ -100,6 +100,24 @@ TEST(ThreadPoolTest, TheHookRunsBeforeEachOfTheCallersTiles) {
   EXPECT_GE(hooks, 5);
 }
 
+TEST(ThreadPoolTest, TheHookDoesNotRunWhenTheOthersWouldWaitForIt) {
+  constexpr int kTiles = 16, kThreads = 2;
+  auto pool = ThreadPool::Create(kThreads);
+  ASSERT_TRUE(pool);
+  std::atomic<int> begun = 0;
+  int left = kTiles, fewest_left = kTiles;  // when the hook ran before a tile of the caller's
+  // The other worker's tile ends when all have begun: the caller takes the rest.
+  const auto tile = [&](int, int worker) {
+    if (worker == 0) fewest_left = std::min(fewest_left, left);
+    begun.fetch_add(1);
+    while (worker != 0 && begun.load() < kTiles) std::this_thread::yield();
+  };
+  (*pool)->Run(kTiles, tile, [&] { left = kTiles - begun.load(); });
+  // The other may take its tile after the caller looked.
+  EXPECT_GE(fewest_left, static_cast<int>(ThreadPool::kUntakenPerThread) * kThreads - 1);
+  EXPECT_LT(fewest_left, kTiles);
+}
+
 TEST(ThreadPoolTest, RefusesSillyCounts) {
   EXPECT_FALSE(ThreadPool::Create(0));
   EXPECT_FALSE(ThreadPool::Create(100'000));

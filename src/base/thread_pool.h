@@ -20,6 +20,7 @@ namespace frugal {
 class ThreadPool {
  public:
   static constexpr int kMaxThreads = 256;
+  static constexpr uint32_t kUntakenPerThread = 2;
 
   // num_threads counts the calling thread: 1 starts none. kFailed when threads cannot be started.
   static Result<std::unique_ptr<ThreadPool>> Create(int num_threads);
@@ -29,7 +30,8 @@ class ThreadPool {
 
   // Calls tile(i, worker) once for every i in [0, num_tiles); returns when all are done. Workers take tiles in order, one at a time: a
   // worker that lost its core delays the step by one tile at most. `between_tiles` runs on the caller before each of its tiles, when
-  // the others have begun, and while it waits for them.
+  // the others have begun, and while it waits for them; not when fewer than kUntakenPerThread tiles for each thread are left to take, which
+  // the others would have computed before it ended.
   void Run(int num_tiles, FunctionRef<void(int tile, int worker)> tile, FunctionRef<void()> between_tiles);
   void Run(int num_tiles, FunctionRef<void(int tile, int worker)> tile);
 
