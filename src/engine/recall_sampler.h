@@ -1,6 +1,6 @@
 // Estimates the recall of a selector that guesses, while it runs: on a sample of layers, neurons that it did not choose are computed
-// too. Those in slots cost no read, and each of kMostLookedAt neurons that is there is looked at; of the others a few are read. Changes
-// neither results nor cache.
+// too. Of kMostLookedAt of them at most those in slots, which cost no read, are all looked at; of the others a few are read. Changes neither
+// results nor cache.
 #pragma once
 
 #include <cstdint>
