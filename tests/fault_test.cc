@@ -91,17 +91,21 @@ class FaultTest : public ::testing::TestWithParam<Setting> {
     SCOPED_TRACE(setting.name);
     const Outcome clean = Run(model, setting, {}, ids);
     ASSERT_FALSE(clean.error.has_value()) << clean.error->message;
+    uint64_t num_tried = 0, num_met = 0;
     for (uint64_t n = 0; n < clean.num_reads; n += setting.step) {
       FaultOptions persistent;
       persistent.fail_read = n;
       const Outcome broken = Run(model, setting, persistent, ids);
       ExpectClearError(broken, model, n);
+      ++num_tried;
+      if (broken.error) ++num_met;
       FaultOptions transient = persistent;
       transient.fail_times = 1 + n % 3;
       const Outcome mended = Run(model, setting, transient, ids);
       ASSERT_FALSE(mended.error.has_value()) << mended.error->message;
       ASSERT_EQ(std::memcmp(mended.logits.data(), clean.logits.data(), clean.logits.size() * sizeof(float)), 0) << "read " << n;
     }
+    EXPECT_GE(num_met * 10, num_tried * 9);
   }
 };
 

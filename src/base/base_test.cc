@@ -116,6 +116,9 @@ TEST(ThreadPoolTest, TheHookDoesNotRunWhenTheOthersWouldWaitForIt) {
   // The other may take its tile after the caller looked.
   EXPECT_GE(fewest_left, static_cast<int>(ThreadPool::kUntakenPerThread) * kThreads - 1);
   EXPECT_LT(fewest_left, kTiles);
+  int hooks = 0;
+  (*pool)->Run(1, [&](int, int) {}, [&] { ++hooks; });
+  EXPECT_GE(hooks, 1) << "products of few tiles keep the reads going too";
 }
 
 TEST(ThreadPoolTest, RefusesSillyCounts) {

@@ -83,9 +83,10 @@ void ThreadPool::Run(int num_tiles, FunctionRef<void(int, int)> tile, FunctionRe
   generation_.store(generation, std::memory_order_release);
   if (num_threads_ > 1 && num_tiles > 1) generation_.notify_all();
   const uint32_t least_untaken = num_threads_ > 1 ? kUntakenPerThread * static_cast<uint32_t>(num_threads_) : 0;
-  do {
+  between_tiles();
+  while (RunNextTile(generation, 0)) {
     if (static_cast<uint32_t>(untaken_.load(std::memory_order_relaxed)) >= least_untaken) between_tiles();
-  } while (RunNextTile(generation, 0));
+  }
   // Spins: what is left is one tile of each worker; the hook keeps the reads going. A worker that lost its core (more threads than
   // cores) gets it by the yield.
   for (int spins = 0; tiles_left_.load(std::memory_order_acquire) > 0; ++spins) {

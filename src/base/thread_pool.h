@@ -30,8 +30,8 @@ class ThreadPool {
 
   // Calls tile(i, worker) once for every i in [0, num_tiles); returns when all are done. Workers take tiles in order, one at a time: a
   // worker that lost its core delays the step by one tile at most. `between_tiles` runs on the caller before each of its tiles, when
-  // the others have begun, and while it waits for them; not when fewer than kUntakenPerThread tiles for each thread are left to take, which
-  // the others would have computed before it ended.
+  // the others have begun, and while it waits for them; after its first tile not where fewer than kUntakenPerThread tiles for each thread
+  // are left to take, which the others would have computed before it ended.
   void Run(int num_tiles, FunctionRef<void(int tile, int worker)> tile, FunctionRef<void()> between_tiles);
   void Run(int num_tiles, FunctionRef<void(int tile, int worker)> tile);
 
