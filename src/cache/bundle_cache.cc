@@ -181,8 +181,10 @@ void BundleCache::AskForTables(uint32_t layer, std::span<const uint32_t> positio
 }
 
 void BundleCache::CountAsked(uint32_t bundle) {
-  flags_[bundle] &= static_cast<uint8_t>(~kPrefetched);
-  if ((flags_[bundle] & kReady) != 0) {
+  const uint8_t flags = flags_[bundle];
+  flags_[bundle] &= static_cast<uint8_t>(~(kPrefetched | kMissed));
+  if ((flags & kMissed) != 0) return;  // counted
+  if ((flags & kReady) != 0) {
     ++statistics_.num_hits;
   } else {
     ++statistics_.num_late_hits;
@@ -256,11 +258,13 @@ void BundleCache::EndUse() {
   UnpinGuesses();
 }
 
-void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) {
-  // Half of the pool at most is held for guesses; the on-time set needs the rest.
+void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions, Need need) {
+  const bool is_guess = need == Need::kGuess;
+  CHECK(is_guess || options_.bundling == Bundling::kTogether);
+  // Half of the pool at most is held before its use; the on-time set needs the rest.
   const size_t limit = std::min<size_t>(options_.num_slots / 2 - next_guessed_.size(), positions.size());
   misses_.clear();
-  queues_guesses_ = true;
+  queues_as_ = is_guess ? QueueAs::kHeldGuess : QueueAs::kFirst;
   for (size_t i = 0; i < limit; ++i) {
     AskForTables(layer, positions, i);
     const uint32_t position = positions[i], bundle = BundleOf(layer, position);
@@ -268,9 +272,9 @@ void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) 
       const uint32_t slot = TakeSlot();
       if (slot == kNoSlot) break;
       StartReading(bundle, slot);
-      flags_[bundle] |= kPrefetched;
+      flags_[bundle] |= is_guess ? kPrefetched : kMissed;
       next_guessed_.push_back(bundle);
-      ++statistics_.num_prefetched;
+      ++(is_guess ? statistics_.num_prefetched : statistics_.num_misses);
       misses_.push_back(position);
     }
     Pin(bundle, next_guess_pin_);
@@ -280,7 +284,7 @@ void BundleCache::Prefetch(uint32_t layer, std::span<const uint32_t> positions) 
     }
   }
   QueueReads(layer, misses_);
-  queues_guesses_ = false;
+  queues_as_ = QueueAs::kLast;
 }
 
 bool BundleCache::Keep(uint32_t layer, uint32_t position, const std::byte* bundle_bytes) {

@@ -61,6 +61,9 @@ struct CacheStatistics {
   uint64_t gap_bytes = 0;              // read over between bundles
 };
 
+// Of bundles that are asked for before their use begins.
+enum class Need : uint8_t { kGuess, kCertain };
+
 class BundleCache {
  public:
   // Smallest pool the planner gives: sets that exceed it go through in waves of a quarter, and a wave of 16 still fills a queue.
@@ -94,8 +97,9 @@ class BundleCache {
   void Unpin(uint32_t layer, std::span<const uint32_t> positions);
   // Takes slots for absent bundles that the next use will probably need, in the place of what nobody has pinned; those that are there
   // already are pinned too. Their reads begin with StartPrefetched or BeginUse. Not with Bundling::kHalves while this use's reads are not
-  // done.
-  void Prefetch(uint32_t layer, std::span<const uint32_t> positions);
+  // done. kCertain, not with kHalves: what the next use is known to need. These are misses, not guesses: their reads begin at once, before those of guesses,
+  // and are not given up (docs/decisions/0019-ask-while-choosing.md).
+  void Prefetch(uint32_t layer, std::span<const uint32_t> positions, Need need = Need::kGuess);
   void StartPrefetched();
   // Pins those of the positions that are in memory, as far as `max_pins` allows; returns how many.
   size_t PinPresent(uint32_t layer, std::span<const uint32_t> positions, size_t max_pins);
@@ -146,6 +150,7 @@ class BundleCache {
   static constexpr uint8_t kReading = 1, kReady = 2, kUpArrived = 4;
   static constexpr uint8_t kPrefetched = 8;  // and not yet asked for
   static constexpr uint8_t kVerified = 16;   // once; stays when the bundle is given up
+  static constexpr uint8_t kMissed = 32;     // was certain to be asked for when it was absent, and is counted; not yet asked for
   static constexpr uint16_t kNoPin = 0, kPinForGood = 65535;  // other marks of pins are those of uses
   static constexpr uint8_t kNoScrap = 255;
   static constexpr uint64_t kSectorBytes = 512;  // bundles are multiples of it (docs/packed-model.md)
@@ -171,6 +176,7 @@ class BundleCache {
   void QueuePlanned(uint32_t layer, std::span<const uint32_t> positions);
   void QueueRead(PendingRead read);
   void Queue(uint32_t read);
+  void QueueFirst(uint32_t read);
   void FreeRead(uint32_t read);
   void GiveUpGuesses();
   bool TrySubmitRead(uint32_t read);
@@ -208,7 +214,8 @@ class BundleCache {
   std::vector<uint32_t> queue_;         // reads not yet taken by the reader: ring
   size_t queue_head_ = 0, queue_size_ = 0;
   std::vector<uint32_t> held_;          // reads that wait for StartPrefetched
-  bool queues_guesses_ = false;         // what is queued now is a guess, and held
+  enum class QueueAs : uint8_t { kLast, kFirst, kHeldGuess };
+  QueueAs queues_as_ = QueueAs::kLast;  // what is queued now
   size_t num_reading_ = 0;
   uint32_t step_ = 0;
   CacheStatistics statistics_;

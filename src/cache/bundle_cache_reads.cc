@@ -64,11 +64,11 @@ void BundleCache::QueueRead(PendingRead read) {
   const uint32_t index = free_reads_.back();
   free_reads_.pop_back();
   reads_[index] = read;
-  reads_[index].is_guess = queues_guesses_;
-  if (queues_guesses_) {
-    held_.push_back(index);
-  } else {
-    Queue(index);
+  reads_[index].is_guess = queues_as_ == QueueAs::kHeldGuess;
+  switch (queues_as_) {
+    case QueueAs::kLast: return Queue(index);
+    case QueueAs::kFirst: return QueueFirst(index);
+    case QueueAs::kHeldGuess: return held_.push_back(index);
   }
 }
 
@@ -79,6 +79,12 @@ void BundleCache::FreeRead(uint32_t read) {
 
 void BundleCache::Queue(uint32_t read) {
   queue_[(queue_head_ + queue_size_) % queue_.size()] = read;
+  ++queue_size_;
+}
+
+void BundleCache::QueueFirst(uint32_t read) {
+  queue_head_ = (queue_head_ + queue_.size() - 1) % queue_.size();
+  queue_[queue_head_] = read;
   ++queue_size_;
 }
 
@@ -165,7 +171,7 @@ Status BundleCache::FinishBundle(uint32_t bundle) {
     }
     flags_[bundle] |= kVerified;
   }
-  flags_[bundle] = static_cast<uint8_t>((flags_[bundle] & (kPrefetched | kVerified)) | kReady);
+  flags_[bundle] = static_cast<uint8_t>((flags_[bundle] & (kPrefetched | kMissed | kVerified)) | kReady);
   has_no_victims_ = false;
   return {};
 }

@@ -299,6 +299,60 @@ TEST_F(BundleCacheTest, GuessesThatTheReaderHasNotTakenAreGivenUp) {
   EXPECT_TRUE(Wait());
 }
 
+TEST_F(BundleCacheTest, WhatIsCertainIsReadBeforeGuessesAndCountedAsMissed) {
+  Open(Options(64));
+  std::vector<uint32_t> guesses(24);
+  for (uint32_t i = 0; i < 24; ++i) guesses[i] = 2 * i;  // a read each; the reader takes 16
+  cache_->Prefetch(0, guesses);
+  cache_->StartPrefetched();
+  const std::vector<uint32_t> asked = {0, 33, 40, 60};  // a guess in flight, one still queued, two that nobody guessed
+  cache_->Prefetch(0, asked, Need::kCertain);
+  EXPECT_EQ(cache_->statistics().num_misses, 2u);
+  WholeCompletion completions[2];
+  for (size_t done = 0; done < 2;) {  // two more places in the reader
+    const size_t count = reader_->Reap(std::span(completions).first(2 - done), WaitMode::kBlock);
+    for (size_t i = 0; i < count; ++i) ASSERT_TRUE(cache_->OnCompletion(completions[i]));
+    done += count;
+  }
+  cache_->BeginUse();
+  EXPECT_EQ(cache_->statistics().num_prefetched, 16u);  // the places were not for guesses
+  EXPECT_EQ(cache_->num_reading(), 16u);
+  std::vector<uint32_t> slots(4);
+  ASSERT_EQ(cache_->Acquire(0, asked, slots), 4u);
+  ASSERT_TRUE(Wait());
+  for (size_t i = 0; i < asked.size(); ++i) {
+    EXPECT_EQ(cache_->slots_base()[slots[i] * kStride], std::byte{static_cast<unsigned char>(asked[i] + 1)});
+  }
+  EXPECT_EQ(cache_->statistics().num_misses, 3u);
+  EXPECT_EQ(cache_->statistics().num_hits + cache_->statistics().num_late_hits, 1u);
+  EXPECT_EQ(reader_->statistics().num_reads, 19u);
+  cache_->EndUse();
+  EXPECT_EQ(cache_->statistics().num_prefetched_unused, 15u);
+  EXPECT_EQ(Use(0, {33, 60}), 0u);
+  EXPECT_EQ(cache_->statistics().num_hits + cache_->statistics().num_late_hits, 3u);
+}
+
+TEST_F(BundleCacheTest, WhatIsCertainStaysUntilItsUse) {
+  Open(Options(8));
+  for (uint32_t i = 0; i < 8; ++i) {
+    Use(0, {2 * i});
+    cache_->EndStep();
+  }
+  cache_->Prefetch(0, std::vector<uint32_t>{0}, Need::kCertain);  // is there, and would be the first to be given up
+  cache_->Prefetch(1, std::vector<uint32_t>{0, 2, 4});
+  EXPECT_TRUE(cache_->Contains(0, 0));
+  EXPECT_FALSE(cache_->Contains(0, 2));
+  cache_->Prefetch(0, std::vector<uint32_t>{1}, Need::kCertain);
+  ASSERT_EQ(cache_->statistics().num_misses, 9u);
+  cache_->StartPrefetched();
+  ASSERT_TRUE(Wait());
+  cache_->BeginUse();
+  EXPECT_EQ(Use(0, {0, 1}), 0u);
+  EXPECT_EQ(cache_->statistics().num_hits, 1u);  // the other is counted as missed, once
+  EXPECT_EQ(Use(0, {1}), 0u);
+  EXPECT_EQ(cache_->statistics().num_hits, 2u);
+}
+
 TEST_F(BundleCacheTest, HalvesOfGuessesAreNotGivenUp) {
   CacheOptions options = Options(64);
   options.bundling = Bundling::kHalves;
@@ -327,6 +381,7 @@ TEST_F(BundleCacheTest, AReadInFlightIsNeverOverwritten) {
     }
     cache_->Prefetch(round % 2, guesses);
     cache_->StartPrefetched();
+    if (round % 7 < 3) cache_->Prefetch(round % 2, std::span(wanted).first(wanted.size() / 2), Need::kCertain);
     if (round % 5 != 0) cache_->BeginUse();  // else they are for the use after this one
     if (round % 3 == 0) cache_->UnpinGuesses();  // still being read
     std::vector<uint32_t> slots(wanted.size());

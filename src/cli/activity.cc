@@ -55,7 +55,7 @@ class Measurement {
     CHECK(observation.positions.size() == ffn_size_);
     const size_t num_rows = observation.num_rows;
     predictor_.Select(observation.layer, observation.ffn_input, observation.num_rows, predicted_, pool_,
-                      [] {});
+                      [](uint32_t) {});
     uint64_t num_active = 0, num_found = 0;
     for (size_t row = 0; row < num_rows; ++row) {
       const float* const activations = observation.activations + row * observation.activation_stride;

@@ -108,10 +108,11 @@ void Planner::AddLedger(const Choice& choice, const BlockLayout& layout, EngineP
   ledger.Add("resident weights", layout.resident_bytes, "matrices (and bundles) that stay in RAM");
   ledger.Add("vectors", Weights::VectorBytes(model_), "norms and biases as float32");
   if (plan.use_predictor()) {
-    uint64_t bytes = predictor_->on_time_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, choice.max_rows, options_.num_threads);
-    if (plan.use_early) {
-      bytes += predictor_->early_bytes + LowRankPredictor::ScratchBytes(predictor_->max_rank, Forward::kEarlyRows, options_.num_threads);
-    }
+    const auto scratch_bytes = [&](uint32_t max_rows) {
+      return LowRankPredictor::ScratchBytes(model_.config().ffn_size, predictor_->max_rank, max_rows, options_.num_threads);
+    };
+    uint64_t bytes = predictor_->on_time_bytes + scratch_bytes(choice.max_rows);
+    if (plan.use_early) bytes += predictor_->early_bytes + scratch_bytes(Forward::kEarlyRows);
     ledger.Add("predictors", bytes, plan.use_early ? "on-time and early" : "on-time");
   }
   if (HasSketch(model_, plan.selector)) {

@@ -173,6 +173,7 @@ class Forward {
   void GuessEarly(uint32_t layer);
   // Takes slots for what is absent of the last guess.
   void PrefetchGuess();
+  void AskForChosen(uint32_t layer, uint32_t begin, uint32_t end);
   void PrefetchSelected(uint32_t layer, uint32_t num_rows);
   // Lists the union of `num_rows` active sets into positions_ and counts_.
   void ListUnion(uint32_t num_rows);

@@ -20,10 +20,10 @@ namespace {
 constexpr uint64_t kCountedWords = 16;  // of a tile
 constexpr uint32_t kColumnUnit = 64;  // of a tile of the down sum: whole quantised blocks and cache lines
 
-// The neurons of one row's set, ascending.
-void ListChosen(std::span<const uint64_t> active, std::vector<uint32_t>& positions) {
+// Those of one row's set whose bits are in words [begin, end), ascending.
+void ListChosen(std::span<const uint64_t> active, uint32_t begin, uint32_t end, std::vector<uint32_t>& positions) {
   positions.clear();  // capacity stays
-  for (uint32_t word = 0; word < active.size(); ++word) {
+  for (uint32_t word = begin; word < end; ++word) {
     for (uint64_t rest = active[word]; rest != 0; rest &= rest - 1) {
       positions.push_back(word * 64 + static_cast<uint32_t>(std::countr_zero(rest)));
     }
@@ -44,7 +44,7 @@ uint64_t Forward::ProductFloats(const ModelConfig& config, uint32_t max_rows) {
 void Forward::ListUnion(uint32_t num_rows) {
   const uint32_t words = Selector::WordsPerToken(config_.ffn_size);
   if (num_rows == 1) {
-    ListChosen(std::span(active_).first(words), positions_);
+    ListChosen(active_, 0, words, positions_);
     counts_.assign(positions_.size(), 1);
   } else {
     counts_.resize(size_t{words} * 64);
@@ -102,8 +102,8 @@ void Forward::GuessEarly(uint32_t layer) {
                                 : Norm(layer, LayerVector::kAttnNormWeight, LayerVector::kAttnNormBias),
               residual_.data(), 1, early_input_.data());
   }
-  early_->Select(layer, early_input_.data(), 1, early_active_, pool_, [&] { weights_.Poll(); });
-  ListChosen(early_active_, early_positions_);
+  early_->Select(layer, early_input_.data(), 1, early_active_, pool_, [&](uint32_t) { weights_.Poll(); });
+  ListChosen(early_active_, 0, Selector::WordsPerToken(config_.ffn_size), early_positions_);
   guessed_layer_ = layer;
   times_.select_ns += NowNs() - start;
 }
@@ -123,9 +123,24 @@ void Forward::PrefetchSelected(uint32_t layer, uint32_t num_rows) {
   weights_.StartPrefetched();
 }
 
+// What is absent of the one row's chosen neurons among [begin, end): their reads begin while the others are being chosen.
+void Forward::AskForChosen(uint32_t layer, uint32_t begin, uint32_t end) {
+  ListChosen(active_, begin / 64, (end + 63) / 64, positions_);
+  weights_.Prefetch(layer, positions_, Need::kCertain);
+}
+
 void Forward::Select(uint32_t layer, uint32_t num_rows) {
   const uint64_t start = NowNs();
-  selector_.Select(layer, ffn_input_.data(), num_rows, active_, pool_, [&] { weights_.Poll(); });
+  const bool asks_ahead = num_rows == 1 && !config_.parallel() && weights_.bundles_on_demand() && weights_.plan().overlap &&
+                          weights_.plan().cache.bundling == Bundling::kTogether;
+  uint32_t num_asked = 0;
+  selector_.Select(layer, ffn_input_.data(), num_rows, active_, pool_, [&](uint32_t num_known) {
+    if (asks_ahead && num_known > num_asked) {
+      AskForChosen(layer, num_asked, num_known);
+      num_asked = num_known;
+    }
+    weights_.Poll();
+  });
   ListUnion(num_rows);
   times_.select_ns += NowNs() - start;
 }

@@ -420,8 +420,8 @@ void Weights::EndBundles() {
   open_.source = BundleSource::kNone;
 }
 
-void Weights::Prefetch(uint32_t layer, std::span<const uint32_t> positions) {
-  if (cache_ != nullptr) cache_->Prefetch(layer, positions);
+void Weights::Prefetch(uint32_t layer, std::span<const uint32_t> positions, Need need) {
+  if (cache_ != nullptr) cache_->Prefetch(layer, positions, need);
 }
 
 void Weights::StartPrefetched() {

@@ -98,8 +98,9 @@ class Weights {
   void EndBundles();
 
   // Early prediction: takes slots for what is absent of `layer`, whose bundles are the next to be asked for: before its BeginBundles, or
-  // since the last wave of the layer before. Their reads begin with StartPrefetched. No effect where bundles do not live on demand.
-  void Prefetch(uint32_t layer, std::span<const uint32_t> positions);
+  // since the last wave of the layer before. Their reads begin with StartPrefetched. kCertain: what BeginBundles will be called with; these
+  // reads begin at once. No effect where bundles do not live on demand.
+  void Prefetch(uint32_t layer, std::span<const uint32_t> positions, Need need = Need::kGuess);
   void StartPrefetched();
   // For a batch of several tokens: the layer is read whole when the one before it was. Its first reads start now.
   void PrefetchWhole(uint32_t layer);

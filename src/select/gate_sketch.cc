@@ -21,6 +21,14 @@ constexpr uint32_t kTokensOfTile = 4 * kRowsOfManyTokens;
 constexpr size_t kTileScores = std::max<size_t>(kNeuronsOfFewTokens * (kManyTokens - 1), kNeuronsOfManyTokens * kTokensOfTile);
 constexpr uint64_t kCacheLine = 64;
 
+// Tiles of neurons times tiles of tokens of the largest batch.
+uint32_t MostTiles(const GateSketchOptions& options) {
+  const uint32_t of_few = (options.ffn_size + kNeuronsOfFewTokens - 1) / kNeuronsOfFewTokens;
+  if (options.max_tokens < kManyTokens) return of_few;
+  const uint32_t neuron_tiles = (options.ffn_size + kNeuronsOfManyTokens - 1) / kNeuronsOfManyTokens;
+  return neuron_tiles * ((options.max_tokens + kTokensOfTile - 1) / kTokensOfTile);
+}
+
 // Of the margin, in standard deviations of a product's error.
 constexpr float kMarginDeviations = 1.0f;
 
@@ -55,7 +63,7 @@ uint64_t GateSketch::MemoryBytes(const GateSketchOptions& options) {
   const uint64_t hidden = options.hidden_size, tokens = options.max_tokens, threads = static_cast<uint64_t>(options.num_threads);
   uint64_t num_floats = options.row_types.size() * uint64_t{options.ffn_size} + threads * (2 * hidden + kTileScores) + tokens;
   if (HasQuantisedRows(options)) num_floats += tokens * hidden / 4 + tokens * hidden / kQuantisedBlock;
-  return RoundUp(RowsBytes(options), 4096) + num_floats * sizeof(float);
+  return RoundUp(RowsBytes(options), 4096) + num_floats * sizeof(float) + TilesDone::MemoryBytes(MostTiles(options));
 }
 
 GateSketch::GateSketch(GateSketchOptions options, std::vector<std::span<const float>> biases)
@@ -63,7 +71,8 @@ GateSketch::GateSketch(GateSketchOptions options, std::vector<std::span<const fl
       margins_(options_.row_types.size() * options_.ffn_size),
       scratch_(static_cast<size_t>(options_.num_threads) * 2 * options_.hidden_size),
       lengths_(options_.max_tokens),
-      scores_(static_cast<size_t>(options_.num_threads) * kTileScores) {
+      scores_(static_cast<size_t>(options_.num_threads) * kTileScores),
+      tiles_done_(MostTiles(options_)) {
   uint64_t offset_bytes = 0;
   for (size_t i = 0; i < options_.row_types.size(); ++i) {
     const DType type = TypeOf(options_.row_types[i], options_.hidden_size, options_.precision);
@@ -144,7 +153,7 @@ void GateSketch::SelectTile(uint32_t layer_index, const float* x, uint32_t begin
 }
 
 void GateSketch::Select(uint32_t layer, const float* x, uint32_t num_tokens, std::span<uint64_t> active, ThreadPool& pool,
-                        FunctionRef<void()> between_tiles) {
+                        FunctionRef<void(uint32_t)> between_tiles) {
   const uint32_t ffn_size = options_.ffn_size;
   const size_t hidden = options_.hidden_size;
   CHECK(num_tokens <= options_.max_tokens && active.size() >= size_t{num_tokens} * WordsPerToken(ffn_size));
@@ -159,12 +168,13 @@ void GateSketch::Select(uint32_t layer, const float* x, uint32_t num_tokens, std
         lengths_[static_cast<size_t>(token)] = std::sqrt(square);
         if (quantised) QuantiseInput(x + first, hidden, input_q_.data() + first, input_scales_.data() + first / kQuantisedBlock);
       },
-      between_tiles);
+      [&] { between_tiles(0); });
   const bool many = num_tokens >= kManyTokens;
   const uint32_t tile_neurons = many ? kNeuronsOfManyTokens : kNeuronsOfFewTokens;
   const uint32_t tile_tokens = many ? kTokensOfTile : num_tokens;
   const uint32_t token_tiles = (num_tokens + tile_tokens - 1) / tile_tokens;
   const uint32_t neuron_tiles = (ffn_size + tile_neurons - 1) / tile_neurons;
+  tiles_done_.Begin(neuron_tiles * token_tiles);
   pool.Run(
       static_cast<int>(neuron_tiles * token_tiles),
       [&](int tile, int worker) {
@@ -173,8 +183,9 @@ void GateSketch::Select(uint32_t layer, const float* x, uint32_t num_tokens, std
         const uint32_t count = std::min(tile_neurons, ffn_size - begin);
         float* const scores = scores_.data() + static_cast<size_t>(worker) * kTileScores;
         SelectTile(layer, x, begin, count, first, std::min(tile_tokens, num_tokens - first), active.data(), scores);
+        tiles_done_.Note(static_cast<uint32_t>(tile));
       },
-      between_tiles);
+      [&] { between_tiles(std::min(ffn_size, tiles_done_.NumFirst() / token_tiles * tile_neurons)); });
 }
 
 }  // namespace frugal

@@ -15,6 +15,7 @@
 #include "src/base/aligned_vector.h"
 #include "src/base/result.h"
 #include "src/select/selector.h"
+#include "src/select/tiles_done.h"
 #include "src/tensor/dtype.h"
 
 namespace frugal {
@@ -48,7 +49,7 @@ class GateSketch : public Selector {
   void Encode(uint32_t layer, uint32_t position, const std::byte* row, int worker);
 
   void Select(uint32_t layer, const float* x, uint32_t num_tokens, std::span<uint64_t> active, ThreadPool& pool,
-              FunctionRef<void()> between_tiles) override;
+              FunctionRef<void(uint32_t)> between_tiles) override;
   bool selects_all() const override { return false; }
 
  private:
@@ -74,6 +75,7 @@ class GateSketch : public Selector {
   AlignedVector<float> input_scales_;  // [max_tokens, hidden_size / 32], likewise
   AlignedVector<float> lengths_;       // [max_tokens]: |x|
   AlignedVector<float> scores_;        // [num_threads, kTileScores]
+  TilesDone tiles_done_;
 };
 
 }  // namespace frugal

@@ -78,13 +78,33 @@ std::vector<uint64_t> Select(GateSketch& sketch, const Layer& layer, uint32_t ba
   for (uint32_t t = 0; t < kTokens; t += batch) {
     const uint32_t count = std::min(batch, kTokens - t);
     const auto of_batch = std::span(active).subspan(size_t{t} * words, size_t{count} * words);
-    sketch.Select(0, layer.x.data() + size_t{t} * kHidden, count, of_batch, **pool, [] {});
+    sketch.Select(0, layer.x.data() + size_t{t} * kHidden, count, of_batch, **pool, [](uint32_t) {});
   }
   return active;
 }
 
 bool IsChosen(const std::vector<uint64_t>& active, uint32_t token, uint32_t neuron) {
   return (active[size_t{token} * Selector::WordsPerToken(kFfn) + neuron / 64] >> (neuron % 64)) & 1;
+}
+
+TEST(GateSketchTest, TellsWhatIsKnownBetweenTheTiles) {
+  const Layer layer(DType::kF32);
+  const auto sketch = Sketch(layer, SketchPrecision::kExact);
+  ASSERT_NE(sketch, nullptr);
+  const auto pool = ThreadPool::Create(1).value();
+  const uint32_t words = Selector::WordsPerToken(kFfn);
+  const std::vector<uint64_t> chosen = Select(*sketch, layer, kTokens);
+  std::vector<uint64_t> active(kTokens * words, ~uint64_t{0});
+  uint32_t last = 0, most_before_the_end = 0;
+  sketch->Select(0, layer.x.data(), kTokens, active, *pool, [&](uint32_t num_known) {
+    ASSERT_GE(num_known, last);
+    last = num_known;
+    if (num_known < kFfn) most_before_the_end = num_known;
+    for (uint32_t t = 0; t < kTokens; ++t) {
+      for (uint32_t word = 0; word < (num_known + 63) / 64; ++word) ASSERT_EQ(active[t * words + word], chosen[t * words + word]);
+    }
+  });
+  EXPECT_GT(most_before_the_end, 0u);
 }
 
 TEST(GateSketchTest, AnExactCopyChoosesWhatTheGateSays) {

@@ -8,6 +8,7 @@
 
 #include "src/base/aligned_vector.h"
 #include "src/select/selector.h"
+#include "src/select/tiles_done.h"
 #include "src/tensor/dtype.h"
 
 namespace frugal {
@@ -26,11 +27,11 @@ class LowRankPredictor : public Selector {
   LowRankPredictor(uint32_t hidden_size, uint32_t ffn_size, uint32_t max_tokens, int num_threads,
                    std::vector<LowRankFactors> layers);
   void Select(uint32_t layer, const float* x, uint32_t num_tokens, std::span<uint64_t> active, ThreadPool& pool,
-              FunctionRef<void()> between_tiles) override;
+              FunctionRef<void(uint32_t)> between_tiles) override;
   bool selects_all() const override { return false; }
 
   // Bytes of its scratch, for the ledger.
-  static uint64_t ScratchBytes(uint32_t max_rank, uint32_t max_tokens, int num_threads);
+  static uint64_t ScratchBytes(uint32_t ffn_size, uint32_t max_rank, uint32_t max_tokens, int num_threads);
 
  private:
   static uint64_t ScoresPerThread(uint32_t max_tokens);
@@ -43,6 +44,7 @@ class LowRankPredictor : public Selector {
   AlignedVector<int8_t> projected_q_;      // [max_tokens, max_rank]
   AlignedVector<float> projected_scales_;  // [max_tokens, max_rank / 32]
   AlignedVector<float> scores_;            // [num_threads, ScoresPerThread]: of a tile of neurons, for each token
+  TilesDone tiles_done_;
 };
 
 }  // namespace frugal

@@ -31,7 +31,7 @@ void SetAll(uint32_t ffn_size, uint32_t num_tokens, std::span<uint64_t> active) 
 }  // namespace
 
 void AllSelector::Select(uint32_t, const float*, uint32_t num_tokens, std::span<uint64_t> active, ThreadPool&,
-                         FunctionRef<void()>) {
+                         FunctionRef<void(uint32_t)>) {
   SetAll(ffn_size_, num_tokens, active);
 }
 
@@ -44,21 +44,22 @@ LowRankPredictor::LowRankPredictor(uint32_t hidden_size, uint32_t ffn_size, uint
       projected_(size_t{max_tokens} * MaxRank(layers_)),
       projected_q_(projected_.size()),
       projected_scales_(projected_.size() / kQuantisedBlock),
-      scores_(static_cast<size_t>(num_threads) * ScoresPerThread(max_tokens)) {}
+      scores_(static_cast<size_t>(num_threads) * ScoresPerThread(max_tokens)),
+      tiles_done_(WordsPerToken(ffn_size)) {}
 
 uint64_t LowRankPredictor::ScoresPerThread(uint32_t max_tokens) {
   const uint64_t most_of_few = std::min<uint64_t>(max_tokens, kManyTokens - 1);
   return std::max(most_of_few * kNeuronsOfFewTokens, uint64_t{max_tokens} * kNeuronsOfManyTokens);
 }
 
-uint64_t LowRankPredictor::ScratchBytes(uint32_t max_rank, uint32_t max_tokens, int num_threads) {
+uint64_t LowRankPredictor::ScratchBytes(uint32_t ffn_size, uint32_t max_rank, uint32_t max_tokens, int num_threads) {
   const uint64_t projected = uint64_t{max_tokens} * max_rank;
   const uint64_t num_floats = projected + projected / kQuantisedBlock + static_cast<uint64_t>(num_threads) * ScoresPerThread(max_tokens);
-  return num_floats * sizeof(float) + projected;
+  return num_floats * sizeof(float) + projected + TilesDone::MemoryBytes(WordsPerToken(ffn_size));
 }
 
 void LowRankPredictor::Select(uint32_t layer, const float* x, uint32_t num_tokens, std::span<uint64_t> active, ThreadPool& pool,
-                              FunctionRef<void()> between_tiles) {
+                              FunctionRef<void(uint32_t)> between_tiles) {
   CHECK(num_tokens <= max_tokens_);
   const LowRankFactors& factors = layers_[layer];
   if (factors.rank == 0) {
@@ -76,14 +77,16 @@ void LowRankPredictor::Select(uint32_t layer, const float* x, uint32_t num_token
         DotRows(factors.dtype, down, begin, std::min(rank, begin + kRankRowsPerTile), hidden_size_, x, hidden_size_, num_tokens,
                 projected_.data(), rank);
       },
-      between_tiles);
+      [&] { between_tiles(0); });
   const bool quantised = IsQuantised(factors.dtype);
   if (quantised) QuantiseInput(projected_.data(), size_t{num_tokens} * rank, projected_q_.data(), projected_scales_.data());
   const uint32_t words = WordsPerToken(ffn_size_);
   const uint32_t shared = ffn_size_ / static_cast<uint32_t>(pool.num_threads()) / 64 * 64;
   const uint32_t per_tile = num_tokens < kManyTokens ? std::clamp(shared, 64u, kNeuronsOfFewTokens) : kNeuronsOfManyTokens;
+  const uint32_t num_tiles = (ffn_size_ + per_tile - 1) / per_tile;
+  tiles_done_.Begin(num_tiles);
   pool.Run(
-      static_cast<int>((ffn_size_ + per_tile - 1) / per_tile),
+      static_cast<int>(num_tiles),
       [&](int tile, int worker) {
         const uint32_t begin = tile * per_tile;
         const uint32_t count = std::min(ffn_size_ - begin, per_tile);
@@ -106,8 +109,9 @@ void LowRankPredictor::Select(uint32_t layer, const float* x, uint32_t num_token
             active[size_t{t} * words + (begin + first) / 64] = word;
           }
         }
+        tiles_done_.Note(static_cast<uint32_t>(tile));
       },
-      between_tiles);
+      [&] { between_tiles(std::min(ffn_size_, tiles_done_.NumFirst() * per_tile)); });
 }
 
 }  // namespace frugal

@@ -51,7 +51,7 @@ class MissRecorder {
         held_out_(config.ffn_size) {}
 
   Status Record(const LayerObservation& seen, uint64_t first_row) {
-    if (predictor_ != nullptr) predictor_->Select(seen.layer, seen.ffn_input, seen.num_rows, chosen_, pool_, [] {});
+    if (predictor_ != nullptr) predictor_->Select(seen.layer, seen.ffn_input, seen.num_rows, chosen_, pool_, [](uint32_t) {});
     for (uint32_t row = 0; row < seen.num_rows; ++row) {
       if (gates_choose_) {
         std::copy_n(seen.active.begin() + static_cast<std::ptrdiff_t>(row * words_), words_, active_.begin());
@@ -163,7 +163,7 @@ Status Calibrator::Plan() {
   if (!options_.predictor_path.empty()) {
     FRUGAL_ASSIGN(predictor_info_, PredictorFile::Inspect(options_.predictor_path, config_));
     predictor_bytes = predictor_info_->on_time_bytes +
-                      LowRankPredictor::ScratchBytes(predictor_info_->max_rank, kRunRows, options_.num_threads);
+                      LowRankPredictor::ScratchBytes(config_.ffn_size, predictor_info_->max_rank, kRunRows, options_.num_threads);
   }
   const uint64_t layer_bytes = LayerRunBytes(model_, options_.weights, options_.num_threads, size_, 0);
   const uint64_t most_misses = std::min(kMostMisses, size_.num_tokens * ffn_size);

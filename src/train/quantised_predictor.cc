@@ -191,7 +191,7 @@ Result<PredictorQuality> MeasureQuality(ThreadPool& pool, const QuantisedPredict
     const RowRange part = {rows.begin + at, std::min(kRowsAtOnce, rows.count - at)};
     FRUGAL_TRY(ReadHalfRows(inputs, part, hidden, scratch, x.data()));
     FRUGAL_TRY(active.Read(part.begin, std::as_writable_bytes(std::span(labels).first(part.count * words))));
-    selector.Select(0, x.data(), static_cast<uint32_t>(part.count), bits, pool, [] {});
+    selector.Select(0, x.data(), static_cast<uint32_t>(part.count), bits, pool, [](uint32_t) {});
     for (size_t i = 0; i < part.count * words; ++i) {
       num_active += static_cast<uint64_t>(std::popcount(labels[i]));
       num_chosen += static_cast<uint64_t>(std::popcount(bits[i]));
@@ -228,9 +228,9 @@ Result<float> MeasureEarlyWrong(ThreadPool& pool, const QuantisedPredictor& on_t
   for (uint64_t at = 0; at < rows.count; at += kRowsAtOnce) {
     const RowRange part = {rows.begin + at, std::min(kRowsAtOnce, rows.count - at)};
     FRUGAL_TRY(ReadHalfRows(samples.on_time, part, hidden, scratch, x.data()));
-    on_time_selector.Select(0, x.data(), static_cast<uint32_t>(part.count), wanted, pool, [] {});
+    on_time_selector.Select(0, x.data(), static_cast<uint32_t>(part.count), wanted, pool, [](uint32_t) {});
     FRUGAL_TRY(ReadHalfRows(samples.early, part, hidden, scratch, x.data()));
-    early_selector.Select(0, x.data(), static_cast<uint32_t>(part.count), guessed, pool, [] {});
+    early_selector.Select(0, x.data(), static_cast<uint32_t>(part.count), guessed, pool, [](uint32_t) {});
     for (size_t i = 0; i < part.count * words; ++i) num_wrong += static_cast<uint64_t>(std::popcount(guessed[i] & ~wanted[i]));
   }
   return static_cast<float>(Share(num_wrong, rows.count * ffn, 0.0));
