@@ -79,6 +79,11 @@ class Bench {
       Add("matrix-vector Q4_0, interleaved as weights in memory are", [this] { return Interleaved(); });
     }
     Add("predictor Q8_0, rank 128", [this] { return Predict(); });
+    for (DType dtype : {DType::kF16, DType::kF32}) {
+      const std::string type(DTypeName(dtype));
+      Add("attention's scores, KV cache " + type, [this, dtype] { return Attend(dtype, true); });
+      Add("attention's sums, KV cache " + type, [this, dtype] { return Attend(dtype, false); });
+    }
   }
 
   void Run(int rounds, Clock clock) {
@@ -193,6 +198,25 @@ class Bench {
       DotRowsQuantised(DType::kQ8_0, rows, 0, kTileRows, kRank, {q_.data(), scales_.data()}, 1, out_.data() + begin, 0);
     });
     return static_cast<uint64_t>(tiles) * kTileRows * row_bytes;
+  }
+
+  // Heads of 128 columns in a context of 512, half of it in use: the rows of a head are short and lie beside each other.
+  uint64_t Attend(DType dtype, bool scores) {
+    constexpr size_t kHeadColumns = 128, kContext = 512, kPositions = kContext / 2;
+    const size_t row_bytes = *RowBytes(dtype, kHeadColumns);
+    const int heads = static_cast<int>(size_bytes_ / (kContext * row_bytes));
+    const std::vector<float> weights(kPositions, 0.5f);
+    out_.resize(static_cast<size_t>(heads) * kPositions);
+    pool_.Run(heads, [&](int head, int) {
+      const RowSet rows{memory_ + static_cast<size_t>(head) * kContext * row_bytes, row_bytes, nullptr};
+      float* const out = out_.data() + static_cast<size_t>(head) * kPositions;
+      if (scores) {
+        DotRows(dtype, rows, 0, kPositions, kHeadColumns, x_.data(), 0, 1, out, 0);
+      } else {
+        AddScaledRows(dtype, rows, kPositions, weights.data(), 0, kHeadColumns, out);
+      }
+    });
+    return static_cast<uint64_t>(heads) * kPositions * row_bytes;
   }
 
   // Layers of 512 active neurons; threads split the columns.
