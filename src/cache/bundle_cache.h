@@ -97,8 +97,8 @@ class BundleCache {
   void Unpin(uint32_t layer, std::span<const uint32_t> positions);
   // Takes slots for absent bundles that the next use will probably need, in the place of what nobody has pinned; those that are there
   // already are pinned too. Their reads begin with StartPrefetched or BeginUse. Not with Bundling::kHalves while this use's reads are not
-  // done. kCertain, not with kHalves: what the next use is known to need. These are misses, not guesses: their reads begin at once, before those of guesses,
-  // and are not given up (docs/decisions/0019-ask-while-choosing.md).
+  // done. kCertain, not with kHalves: what the next use is known to need. These are misses, not guesses: their reads begin at once, before
+  // those of guesses, and are not given up (docs/decisions/0019-ask-while-choosing.md).
   void Prefetch(uint32_t layer, std::span<const uint32_t> positions, Need need = Need::kGuess);
   void StartPrefetched();
   // Pins those of the positions that are in memory, as far as `max_pins` allows; returns how many.
@@ -150,7 +150,7 @@ class BundleCache {
   static constexpr uint8_t kReading = 1, kReady = 2, kUpArrived = 4;
   static constexpr uint8_t kPrefetched = 8;  // and not yet asked for
   static constexpr uint8_t kVerified = 16;   // once; stays when the bundle is given up
-  static constexpr uint8_t kMissed = 32;     // was certain to be asked for when it was absent, and is counted; not yet asked for
+  static constexpr uint8_t kMissed = 32;     // asked for as kCertain when it was absent, and counted; its use has not begun
   static constexpr uint16_t kNoPin = 0, kPinForGood = 65535;  // other marks of pins are those of uses
   static constexpr uint8_t kNoScrap = 255;
   static constexpr uint64_t kSectorBytes = 512;  // bundles are multiples of it (docs/packed-model.md)

@@ -99,9 +99,10 @@ void CountChoices(const SyntheticLayer& layer, std::span<const float> inputs, Th
   const size_t num_tokens = inputs.size() / options.hidden_size;
   for (size_t at = 0; at < num_tokens; at += kTokensAtOnce) {
     const size_t count = std::min(kTokensAtOnce, num_tokens - at);
-    selector.Select(0, inputs.data() + at * options.hidden_size, static_cast<uint32_t>(count), bits, pool, [](uint32_t) {});
+    const float* const first = inputs.data() + at * options.hidden_size;
+    selector.Select(0, first, static_cast<uint32_t>(count), bits, pool, [](uint32_t) {});
     if (layer.quality.early_rank > 0) {
-      early_selector.Select(0, inputs.data() + at * options.hidden_size, static_cast<uint32_t>(count), guesses, pool, [](uint32_t) {});
+      early_selector.Select(0, first, static_cast<uint32_t>(count), guesses, pool, [](uint32_t) {});
     }
     for (size_t row = 0; row < count; ++row) uses.AddToken(std::span<const uint64_t>(bits).subspan(row * words, words));
     for (size_t i = 0; i < count * words; ++i) num_wrong += static_cast<uint64_t>(std::popcount(guesses[i] & ~bits[i]));

@@ -25,13 +25,16 @@ struct Factors {
     fill(x);
   }
   LowRankFactors Layer() const {
-    return {kRank, DType::kF32, reinterpret_cast<const std::byte*>(down.data()), reinterpret_cast<const std::byte*>(up.data()), bias.data()};
+    const auto bytes = [](const std::vector<float>& values) { return reinterpret_cast<const std::byte*>(values.data()); };
+    return {kRank, DType::kF32, bytes(down), bytes(up), bias.data()};
   }
   double Score(uint32_t token, uint32_t neuron) const {
     double score = static_cast<double>(bias[neuron]);
     for (uint32_t r = 0; r < kRank; ++r) {
       double projected = 0;
-      for (uint32_t i = 0; i < kHidden; ++i) projected += static_cast<double>(down[r * kHidden + i]) * static_cast<double>(x[token * kHidden + i]);
+      for (uint32_t i = 0; i < kHidden; ++i) {
+        projected += static_cast<double>(down[r * kHidden + i]) * static_cast<double>(x[token * kHidden + i]);
+      }
       score += projected * static_cast<double>(up[neuron * kRank + r]);
     }
     return score;
@@ -60,7 +63,8 @@ TEST(LowRankPredictorTest, ChoosesWhatTheFormulaSaysAndTellsWhatIsKnown) {
       for (uint32_t i = 0; i < kFfn; ++i) {
         const double score = factors.Score(t, i);
         if (std::abs(score) < 1e-5) continue;
-        ASSERT_EQ(((active[t * kWords + i / 64] >> (i % 64)) & 1) != 0, score > 0) << num_threads << " threads, token " << t << ", neuron " << i;
+        const bool is_chosen = ((active[t * kWords + i / 64] >> (i % 64)) & 1) != 0;
+        ASSERT_EQ(is_chosen, score > 0) << num_threads << " threads, token " << t << ", neuron " << i;
       }
       ASSERT_EQ(active[(t + 1) * kWords - 1] >> (kFfn % 64), 0u) << "bits behind the last neuron";
     }
