@@ -30,6 +30,7 @@ constexpr size_t kColumns = 4096;  // hidden_size of OPT-6.7B
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kReadTileBytes = size_t{1} << 20;
 constexpr size_t kTileProducts = 512 * 1024;  // as Forward cuts its tiles
+constexpr size_t kHeadColumns = 128, kPositions = 256;  // of attention
 
 // Anonymous memory in huge pages where the kernel gives them, as small pages would measure the TLB.
 std::byte* AllocateHuge(size_t size_bytes) {
@@ -81,8 +82,8 @@ class Bench {
     Add("predictor Q8_0, rank 128", [this] { return Predict(); });
     for (DType dtype : {DType::kF16, DType::kF32}) {
       const std::string type(DTypeName(dtype));
-      Add("attention's scores, KV cache " + type, [this, dtype] { return Attend(dtype, true); });
-      Add("attention's sums, KV cache " + type, [this, dtype] { return Attend(dtype, false); });
+      Add("attention's scores, KV cache " + type, [this, dtype] { return AttentionScores(dtype); });
+      Add("attention's sums, KV cache " + type, [this, dtype] { return AttentionSums(dtype); });
     }
   }
 
@@ -200,23 +201,29 @@ class Bench {
     return static_cast<uint64_t>(tiles) * kTileRows * row_bytes;
   }
 
-  // Heads of 128 columns in a context of 512, half of it in use: the rows of a head are short and lie beside each other.
-  uint64_t Attend(DType dtype, bool scores) {
-    constexpr size_t kHeadColumns = 128, kContext = 512, kPositions = kContext / 2;
+  // Calls attend(rows, out) for each head of 128 columns in a context of 512, half of it in use: the rows of a head are short and lie
+  // beside each other. `out` has room for a float of each row.
+  template <class AttendHead>
+  uint64_t RunHeads(DType dtype, const AttendHead& attend) {
     const size_t row_bytes = *RowBytes(dtype, kHeadColumns);
-    const int heads = static_cast<int>(size_bytes_ / (kContext * row_bytes));
-    const std::vector<float> weights(kPositions, 0.5f);
+    const int heads = static_cast<int>(size_bytes_ / (2 * kPositions * row_bytes));
     out_.resize(static_cast<size_t>(heads) * kPositions);
     pool_.Run(heads, [&](int head, int) {
-      const RowSet rows{memory_ + static_cast<size_t>(head) * kContext * row_bytes, row_bytes, nullptr};
-      float* const out = out_.data() + static_cast<size_t>(head) * kPositions;
-      if (scores) {
-        DotRows(dtype, rows, 0, kPositions, kHeadColumns, x_.data(), 0, 1, out, 0);
-      } else {
-        AddScaledRows(dtype, rows, kPositions, weights.data(), 0, kHeadColumns, out);
-      }
+      const RowSet rows{memory_ + static_cast<size_t>(head) * 2 * kPositions * row_bytes, row_bytes, nullptr};
+      attend(rows, out_.data() + static_cast<size_t>(head) * kPositions);
     });
     return static_cast<uint64_t>(heads) * kPositions * row_bytes;
+  }
+  uint64_t AttentionScores(DType dtype) {
+    return RunHeads(dtype, [&](const RowSet& keys, float* out) {
+      DotRows(dtype, keys, 0, kPositions, kHeadColumns, x_.data(), 0, 1, out, 0);
+    });
+  }
+  uint64_t AttentionSums(DType dtype) {
+    const std::vector<float> weights(kPositions, 0.5f);
+    return RunHeads(dtype, [&](const RowSet& values, float* out) {
+      AddScaledRows(dtype, values, kPositions, weights.data(), 0, kHeadColumns, out);
+    });
   }
 
   // Layers of 512 active neurons; threads split the columns.

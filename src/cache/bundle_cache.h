@@ -203,7 +203,7 @@ class BundleCache {
   std::vector<float> sample_;           // scratch of SetLimit
   std::vector<uint32_t> free_slots_;    // stack of empty ones
   std::vector<uint32_t> misses_;        // scratch of Acquire and Prefetch
-  std::vector<uint32_t> guessed_, next_guessed_;  // bundles that are read for guesses for this use, and for the next
+  std::vector<uint32_t> guessed_, next_guessed_;  // bundles that Prefetch has begun to read, for this use and for the next
   uint16_t last_pin_ = 2;
   uint16_t asked_pin_ = 1, next_guess_pin_ = 2;
   uint16_t guess_pin_ = kNoPin;  // of this use's guesses and PinPresent; kNoPin between uses, or when they are pinned no more

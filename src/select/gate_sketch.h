@@ -75,7 +75,7 @@ class GateSketch : public Selector {
   AlignedVector<float> input_scales_;  // [max_tokens, hidden_size / 32], likewise
   AlignedVector<float> lengths_;       // [max_tokens]: |x|
   AlignedVector<float> scores_;        // [num_threads, kTileScores]
-  TilesDone tiles_done_;
+  TilesDone tiles_done_;               // of the products with the copy
 };
 
 }  // namespace frugal

@@ -44,7 +44,7 @@ class LowRankPredictor : public Selector {
   AlignedVector<int8_t> projected_q_;      // [max_tokens, max_rank]
   AlignedVector<float> projected_scales_;  // [max_tokens, max_rank / 32]
   AlignedVector<float> scores_;            // [num_threads, ScoresPerThread]: of a tile of neurons, for each token
-  TilesDone tiles_done_;
+  TilesDone tiles_done_;                   // of the second product
 };
 
 }  // namespace frugal

@@ -16,7 +16,7 @@ class Selector {
 
   // For each of num_tokens rows of x [num_tokens, hidden_size]: sets bit i of active[t] for the neurons that the token needs.
   // `active` [num_tokens, words_per_token()] is overwritten. `between_tiles(num_known)` runs as ThreadPool::Run has it: of the first
-  // num_known neurons, whole words of the bitmap, every token's bits are final by then.
+  // num_known neurons, all of them or whole words of the bitmap, every token's bits are final by then.
   virtual void Select(uint32_t layer, const float* x, uint32_t num_tokens, std::span<uint64_t> active, ThreadPool& pool,
                       FunctionRef<void(uint32_t num_known)> between_tiles) = 0;
   virtual bool selects_all() const = 0;

@@ -30,7 +30,7 @@ class TilesDone {
   }
 
  private:
-  std::vector<std::atomic<uint8_t>> is_done_;
+  std::vector<std::atomic<uint8_t>> is_done_;  // [most_tiles]
   uint32_t num_tiles_ = 0, num_first_ = 0;
 };
 
