@@ -13,6 +13,7 @@
 
 #include "src/base/check.h"
 #include "src/kernels/chosen_rows.h"
+#include "src/kernels/copy_rows.h"
 #include "src/kernels/scalar.h"
 #include "src/kernels/simd-inl.h"
 
@@ -140,12 +141,12 @@ void SumPairs(const float* lanes, size_t num_pairs, float* out) {
 template <class Row>
 void DotChosenRowsOf(const RowSet& rows, size_t num_rows, size_t columns, const float* x, size_t x_stride, size_t num_tokens,
                      const ChosenPairs& pairs, std::byte* copies, float* lanes, float* out) {
-  const size_t stride = Row::Offset(std::min(columns, kChosenColumns));
   const size_t num_pairs = pairs.begin[num_tokens];
   std::fill_n(lanes, num_pairs * kLanes, 0.0f);
   for (size_t k = 0; k < columns; k += kChosenColumns) {
     const size_t count = std::min(kChosenColumns, columns - k);
-    for (size_t i = 0; i < num_rows; ++i) std::memcpy(copies + i * stride, rows.row(i) + Row::Offset(k), Row::Offset(count));
+    const size_t stride = Row::Offset(count);
+    CopyRows(rows, Row::Offset(k), num_rows, stride, copies);
     for (size_t t = 0; t < num_tokens; t += 2) {
       // Where the last token has no neighbour, it shares nothing.
       const size_t in_pair = std::min<size_t>(2, num_tokens - t), shared = in_pair == 2 ? pairs.shared[t / 2] : 0;

@@ -128,7 +128,7 @@ class Forward {
                    int worker);
   // Neurons that more than this share of the rows chose are multiplied with all of them. A product of the others takes longer, since no
   // weight in a register serves two rows (docs/decisions/0008-prompts.md).
-  static constexpr double kCommonShare = 0.7;
+  static constexpr double kCommonShare = 0.6;
   static constexpr uint32_t kNoLayer = ~0u;
   struct PartedBundles {
     ReadyBundles common, rare;

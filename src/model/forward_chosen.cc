@@ -2,9 +2,9 @@
 // the down sum from pieces of the down rows that stay in the cache while all rows pass.
 #include <algorithm>
 #include <bit>
-#include <cstring>
 
 #include "src/base/bytes.h"
+#include "src/kernels/copy_rows.h"
 #include "src/model/forward.h"
 
 namespace frugal {
@@ -244,12 +244,11 @@ void Forward::AddDownRows(const BundleInfo& bundle, const RowSet& rows, size_t c
     const uint32_t columns = std::min(piece, end - from);
     const uint64_t offset = bundle.down_offset_bytes + RowBytes(bundle.down_type, from).value();
     const uint64_t row_bytes = RowBytes(dtype, columns).value();
-    for (size_t i = 0; i < count; ++i) {
-      const std::byte* const row = rows.row(i) + offset;
-      if (dtype == bundle.down_type) {
-        std::memcpy(copies + i * row_bytes, row, row_bytes);
-      } else {
-        ConvertToFloat(bundle.down_type, row, columns, reinterpret_cast<float*>(copies + i * row_bytes));
+    if (dtype == bundle.down_type) {
+      CopyRows(rows, offset, count, row_bytes, copies);
+    } else {
+      for (size_t i = 0; i < count; ++i) {
+        ConvertToFloat(bundle.down_type, rows.row(i) + offset, columns, reinterpret_cast<float*>(copies + i * row_bytes));
       }
     }
     AddListedRows(dtype, {copies, row_bytes, nullptr}, {room.listed().data(), room.begin.data()}, room.num_listed, columns,
