@@ -7,6 +7,7 @@
 #include "src/kernels/chosen_rows.h"
 #include "src/kernels/kernels_for_test.h"
 #include "src/kernels/listed_rows.h"
+#include "src/kernels/row_spans.h"
 #include "src/kernels/token_panels.h"
 
 namespace frugal {
@@ -141,6 +142,37 @@ TEST_P(ManyTokensTest, ListedRowsHaveTheBitsOfScaledRows) {
         AddListedRows(ListedType(dtype), rows, {entries.data(), begin.data()}, kTokens, columns, got.data(), columns + 3);
         ExpectSameBits(got, expected, std::string(DTypeName(dtype)) + " " + std::to_string(columns) + " columns, listed rows");
         if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+// Tokens of a prompt: each sees one row more than the one before, and from some token on one row less at the beginning.
+TEST_P(ManyTokensTest, SpansOfRowsHaveTheBitsOfScaledRows) {
+  constexpr size_t kRows = 90, kStride = kRows + 2;
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (size_t columns : {1, 8, 31, 64, 96, 129}) {
+      for (Values values : kValues) {
+        const Weights weights(random_, dtype, kRows, columns, values);
+        for (size_t num_tokens : {1, 2, 12, 13, 32}) {
+          for (uint32_t first_end : {1, 50}) {
+            for (uint32_t window : {1, 7, 40, 100}) {
+              std::vector<RowSpan> spans;
+              for (uint32_t t = 0; t < num_tokens; ++t) spans.push_back({first_end + t - std::min(window, first_end + t), first_end + t});
+              const std::vector<float> a = DrawMany(random_, num_tokens * kStride, values);
+              std::vector<float> expected = DrawMany(random_, num_tokens * (columns + 3), values);
+              std::vector<float> got = expected;
+              for (size_t t = 0; t < num_tokens; ++t) {
+                const RowSpan span = spans[t];
+                scalar::AddScaledRows(dtype, weights.rows.From(span.begin), span.end - span.begin, a.data() + t * kStride + span.begin, 0,
+                                      columns, expected.data() + t * (columns + 3));
+              }
+              AddRowSpans(dtype, weights.rows, spans.data(), num_tokens, a.data(), kStride, columns, got.data(), columns + 3);
+              ExpectSameBits(got, expected, std::string(DTypeName(dtype)) + " " + std::to_string(columns) + " columns, spans of rows");
+              if (HasFatalFailure()) return;
+            }
+          }
+        }
       }
     }
   }

@@ -12,6 +12,7 @@ namespace frugal {
 
 // Fewer tokens than this are left to DotRows.
 constexpr size_t kLeastPanelTokens = 16;
+constexpr bool TakesPanels(size_t num_tokens) { return num_tokens >= kLeastPanelTokens; }
 // Tokens that FillTokenPanels lays out together; every instruction set's vectors divide it.
 constexpr size_t kPanelTokens = 32;
 // Rows that DotRowsOfPanels lays out at a time; fewer, and a number that kRowsOfManyTokens does not divide, cost more for each row.

@@ -128,6 +128,8 @@ struct ModelConfig {
   bool parallel() const { return block_order == BlockOrder::kParallel; }
   uint32_t query_size() const { return num_heads * head_dim; }
   uint32_t kv_size() const { return num_kv_heads * head_dim; }
+  // Whose keys and values a head of queries sees.
+  uint32_t kv_head(uint32_t head) const { return head / (num_heads / num_kv_heads); }
   uint32_t window(uint32_t layer) const { return layer_windows.empty() ? 0 : layer_windows[layer]; }
   const Rope& layer_rope(uint32_t layer) const { return has_local_rope && window(layer) != 0 ? local_rope : rope; }
 };

@@ -26,8 +26,6 @@ uint64_t InputElements(const ModelConfig& config, uint32_t max_rows) {
   return uint64_t{max_rows} * RoundUp(LongestInput(config), kQuantisedBlock);
 }
 
-bool TakesPanels(uint32_t num_rows) { return num_rows >= kLeastPanelTokens; }
-
 // Parallel blocks select before attention; matrices are used whole.
 bool MayGuessEarly(const ModelConfig& config) { return !config.parallel() && config.ffn_layout != FfnLayout::kMatrices; }
 
@@ -55,7 +53,7 @@ Forward::Forward(Weights& weights, Selector& selector, Selector* early, ThreadPo
   keys_ = kv_.empty() ? block_out_.data() : kv_.data();
   values_ = kv_.empty() ? ffn_input_.data() : kv_.data() + kv_.size() / 2;
   if (config_.has_projections()) embedding_.resize(size_t{max_rows} * config_.embedding_size);
-  scores_.resize(size_t{max_context} * pool.num_threads());
+  scores_.resize(ScoreFloats(config_, max_rows, max_context) * static_cast<size_t>(pool.num_threads()));
   active_.resize(size_t{max_rows} * Selector::WordsPerToken(config_.ffn_size));
   positions_.resize(config_.ffn_size);
   if (MayGuessEarly(config_)) {
@@ -91,7 +89,7 @@ uint64_t Forward::MemoryBytes(const ModelConfig& config, uint32_t num_threads, u
                               uint32_t max_context, MatrixInputs inputs) {
   const uint64_t rows = max_rows;
   uint64_t floats = rows * config.hidden_size * 4 + rows * config.query_size() + KvFloats(config, max_rows) +
-                    uint64_t{max_context} * num_threads + config.ffn_size + Selector::WordsPerToken(config.ffn_size) * 64 +
+                    num_threads * ScoreFloats(config, max_rows, max_context) + config.ffn_size + Selector::WordsPerToken(config.ffn_size) * 64 +
                     rows * config.ffn_size + GateFloats(config, max_rows) + num_threads * ProductFloats(config, max_rows) +
                     (rows > 1 ? config.ffn_size * 2 : 0) +
                     uint64_t{max_logit_rows} * config.vocab_size + Rotation::Floats(config.rope, max_rows);

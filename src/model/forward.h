@@ -15,6 +15,7 @@
 #include "src/base/aligned_vector.h"
 #include "src/base/function_ref.h"
 #include "src/base/thread_pool.h"
+#include "src/kernels/row_spans.h"
 #include "src/kernels/token_panels.h"
 #include "src/model/chosen_room.h"
 #include "src/model/kv_cache.h"
@@ -109,7 +110,12 @@ class Forward {
   Status Attention(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows);
   void PlaceHeads(uint32_t layer, uint32_t kv_layer, const BatchRow& row, uint32_t row_index);
   void NormalizeHead(NormVectors norm, float* head) const;
+  static constexpr uint32_t kAttendedTogether = kPanelTokens;
+  static size_t ScoreFloats(const ModelConfig& config, uint32_t max_rows, uint32_t max_context);
+  float* ScoreRoom(int worker) { return scores_.data() + scores_.size() / pool_.num_threads() * worker; }
+  RowSpan SeenBy(uint32_t layer, const BatchRow& row) const;
   void AttendHead(uint32_t layer, uint32_t kv_layer, const BatchRow& row, uint32_t row_index, uint32_t head, int worker);
+  void AttendTogether(uint32_t layer, uint32_t kv_layer, std::span<const BatchRow> rows, uint32_t first_row, uint32_t head, int worker);
   Status Ffn(uint32_t layer, uint32_t num_rows, const LayerObserver* observer);
   Status BundledFfn(uint32_t layer, uint32_t num_rows);
   Status DenseFfn(uint32_t layer, uint32_t num_rows);
@@ -223,7 +229,7 @@ class Forward {
   float* keys_ = nullptr;            // [max_rows, kv_size] of the layer, on their way to the cache: in block_out_, or kv_
   float* values_ = nullptr;          // likewise: in ffn_input_, or kv_
   AlignedVector<float> embedding_;   // [max_rows, embedding_size], where project_in/out exist
-  std::vector<float> scores_;        // [num_threads, max_context]
+  AlignedVector<float> scores_;      // [num_threads, ScoreFloats]
   std::vector<uint64_t> active_;     // [max_rows, words]
   // A guess of what the FFN of layer guessed_layer_ will use, and that layer, or kNoLayer.
   AlignedVector<float> early_input_;       // [hidden_size]
