@@ -19,6 +19,10 @@ constexpr double kRoundShare = 1.0 / 64;
 constexpr uint32_t kBundlesPerVictim = 2048;
 // Priorities that are looked at to find the limit of a round.
 constexpr uint32_t kSampleSize = 1024;
+// What part of the slots is lent at most.
+constexpr uint32_t kLentPart = 8;
+// Of lent memory: what O_DIRECT asks for at most.
+constexpr uint64_t kLentAlignment = 4096;
 
 }  // namespace
 
@@ -298,6 +302,31 @@ bool BundleCache::Keep(uint32_t layer, uint32_t position, const std::byte* bundl
   flags_[bundle] = kReady | kVerified;
   has_no_victims_ = false;
   return true;
+}
+
+std::span<std::byte> BundleCache::Lend(uint64_t size_bytes) {
+  CHECK(num_lent_ == 0);
+  const uint32_t num_wanted = static_cast<uint32_t>(std::min<uint64_t>(size_bytes / space_.stride_bytes, options_.num_slots / kLentPart));
+  const uint32_t first = options_.num_slots - num_wanted;
+  const auto is_wanted = [first](uint32_t slot) { return slot != kNoSlot && slot >= first; };
+  for (uint32_t bundle = 0; bundle < space_.num_bundles(); ++bundle) {
+    if (is_wanted(slot_of_[bundle]) && ((flags_[bundle] & kReady) == 0 || pinned(bundle))) return {};
+  }
+  for (uint32_t bundle = 0; bundle < space_.num_bundles(); ++bundle) {
+    if (is_wanted(slot_of_[bundle])) Drop(bundle);
+  }
+  std::erase_if(free_slots_, is_wanted);
+  num_lent_ = num_wanted;
+  const uint64_t begin = RoundUp(first * space_.stride_bytes, kLentAlignment), end = options_.num_slots * space_.stride_bytes;
+  return begin < end ? std::span(memory_.data() + begin, end - begin) : std::span<std::byte>();
+}
+
+void BundleCache::TakeBack() {
+  const size_t size = free_slots_.size();
+  for (uint32_t i = 1; i <= num_lent_; ++i) free_slots_.push_back(options_.num_slots - i);
+  std::rotate(free_slots_.begin(), free_slots_.begin() + static_cast<std::ptrdiff_t>(size), free_slots_.end());
+  num_lent_ = 0;
+  has_no_victims_ = false;
 }
 
 size_t BundleCache::PinForGood(uint32_t layer, std::span<const uint32_t> positions, std::span<uint32_t> slots) {

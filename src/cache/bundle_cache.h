@@ -127,6 +127,11 @@ class BundleCache {
   // Takes a copy of a bundle that was read past the cache, and verified, into an empty slot or that of a bundle of low priority. False
   // where every slot is taken by what may not be given up.
   bool Keep(uint32_t layer, uint32_t position, const std::byte* bundle);
+  // Lends the memory of the last slots, size_bytes of it at most and an eighth of all, for other reads; what lies there is given up. Empty
+  // where something of it is pinned or being read. TakeBack: they are empty slots, the last to be taken.
+  std::span<std::byte> Lend(uint64_t size_bytes);
+  void TakeBack();
+  uint32_t num_lent() const { return num_lent_; }
   // Pins bundles for good (a popular part). They are read by the next Acquire-like wait; call before the first step.
   size_t PinForGood(uint32_t layer, std::span<const uint32_t> positions, std::span<uint32_t> slots);
   // Ends a step: the window drops what it no longer holds.
@@ -202,6 +207,7 @@ class BundleCache {
   bool has_no_victims_ = false;         // nothing is both ready and unpinned
   std::vector<float> sample_;           // scratch of SetLimit
   std::vector<uint32_t> free_slots_;    // stack of empty ones
+  uint32_t num_lent_ = 0;               // of the last slots
   std::vector<uint32_t> misses_;        // scratch of Acquire and Prefetch
   std::vector<uint32_t> guessed_, next_guessed_;  // bundles that Prefetch has begun to read, for this use and for the next
   uint16_t last_pin_ = 2;

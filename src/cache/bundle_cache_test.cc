@@ -211,6 +211,48 @@ TEST_F(BundleCacheTest, KeepsCopiesInThePlaceOfWhatWasUsedLongestAgo) {
   EXPECT_TRUE(cache_->Contains(0, 2));
 }
 
+TEST_F(BundleCacheTest, LendsTheLastSlotsAndTakesThemBack) {
+  constexpr uint32_t kSlots = 64, kMost = kSlots / 8;
+  Open(Options(kSlots));
+  for (uint32_t position = 0; position < kSlots; ++position) EXPECT_EQ(Use(0, {position}), 1u);  // slot by slot
+  const std::span<std::byte> lent = cache_->Lend(~uint64_t{0});
+  EXPECT_EQ(cache_->num_lent(), kMost);
+  EXPECT_EQ(lent.data() + lent.size(), cache_->slots_base() + kSlots * kStride);
+  EXPECT_EQ(lent.size(), kMost * kStride);
+  std::fill(lent.begin(), lent.end(), std::byte{0});
+  for (uint32_t position = 0; position < kSlots; ++position) EXPECT_EQ(cache_->Contains(0, position), position < kSlots - kMost);
+  // Meanwhile nothing is put there.
+  for (uint32_t position = 0; position < kMost; ++position) EXPECT_EQ(Use(1, {position}), 1u);
+  EXPECT_TRUE(std::all_of(lent.begin(), lent.end(), [](std::byte b) { return b == std::byte{0}; }));
+  cache_->TakeBack();
+  EXPECT_EQ(cache_->num_lent(), 0u);
+  uint32_t num_there = 0;
+  for (uint32_t position = 0; position < kPerLayer; ++position) num_there += cache_->Contains(0, position) ? 1 : 0;
+  for (uint32_t position = kMost; position < 2 * kMost; ++position) EXPECT_EQ(Use(1, {position}), 1u);
+  for (uint32_t position = 0; position < kPerLayer; ++position) num_there -= cache_->Contains(0, position) ? 1 : 0;
+  EXPECT_EQ(num_there, 0u) << "given up while slots were empty";
+}
+
+TEST_F(BundleCacheTest, LendsNothingThatIsPinnedOrBeingRead) {
+  constexpr uint32_t kSlots = kPerLayer;
+  Open(Options(kSlots));
+  std::vector<uint32_t> all(kSlots), slots(kSlots);
+  std::iota(all.begin(), all.end(), 0u);
+  EXPECT_EQ(cache_->Acquire(0, all, slots), kSlots);
+  EXPECT_TRUE(cache_->Lend(~uint64_t{0}).empty());  // being read
+  EXPECT_TRUE(Wait());
+  EXPECT_TRUE(cache_->Lend(~uint64_t{0}).empty());  // pinned
+  EXPECT_EQ(cache_->num_lent(), 0u);
+  cache_->EndUse();
+  EXPECT_EQ(cache_->Lend(~uint64_t{0}).size(), kSlots / 8 * kStride);
+}
+
+TEST_F(BundleCacheTest, LendsNoMoreThanItIsAskedFor) {
+  Open(Options(128));
+  EXPECT_EQ(cache_->Lend(8 * kStride).size(), 8 * kStride);
+  EXPECT_EQ(cache_->num_lent(), 8u);
+}
+
 TEST_F(BundleCacheTest, TheWindowDropsWhatTheLastStepsDidNotUse) {
   CacheOptions options = Options(64, PolicyKind::kWindow);
   options.policy.window_steps = 2;

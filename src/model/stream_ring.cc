@@ -7,15 +7,20 @@
 namespace frugal {
 
 StreamRing::StreamRing(std::span<const File> files, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers, uint64_t tag_owner)
-    : files_(files), reader_(&reader), buffer_bytes_(buffer_bytes), num_buffers_(num_buffers), tag_owner_(tag_owner) {}
+    : files_(files), reader_(&reader), buffer_bytes_(buffer_bytes), num_own_(num_buffers), num_buffers_(num_buffers), tag_owner_(tag_owner) {}
 
 Result<StreamRing> StreamRing::Create(std::span<const File> files, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers,
                                       uint64_t tag_owner) {
-  CHECK(num_buffers > 0);
+  CHECK(num_buffers > 0 && num_buffers <= kMostBuffers);
   StreamRing ring(files, reader, RoundUp(buffer_bytes, 4096), num_buffers, tag_owner);
   FRUGAL_ASSIGN(ring.memory_, AlignedBuffer::Allocate(ring.buffer_bytes_ * num_buffers));
-  ring.ready_.assign(num_buffers, 0);
   return ring;
+}
+
+void StreamRing::Extend(std::span<std::byte> memory) {
+  CHECK(next_submit_ == next_release_);  // nothing in flight, nothing in use
+  borrowed_ = memory;
+  num_buffers_ = static_cast<uint32_t>(std::min<uint64_t>(num_own_ + memory.size() / buffer_bytes_, kMostBuffers));
 }
 
 void StreamRing::Start(std::span<const StreamGroup> groups, Order order, bool read_ahead) {
@@ -30,7 +35,7 @@ void StreamRing::Start(std::span<const StreamGroup> groups, Order order, bool re
 
 void StreamRing::Advance() {
   if (!read_ahead_) return;
-  while (next_submit_ - next_release_ < num_buffers_) {
+  while (next_submit_ - next_release_ < num_buffers_ && num_reading_ < num_own_) {
     if (order_ == Order::kOnce && next_submit_ == groups_.size()) return;
     if (!TrySubmit(next_submit_)) return;
   }
@@ -50,7 +55,7 @@ bool StreamRing::TrySubmit(uint64_t sequence) {
   // A group ends at a multiple of 4096, a file anywhere; the reader takes an end that the device's alignment asks for.
   const uint64_t file_end = RoundUp(file.size_bytes(), file.alignment_bytes());
   const uint64_t size_bytes = std::min(wanted.extent.end_bytes(), file_end) - wanted.extent.offset_bytes;
-  const iovec destination = {memory_.data() + buffer * buffer_bytes_, size_bytes};
+  const iovec destination = {BufferAt(buffer), size_bytes};
   WholeRead read;
   read.file = &file;
   read.offset_bytes = wanted.extent.offset_bytes;
@@ -59,6 +64,7 @@ bool StreamRing::TrySubmit(uint64_t sequence) {
   ready_[buffer] = 0;
   if (!reader_->TrySubmit(read)) return false;
   ++next_submit_;
+  ++num_reading_;
   return true;
 }
 
@@ -66,7 +72,7 @@ bool StreamRing::ready(uint64_t sequence) const { return sequence < next_submit_
 
 const std::byte* StreamRing::data(uint64_t sequence) const {
   DCHECK(ready(sequence));
-  return memory_.data() + (sequence % num_buffers_) * buffer_bytes_;
+  return const_cast<StreamRing*>(this)->BufferAt(sequence % num_buffers_);
 }
 
 void StreamRing::Release(uint64_t sequence) {
@@ -81,6 +87,9 @@ const StreamGroup& StreamRing::GroupOf(const WholeCompletion& completion) const 
   return group(next_release_ + (buffer + num_buffers_ - next_release_ % num_buffers_) % num_buffers_);
 }
 
-void StreamRing::OnCompletion(const WholeCompletion& completion) { ready_[completion.tag & ~tag_owner_] = 1; }
+void StreamRing::OnCompletion(const WholeCompletion& completion) {
+  ready_[completion.tag & ~tag_owner_] = 1;
+  --num_reading_;
+}
 
 }  // namespace frugal

@@ -2,6 +2,7 @@
 // only after its group was released. Engine thread only.
 #pragma once
 
+#include <array>
 #include <span>
 #include <vector>
 
@@ -18,6 +19,11 @@ class StreamRing {
   static Result<StreamRing> Create(std::span<const File> files, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers,
                                    uint64_t tag_owner);
   StreamRing(StreamRing&&) = default;
+
+  // More buffers, in borrowed memory of the reader's alignment, until Shrink; both between lists. So many reads are in flight at once as
+  // there are buffers of its own: of more, the first would be done late.
+  void Extend(std::span<std::byte> memory);
+  void Shrink() { Extend({}); }
 
   enum class Order { kCyclic, kOnce };
   // Begins a list; the former one must be used up (kOnce) or never change (kCyclic). `groups` is borrowed.
@@ -39,15 +45,22 @@ class StreamRing {
 
  private:
   StreamRing(std::span<const File> files, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers, uint64_t tag_owner);
+  static constexpr uint32_t kMostBuffers = 64;
   bool TrySubmit(uint64_t sequence);
+  std::byte* BufferAt(uint64_t buffer) {
+    return buffer < num_own_ ? memory_.data() + buffer * buffer_bytes_ : borrowed_.data() + (buffer - num_own_) * buffer_bytes_;
+  }
 
   std::span<const File> files_;
   WholeReader* reader_;
   uint64_t buffer_bytes_;
+  uint32_t num_own_;
   uint32_t num_buffers_;
   uint64_t tag_owner_;
-  AlignedBuffer memory_;        // [num_buffers, buffer_bytes]
-  std::vector<uint8_t> ready_;  // [num_buffers]
+  AlignedBuffer memory_;                // [num_own, buffer_bytes]
+  std::span<std::byte> borrowed_;       // [num_buffers - num_own, buffer_bytes]
+  std::array<uint8_t, kMostBuffers> ready_{};
+  uint32_t num_reading_ = 0;
   std::span<const StreamGroup> groups_;
   Order order_ = Order::kOnce;
   bool read_ahead_ = true;

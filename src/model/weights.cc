@@ -42,6 +42,7 @@ void Weights::Dispatch(std::span<const WholeCompletion> completions) {
     if (!status && !error_.has_value()) error_ = std::move(status).error();
   }
   if (cache_ != nullptr) cache_->SubmitQueued();
+  if (has_lent_) scan_->Advance();  // more buffers than reads in flight
 }
 
 void Weights::Reap(WaitMode mode) {
@@ -212,7 +213,10 @@ Status Weights::BeginBundles(uint32_t layer, std::span<const uint32_t> positions
   scanned_last_ = num_tokens > 1 && scan_.has_value() && positions.size() * 2 >= ffn_size;
   if (scanned_last_ || scan_ahead_) {
     open_.source = BundleSource::kScan;
-    if (!scan_ahead_) StartScan(layer);
+    if (!scan_ahead_) {
+      LendToScan(num_tokens);
+      StartScan(layer);
+    }
     CHECK(scan_ahead_.value_or(layer) == layer);
     scan_ahead_.reset();
     std::fill(kept_.begin(), kept_.end(), uint8_t{0});
@@ -232,7 +236,7 @@ Status Weights::BeginBundles(uint32_t layer, std::span<const uint32_t> positions
 void Weights::KeepRecent(std::span<const uint32_t> positions, std::span<const uint32_t> counts) {
   CHECK(scans() && positions.size() == counts.size());
   cache_->NoteUses(open_.layer, positions, counts);
-  const uint32_t share = cache_->num_slots() / model_.config().num_layers;
+  const uint32_t share = (cache_->num_slots() - cache_->num_lent()) / model_.config().num_layers;
   std::array<uint32_t, kRecentTokens + 1> num_used{};  // by how many of the tokens
   for (const uint32_t count : counts) ++num_used[count];
   uint32_t least = kRecentTokens + 1, num_kept = 0;  // all that were used at least so often
@@ -252,6 +256,16 @@ void Weights::KeepWave() {
     const uint32_t position = open_.positions[i];
     if (kept_[position] != 0 && !cache_->Keep(open_.layer, position, wave.rows.row(i - wave.begin))) return;
   }
+}
+
+// While a prompt's attention computes, its FFN is read, as far as there are buffers: slots lend theirs. The attention of so many rows takes
+// about as long as a layer's read (docs/decisions/0020-slots-lend-buffers.md).
+void Weights::LendToScan(uint32_t num_tokens) {
+  constexpr uint64_t kRowsPerLayer = 128;
+  if (has_lent_ || !plan_.overlap) return;
+  const uint64_t layer_bytes = cache_->stride_bytes() * model_.config().ffn_size;
+  scan_->Extend(cache_->Lend(layer_bytes * std::min<uint64_t>(num_tokens, kRowsPerLayer) / kRowsPerLayer));
+  has_lent_ = true;
 }
 
 void Weights::StartScan(uint32_t layer) {
@@ -430,6 +444,11 @@ void Weights::StartPrefetched() {
 
 Status Weights::EndStep() {
   if (cache_ != nullptr) cache_->EndStep();
+  if (has_lent_) {
+    scan_->Shrink();
+    cache_->TakeBack();
+    has_lent_ = false;
+  }
   stream_base_ += layout_.groups.size();
   scanned_last_ = false;
   return TakeError();

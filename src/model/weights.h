@@ -172,6 +172,7 @@ class Weights {
   Status WaitForGroup(StreamRing& ring, uint64_t sequence);
   Result<BundleWave> NextBlockWave();
   void StartScan(uint32_t layer);
+  void LendToScan(uint32_t num_tokens);
   Result<BundleWave> NextScanWave();
   Result<BundleWave> NextCacheWave();
   BundleWave MakeBlockWave(const WeightBlock& block, const std::byte* data);
@@ -206,6 +207,7 @@ class Weights {
   BlockLayout scan_layout_;
   bool scanned_last_ = false;            // the step's last layer was worth reading whole
   std::optional<uint32_t> scan_ahead_;   // the layer that PrefetchWhole began
+  bool has_lent_ = false;                // slots to scan_, until the step ends
   std::unique_ptr<BundleCache> cache_;
   OpenBundles open_;
   std::vector<uint32_t> wave_index_;      // [ffn_size]: row of each member of the active list: slot, or row of a block
