@@ -106,7 +106,8 @@ class Weights {
   void PrefetchWhole(uint32_t layer);
   // Reads that a poll starts between two tiles at most. One takes its thread some 4 microseconds, in which the others run out of tiles.
   static constexpr size_t kMostStarts = 16;
-  // Starts reads and reaps; an error is kept for the next call that returns a Status.
+  // Starts reads and reaps; an error is kept for the next call that returns a Status. What a layer that is read past the cache asks of its
+  // bytes, hashes and copies into slots, is done here too, as far as it can be: meanwhile the other threads work.
   void Poll();
   Status EndStep();
   // Between steps: waits for what is read ahead. No stall, for no step waits.
@@ -145,6 +146,8 @@ class Weights {
     size_t wave_cap = 0;
     uint32_t block = 0;        // kBlocks, kScan: next block
     std::optional<uint64_t> release;  // kBlocks, kScan: the group to give back after the wave
+    uint32_t num_verified = 0;  // kScan: blocks
+    bool is_kept = false;       // kScan: the wave, as far as it is to be
   };
 
   Weights(const ModelFile& model, const WeightPlan& plan, std::vector<File> files);
@@ -176,6 +179,7 @@ class Weights {
   Result<BundleWave> NextScanWave();
   Result<BundleWave> NextCacheWave();
   BundleWave MakeBlockWave(const WeightBlock& block, const std::byte* data);
+  Status VerifyScanned(uint32_t block);
   void KeepWave();
   // What is read for `size_bytes` of a tensor: up to the next multiple of 4096, where the file is packed.
   uint64_t ReadBytes(uint64_t size_bytes) const;
