@@ -1,4 +1,5 @@
 // A flipped bit anywhere in the weights is found before it is used: exit code 3, with tensor and row.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -59,6 +60,39 @@ TEST(DamageTest, AFlippedBitInAnyTensorIsFoundWithTensorAndRow) {
       std::filesystem::remove(packed);
       PackModel(std::string(FRUGAL_SOURCE_DIR) + "/tests/data/models/opt", directory);
     }
+  }
+}
+
+// A prompt's layers are read past the cache, in blocks, which polls check ahead.
+TEST(DamageTest, AFlippedBitInAnyBlockOfAPromptsLayerIsFound) {
+  TemporaryDirectory directory;
+  const std::string packed = PackModel(std::string(FRUGAL_SOURCE_DIR) + "/models/tale", directory);
+  const ModelFile model = ModelFile::Open(packed).value();
+  const BundleInfo& bundle = model.bundles()[1];
+  const std::vector<int32_t> ids(20, 7);
+  const auto run = [&]() -> std::optional<Error> {
+    EngineOptions options = TestOptions(packed);
+    options.mode = RunMode::kFlash;
+    options.slots_share = 0.25;
+    options.context = 32;
+    options.max_batch = 20;
+    options.exact_batch = true;
+    Result<std::unique_ptr<Engine>> engine = Engine::Open(options);
+    if (!engine) return engine.error();
+    auto session = (*engine)->NewSession().value();
+    const Status status = (*engine)->Step(*session, ids, 1);
+    return status ? std::nullopt : std::optional(status.error());
+  };
+  ASSERT_FALSE(run().has_value());
+  const uint32_t num_rows = model.config().ffn_size;
+  for (uint32_t row : {0u, num_rows / 3, num_rows / 2, num_rows - 1}) {
+    const uint64_t at = bundle.extent.offset_bytes + row * bundle.stride_bytes + 3;
+    FlipBit(packed, at, 2);
+    const std::optional<Error> error = run();
+    ASSERT_TRUE(error.has_value()) << row;
+    EXPECT_EQ(error->code, ErrorCode::kBadModel) << error->message;
+    EXPECT_NE(error->message.find(fmt::format("{}: row {} at", bundle.name, row)), std::string::npos) << error->message;
+    FlipBit(packed, at, 2);
   }
 }
 
