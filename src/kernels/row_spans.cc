@@ -72,14 +72,14 @@ constexpr AddSpanFunction ChooseAddSpan(size_t num_tokens, std::index_sequence<k
 }
 
 void AddCommonSpan(DType dtype, const RowSet& rows, RowSpan span, size_t num_tokens, const Scales& scales, size_t columns, float* out,
-                    size_t out_stride) {
+                   size_t out_stride) {
   WithFloatRow(dtype, [&](auto row) HWY_ATTR {
     ChooseAddSpan<decltype(row)>(num_tokens, std::make_index_sequence<kTileTokens>())(rows, span, scales, columns, out, out_stride);
   });
 }
 
 void AddRowSpans(DType dtype, const RowSet& rows, const RowSpan* spans, size_t num_tokens, const float* a, size_t a_stride,
-                  size_t columns, float* out, size_t out_stride) {
+                 size_t columns, float* out, size_t out_stride) {
   const auto add_alone = [&](size_t t, uint32_t begin, uint32_t end) {
     if (begin >= end) return;
     AddScaledRows(dtype, rows.From(begin), end - begin, a + t * a_stride + begin, 0, columns, out + t * out_stride);
@@ -107,7 +107,7 @@ void AddRowSpans(DType dtype, const RowSet& rows, const RowSpan* spans, size_t n
 
 #else
 void AddRowSpans(DType dtype, const RowSet& rows, const RowSpan* spans, size_t num_tokens, const float* a, size_t a_stride,
-                  size_t columns, float* out, size_t out_stride) {
+                 size_t columns, float* out, size_t out_stride) {
   for (size_t t = 0; t < num_tokens; ++t) {
     const size_t begin = spans[t].begin;
     scalar::AddScaledRows(dtype, rows.From(begin), spans[t].end - begin, a + t * a_stride + begin, 0, columns, out + t * out_stride);
@@ -123,7 +123,7 @@ namespace frugal {
 HWY_EXPORT(AddRowSpans);
 
 void AddRowSpans(DType dtype, const RowSet& rows, const RowSpan* spans, size_t num_tokens, const float* a, size_t a_stride,
-                  size_t columns, float* out, size_t out_stride) {
+                 size_t columns, float* out, size_t out_stride) {
   HWY_DYNAMIC_DISPATCH(AddRowSpans)(dtype, rows, spans, num_tokens, a, a_stride, columns, out, out_stride);
 }
 

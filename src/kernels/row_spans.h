@@ -16,6 +16,6 @@ struct RowSpan {
 // AddScaledRows for columns [0, columns) of out + t * out_stride, for each token t, with the rows i of spans[t] and a[t * a_stride + i].
 // dtype F32, F16, BF16.
 void AddRowSpans(DType dtype, const RowSet& rows, const RowSpan* spans, size_t num_tokens, const float* a, size_t a_stride,
-                  size_t columns, float* out, size_t out_stride);
+                 size_t columns, float* out, size_t out_stride);
 
 }  // namespace frugal

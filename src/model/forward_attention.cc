@@ -14,7 +14,7 @@ constexpr uint32_t kAttendedAlone = 8;  // rows of a tile that are attended one 
 
 }  // namespace
 
-// Of a thread: what rows that are attended together need, behind their scores.
+// Of a thread: one row's scores; or room for queries and keys in panels, and the scores of the rows that are attended together.
 size_t Forward::ScoreFloats(const ModelConfig& config, uint32_t max_rows, uint32_t max_context) {
   if (!TakesPanels(max_rows)) return max_context;
   const size_t room = TokenPanelFloats(kAttendedTogether, config.head_dim) + PanelScratchFloats(config.head_dim);

@@ -49,7 +49,7 @@ Forward::PartedBundles Forward::Part(const BundleWave& wave, const ReadyBundles&
 }
 
 bool Forward::TakesChosenTogether(const BundleInfo& bundle, uint32_t num_rows) const {
-  return num_rows >= kLeastPanelTokens && !IsQuantised(bundle.up_type) && !(has_bundled_gate() && IsQuantised(bundle.gate_type));
+  return TakesPanels(num_rows) && !IsQuantised(bundle.up_type) && !(has_bundled_gate() && IsQuantised(bundle.gate_type));
 }
 
 // As few parts of the members as their copies allow, since all rows pass from the L3 cache for each; so the rows are cut, too.

@@ -33,7 +33,7 @@ void ListChosen(std::span<const uint64_t> active, uint32_t begin, uint32_t end, 
 }  // namespace
 
 bool Forward::HasChosenRooms(const ModelConfig& config, uint32_t max_rows) {
-  return max_rows >= kLeastPanelTokens && config.ffn_layout != FfnLayout::kMatrices;
+  return TakesPanels(max_rows) && config.ffn_layout != FfnLayout::kMatrices;
 }
 
 uint64_t Forward::ProductFloats(const ModelConfig& config, uint32_t max_rows) {
@@ -255,7 +255,7 @@ void Forward::DotUpRows(DType dtype, const RowSet& up, size_t count, uint32_t fi
   if (IsQuantised(dtype)) {
     const QuantisedInput input{input_q_.data() + first, input_scales_.data() + first / kQuantisedBlock};
     DotRowsQuantised(dtype, up, 0, count, hidden, input, num_rows, out, count);
-  } else if (num_rows >= kLeastPanelTokens) {
+  } else if (TakesPanels(num_rows)) {
     DotRowsOfPanels(dtype, up, 0, count, hidden, panels_.data(), num_rows, PanelScratch(worker), out, count);
   } else {
     DotRows(dtype, up, 0, count, hidden, ffn_input_.data() + first, hidden, num_rows, out, count);
@@ -313,7 +313,7 @@ void Forward::ActivateAll(uint32_t layer, const BundleWave& wave, const ReadyBun
 // block_out_[row] += sum over the wave's members, in position order, of activation * down row. Threads split the columns into
 // long pieces, which the prefetchers follow.
 void Forward::SumDown(uint32_t layer, const BundleWave& wave, uint32_t num_rows) {
-  if (num_rows >= kLeastPanelTokens) return SumDownOfMany(layer, wave, num_rows);
+  if (TakesPanels(num_rows)) return SumDownOfMany(layer, wave, num_rows);
   const BundleInfo& bundle = weights_.model().bundles()[layer];
   const uint32_t hidden = config_.hidden_size, num_threads = static_cast<uint32_t>(pool_.num_threads());
   const uint32_t piece = static_cast<uint32_t>(RoundUp((hidden + num_threads - 1) / num_threads, kColumnUnit));

@@ -39,6 +39,7 @@ Status Weights::VerifyScanned(uint32_t index) {
 }
 
 Result<BundleWave> Weights::NextScanWave() {
+  FRUGAL_TRY(TakeError());  // of a block that a poll has checked
   while (open_.block < scan_layout_.blocks.size()) {
     const WeightBlock& block = scan_layout_.blocks[open_.block];
     FRUGAL_TRY(WaitForGroup(*scan_, block.group));
