@@ -304,6 +304,8 @@ Status Probe::MeasureAll(DeviceProfile& profile) {
     FRUGAL_ASSIGN(const Rate rate, Measure(workload, each));
     profile.random.push_back(
         {workload.read_bytes, workload.queue_depth, rate.iops(), rate.bytes_per_second()});
+    // What was read in sequence was read for the first time.
+    profile.sequential_bytes_per_second = std::max(profile.sequential_bytes_per_second, rate.bytes_per_second());
     if (workload.read_bytes <= kBundleBytes) {  // sizes and depths ascend: the last one stays
       profile.cpu_seconds_per_read = rate.cpu_seconds / static_cast<double>(std::max<uint64_t>(1, rate.num_reads));
     }

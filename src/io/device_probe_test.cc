@@ -69,6 +69,7 @@ TEST_P(DeviceProbeTest, MeasuresAndVerifiesATemporaryFileAndLeavesNothing) {
     EXPECT_LE(uint64_t{point.read_bytes} * point.queue_depth, options.buffer_bytes);
     EXPECT_GT(point.iops, 0);
     EXPECT_NEAR(point.bytes_per_second, point.iops * point.read_bytes, 1);
+    EXPECT_LE(point.bytes_per_second, profile->sequential_bytes_per_second);
   }
   EXPECT_TRUE(seen.contains({4096, 64}));
   EXPECT_TRUE(seen.contains({4096, 1}));
