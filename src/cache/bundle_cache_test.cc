@@ -247,10 +247,17 @@ TEST_F(BundleCacheTest, LendsNothingThatIsPinnedOrBeingRead) {
   EXPECT_EQ(cache_->Lend(~uint64_t{0}).size(), kSlots / 8 * kStride);
 }
 
-TEST_F(BundleCacheTest, LendsNoMoreThanItIsAskedFor) {
-  Open(Options(128));
-  EXPECT_EQ(cache_->Lend(8 * kStride).size(), 8 * kStride);
-  EXPECT_EQ(cache_->num_lent(), 8u);
+TEST_F(BundleCacheTest, LendsNoMoreThanItIsAskedForAndTakesWhatComesBackLast) {
+  constexpr uint32_t kSlots = 128, kLent = 8;
+  Open(Options(kSlots));
+  EXPECT_EQ(cache_->Lend(kLent * kStride).size(), kLent * kStride);
+  EXPECT_EQ(cache_->num_lent(), kLent);
+  cache_->TakeBack();
+  std::vector<uint32_t> all(kPerLayer), slots(kPerLayer);
+  std::iota(all.begin(), all.end(), 0u);
+  EXPECT_EQ(cache_->Acquire(0, all, slots), kPerLayer);
+  for (const uint32_t slot : slots) EXPECT_LT(slot, kSlots - kLent);
+  EXPECT_TRUE(Wait());
 }
 
 TEST_F(BundleCacheTest, TheWindowDropsWhatTheLastStepsDidNotUse) {

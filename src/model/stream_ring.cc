@@ -7,7 +7,12 @@
 namespace frugal {
 
 StreamRing::StreamRing(std::span<const File> files, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers, uint64_t tag_owner)
-    : files_(files), reader_(&reader), buffer_bytes_(buffer_bytes), num_own_(num_buffers), num_buffers_(num_buffers), tag_owner_(tag_owner) {}
+    : files_(files),
+      reader_(&reader),
+      buffer_bytes_(buffer_bytes),
+      num_own_(num_buffers),
+      num_buffers_(num_buffers),
+      tag_owner_(tag_owner) {}
 
 Result<StreamRing> StreamRing::Create(std::span<const File> files, WholeReader& reader, uint64_t buffer_bytes, uint32_t num_buffers,
                                       uint64_t tag_owner) {
