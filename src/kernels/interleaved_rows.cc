@@ -32,12 +32,41 @@ constexpr size_t kMostRowBytes = kMostInterleavedColumns / kQuantisedBlock * Q4B
 
 constexpr size_t RowBytesOf(size_t columns) { return columns / kQuantisedBlock * Q4Block::kBytes; }
 
-// Where row r's block b has its scale and its nibbles in its four rows' parts.
-constexpr size_t ScaleAt(size_t r, size_t b) {
-  return b / kPartBlocks * kPartBytes + (r * kPartBlocks + b % kPartBlocks) * kScaleBytes;
+// Where row r's block b has its scale in its four rows' part.
+constexpr size_t ScaleAt(size_t r, size_t b) { return (r * kPartBlocks + b) * kScaleBytes; }
+
+// The nibbles of row r's block b go to and come from a part as the kernel of this processor wants them. VNNI adds products of four
+// neighbours: a block is as in the file, behind the same block of the row before.
+constexpr size_t NibblesAt(size_t r, size_t b) { return kPartScaleBytes + (b * kInterleavedRows + r) * kNibbleBytes; }
+
+// AVX2 adds products of two neighbours and then two such sums: the byte of elements 4j and 4j + 2 stands before that of 4j + 1 and 4j + 3,
+// a row's two blocks fill a vector, and in its halves j = 0 .. 3 and 4 .. 7 of the first block stand before those of the second.
+constexpr size_t PairsAt(size_t r, size_t b, size_t half) {
+  return kPartScaleBytes + ((b / 2 * kInterleavedRows + r) * 4 + half * 2 + b % 2) * (kNibbleBytes / 2);
 }
-constexpr size_t NibblesAt(size_t r, size_t b) {
-  return b / kPartBlocks * kPartBytes + kPartScaleBytes + (b % kPartBlocks * kInterleavedRows + r) * kNibbleBytes;
+
+void PlacePairs(const std::byte* nibbles, std::byte* part, size_t r, size_t b) {
+  std::array<uint16_t, 4> low, high;
+  for (size_t j = 0; j < low.size(); ++j) {
+    uint32_t four;
+    std::memcpy(&four, nibbles + 4 * j, sizeof(four));
+    const uint32_t low_four = four & 0x0f0f0f0f, high_four = four >> 4 & 0x0f0f0f0f;
+    low[j] = static_cast<uint16_t>(low_four | low_four >> 12);
+    high[j] = static_cast<uint16_t>(high_four | high_four >> 12);
+  }
+  std::memcpy(part + PairsAt(r, b, 0), low.data(), sizeof(low));
+  std::memcpy(part + PairsAt(r, b, 1), high.data(), sizeof(high));
+}
+
+void TakePairs(const std::byte* part, size_t r, size_t b, std::byte* nibbles) {
+  std::array<uint16_t, 4> low, high;
+  std::memcpy(low.data(), part + PairsAt(r, b, 0), sizeof(low));
+  std::memcpy(high.data(), part + PairsAt(r, b, 1), sizeof(high));
+  const auto four = [](uint32_t pairs) { return (pairs & 0x0f0f) | (pairs & 0xf0f0) << 12; };
+  for (size_t j = 0; j < low.size(); ++j) {
+    const uint32_t both = four(low[j]) | four(high[j]) << 4;
+    std::memcpy(nibbles + 4 * j, &both, sizeof(both));
+  }
 }
 
 }  // namespace
@@ -46,8 +75,9 @@ constexpr size_t NibblesAt(size_t r, size_t b) {
 HWY_PUSH_ATTRIBUTES(FRUGAL_VNNI_ATTRIBUTES)
 namespace interleaved_vnni {
 #define FRUGAL_DPBUSD _mm512_dpbusd_epi32
-#include "src/kernels/interleaved_x86-inl.h"
+#include "src/kernels/interleaved_vnni-inl.h"
 #undef FRUGAL_DPBUSD
+#include "src/kernels/interleaved_dots-inl.h"
 }  // namespace interleaved_vnni
 HWY_POP_ATTRIBUTES
 #endif
@@ -55,7 +85,9 @@ HWY_POP_ATTRIBUTES
 #if FRUGAL_HAVE_AVX2
 HWY_PUSH_ATTRIBUTES("avx2,fma,f16c")
 namespace interleaved_avx2 {
-#include "src/kernels/interleaved_x86-inl.h"
+#include "src/kernels/interleaved_avx2-inl.h"
+
+#include "src/kernels/interleaved_dots-inl.h"
 }  // namespace interleaved_avx2
 HWY_POP_ATTRIBUTES
 #endif
@@ -66,6 +98,7 @@ bool InterleavesRows(DType dtype, size_t columns) {
 
 void InterleaveRows(std::byte* rows, size_t num_rows, size_t columns) {
   CHECK(columns % kPartColumns == 0 && columns <= kMostInterleavedColumns);
+  const bool in_pairs = !UsesVnni();
   const size_t row_bytes = RowBytesOf(columns);
   std::array<std::byte, kInterleavedRows * kMostRowBytes> before;
   for (size_t first = 0; first + kInterleavedRows <= num_rows; first += kInterleavedRows) {
@@ -74,8 +107,13 @@ void InterleaveRows(std::byte* rows, size_t num_rows, size_t columns) {
     for (size_t r = 0; r < kInterleavedRows; ++r) {
       for (size_t b = 0; b < columns / kQuantisedBlock; ++b) {
         const std::byte* const block = before.data() + r * row_bytes + b * Q4Block::kBytes;
-        std::memcpy(four + ScaleAt(r, b), block, kScaleBytes);
-        std::memcpy(four + NibblesAt(r, b), block + kScaleBytes, kNibbleBytes);
+        std::byte* const part = four + b / kPartBlocks * kPartBytes;
+        std::memcpy(part + ScaleAt(r, b % kPartBlocks), block, kScaleBytes);
+        if (in_pairs) {
+          PlacePairs(block + kScaleBytes, part, r, b % kPartBlocks);
+        } else {
+          std::memcpy(part + NibblesAt(r, b % kPartBlocks), block + kScaleBytes, kNibbleBytes);
+        }
       }
     }
   }
@@ -87,10 +125,18 @@ void CopyInterleavedRow(const std::byte* rows, size_t num_rows, size_t columns, 
     std::memcpy(out, rows + row * row_bytes, row_bytes);
     return;
   }
+  const bool in_pairs = !UsesVnni();
   const std::byte* const four = rows + row / kInterleavedRows * kInterleavedRows * row_bytes;
+  const size_t r = row % kInterleavedRows;
   for (size_t b = 0; b < columns / kQuantisedBlock; ++b) {
-    std::memcpy(out + b * Q4Block::kBytes, four + ScaleAt(row % kInterleavedRows, b), kScaleBytes);
-    std::memcpy(out + b * Q4Block::kBytes + kScaleBytes, four + NibblesAt(row % kInterleavedRows, b), kNibbleBytes);
+    const std::byte* const part = four + b / kPartBlocks * kPartBytes;
+    std::byte* const block = out + b * Q4Block::kBytes;
+    std::memcpy(block, part + ScaleAt(r, b % kPartBlocks), kScaleBytes);
+    if (in_pairs) {
+      TakePairs(part, r, b % kPartBlocks, block + kScaleBytes);
+    } else {
+      std::memcpy(block + kScaleBytes, part + NibblesAt(r, b % kPartBlocks), kNibbleBytes);
+    }
   }
 }
 

@@ -1,9 +1,11 @@
-// Rows of Q4_0 that lie in memory four and four together, as products from memory want them (docs/decisions/0015-interleaved-rows.md): 16
-// bytes of each of the four are one vector of 512 bits, or two of 256, and a tile is one or two long streams. What stays in memory is laid
-// out so, by processors with AVX2 or better; no file is.
+// Rows of Q4_0 that lie in memory four and four together, as products from memory want them (docs/decisions/0015-interleaved-rows.md): a
+// vector is loaded whole, and a tile is one or two long streams. What stays in memory is laid out so, by processors with AVX2 or better;
+// no file is.
 //
-// Of four rows each run of four blocks becomes one part of 4 * 4 * 18 = 288 bytes: the scales, row by row in order of the blocks; then for
-// each block its 16 bytes of nibbles of each row. Rows that are left over at the end, fewer than four, stay as they are.
+// Of four rows each run of four blocks becomes one part of 4 * 4 * 18 = 288 bytes: the scales, row by row in order of the blocks, then the
+// nibbles, in an order that is the processor's. With VNNI for each block its 16 bytes of each row; with AVX2 for each two blocks 32 bytes
+// of each row, in which elements stand as sums of two products want them. Rows that are left over at the end, fewer than four, stay as
+// they are.
 #pragma once
 
 #include <cstddef>

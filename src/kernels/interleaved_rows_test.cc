@@ -25,20 +25,24 @@ TEST(InterleavedRowsTest, EachRowComesBack) {
   for (size_t columns : kColumnCounts) {
     for (size_t num_rows : {1, 3, 4, 11}) {
       const std::vector<std::byte> before = DrawRows(random, num_rows, columns, Values::kOrdinary);
-      std::vector<std::byte> rows = before;
-      InterleaveRows(rows.data(), num_rows, columns);
-      EXPECT_EQ(rows != before, num_rows >= kInterleavedRows);
       const size_t row_bytes = before.size() / num_rows;
-      std::vector<std::byte> row(row_bytes);
-      for (size_t i = 0; i < num_rows; ++i) {
-        CopyInterleavedRow(rows.data(), num_rows, columns, i, row.data());
-        EXPECT_TRUE(std::equal(row.begin(), row.end(), before.data() + i * row_bytes)) << "row " << i << " of " << num_rows;
+      for (int64_t targets : TargetsToTest()) {
+        ChooseTargets(targets);
+        std::vector<std::byte> rows = before;
+        InterleaveRows(rows.data(), num_rows, columns);
+        EXPECT_EQ(rows != before, num_rows >= kInterleavedRows);
+        std::vector<std::byte> row(row_bytes);
+        for (size_t i = 0; i < num_rows; ++i) {
+          CopyInterleavedRow(rows.data(), num_rows, columns, i, row.data());
+          EXPECT_TRUE(std::equal(row.begin(), row.end(), before.data() + i * row_bytes))
+              << NameOf(targets) << ", row " << i << " of " << num_rows;
+        }
       }
+      ChooseTargets(0);
     }
   }
 }
 
-// With AVX2 two rows fill a vector, with AVX-512 VNNI four.
 TEST(InterleavedRowsTest, DotsHaveTheBitsOfTheSpecification) {
   if (!InterleavesRows(DType::kQ4_0, kColumnCounts[0])) GTEST_SKIP() << "this processor has no AVX2";
   Random random(kSeed);
@@ -46,8 +50,6 @@ TEST(InterleavedRowsTest, DotsHaveTheBitsOfTheSpecification) {
   for (Values values : kValues) {
     for (size_t columns : kColumnCounts) {
       const std::vector<std::byte> before = DrawRows(random, kRows, columns, values);
-      std::vector<std::byte> rows = before;
-      InterleaveRows(rows.data(), kRows, columns);
       for (size_t num_tokens : {1, 3, 4, 9}) {
         const std::vector<float> x = DrawMany(random, num_tokens * columns, values);
         std::vector<int8_t> q(x.size());
@@ -65,6 +67,8 @@ TEST(InterleavedRowsTest, DotsHaveTheBitsOfTheSpecification) {
           for (int64_t targets : TargetsToTest()) {
             ChooseTargets(targets);
             if (!InterleavesRows(DType::kQ4_0, columns)) continue;
+            std::vector<std::byte> rows = before;
+            InterleaveRows(rows.data(), kRows, columns);
             std::vector<float> got = untouched;
             DotInterleavedRows(rows.data(), kRows, begin, end, columns, input, num_tokens, got.data(), kRows + 1);
             ExpectSameBits(got, expected,
