@@ -52,6 +52,17 @@ Result<DeviceProfile::Point> GetPoint(const nlohmann::json& object, const std::s
   return point;
 }
 
+Result<ProductSpeed> GetProductSpeed(const nlohmann::json& object, const std::string& name) {
+  const std::optional<DType> dtype = object.is_object() ? ParseDType(GetText(object, "type")) : std::nullopt;
+  if (!dtype) return MakeError(ErrorCode::kFailed, "{}: one of products is of no type of weights", name);
+  ProductSpeed speed;
+  speed.dtype = *dtype;
+  FRUGAL_ASSIGN(speed.matrix, GetNumber(object, "matrix_bytes_per_second", name));
+  FRUGAL_ASSIGN(speed.rows, GetNumber(object, "rows_bytes_per_second", name));
+  FRUGAL_ASSIGN(speed.sum, GetNumber(object, "sum_bytes_per_second", name));
+  return speed;
+}
+
 }  // namespace
 
 std::string ProfileDirectory() {
@@ -90,6 +101,13 @@ nlohmann::ordered_json ProfileToJson(const CachedProfile& cached) {
                               {"iops", point.iops},
                               {"bytes_per_second", point.bytes_per_second}});
   }
+  json["products"] = nlohmann::ordered_json::array();
+  for (const ProductSpeed& speed : profile.products) {
+    json["products"].push_back({{"type", DTypeName(speed.dtype)},
+                                {"matrix_bytes_per_second", speed.matrix},
+                                {"rows_bytes_per_second", speed.rows},
+                                {"sum_bytes_per_second", speed.sum}});
+  }
   return json;
 }
 
@@ -125,6 +143,15 @@ Result<CachedProfile> ProfileFromJson(const std::string& text, const std::string
   for (const nlohmann::json& item : *random) {
     FRUGAL_ASSIGN(const DeviceProfile::Point point, GetPoint(item, name));
     profile.random.push_back(point);
+  }
+  if (const auto products = json.find("products"); products != json.end()) {
+    if (!products->is_array() || products->size() > std::size(kWeightTypes)) {
+      return MakeError(ErrorCode::kFailed, "{}: products is no list of at most {} types", name, std::size(kWeightTypes));
+    }
+    for (const nlohmann::json& item : *products) {
+      FRUGAL_ASSIGN(const ProductSpeed speed, GetProductSpeed(item, name));
+      profile.products.push_back(speed);
+    }
   }
   return cached;
 }

@@ -20,6 +20,7 @@ class ProfileCacheTest : public ::testing::Test {
     cached.effort = ProbeEffort::kQuick;
     cached.profile.sequential_bytes_per_second = 1.5e9;
     cached.profile.random = {{512, 1, 1e4, 5.12e6}, {4096, 32, 2e5, 8.192e8}};
+    cached.profile.products = {{DType::kF16, 9e9, 8e9, 7e9}, {DType::kQ4_0, 6e9, 5e9, 4e9}};
     cached.profile.device_name = "disk";
     cached.profile.device_id = "8:0 model=disk";
     cached.profile.backend = "io_uring";
@@ -47,10 +48,23 @@ TEST_F(ProfileCacheTest, WhatIsSavedIsLoaded) {
   EXPECT_EQ(profile.random[1].read_bytes, 4096u);
   EXPECT_EQ(profile.random[1].queue_depth, 32u);
   EXPECT_EQ(profile.random[1].iops, 2e5);
+  ASSERT_EQ(profile.products.size(), 2u);
+  EXPECT_EQ(profile.products[1].dtype, DType::kQ4_0);
+  EXPECT_EQ(profile.products[1].matrix, 6e9);
+  EXPECT_EQ(profile.products[1].rows, 5e9);
+  EXPECT_EQ(profile.products[1].sum, 4e9);
   EXPECT_EQ(profile.device_name, "disk");
   EXPECT_EQ(profile.backend, "io_uring");
   EXPECT_TRUE(profile.verified);
   EXPECT_EQ(profile.measured_at_unix, 1700000000u);
+}
+
+TEST_F(ProfileCacheTest, AnEarlierVersionsProfileHasNoProducts) {
+  nlohmann::json json = nlohmann::json::parse(ProfileToJson(TestProfile()).dump());
+  json.erase("products");
+  const Result<CachedProfile> parsed = ProfileFromJson(json.dump(), "p.json");
+  ASSERT_TRUE(parsed) << parsed.error().message;
+  EXPECT_TRUE(parsed->profile.products.empty());
 }
 
 TEST_F(ProfileCacheTest, AnUnknownDeviceHasNoProfile) {
@@ -89,6 +103,16 @@ TEST_F(ProfileCacheTest, EveryDamageOfTheFileIsAnErrorThatNamesIt) {
   bad.push_back(bad_point.dump());
   bad_point["random"][0] = 3;
   bad.push_back(bad_point.dump());
+  nlohmann::json bad_product = nlohmann::json::parse(good);
+  bad_product["products"][1]["type"] = "no type";
+  bad.push_back(bad_product.dump());
+  bad_product["products"][1] = 3;
+  bad.push_back(bad_product.dump());
+  bad_product["products"] = nlohmann::json::parse(good)["products"];
+  bad_product["products"][0]["sum_bytes_per_second"] = -1;
+  bad.push_back(bad_product.dump());
+  bad_product["products"] = std::vector<int>(100);
+  bad.push_back(bad_product.dump());
   for (const std::string& text : bad) {
     const Result<CachedProfile> parsed = ProfileFromJson(text, "p.json");
     ASSERT_FALSE(parsed) << text;

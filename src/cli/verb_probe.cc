@@ -18,6 +18,7 @@
 #include "src/cli/ablation.h"
 #include "src/cli/bare_loop.h"
 #include "src/cli/profile_cache.h"
+#include "src/cli/product_speeds.h"
 #include "src/cli/progress_bar.h"
 #include "src/cli/system_limits.h"
 #include "src/cli/verbs.h"
@@ -85,6 +86,14 @@ std::string FormatProfile(const DeviceProfile& profile) {
   });
   text += FormatTable(profile, "random reads, reads/s (IOPS)",
                       [](const DeviceProfile::Point& point) { return fmt::format("{:.0f}", point.iops); });
+  if (!profile.products.empty()) {
+    text += fmt::format("\na thread's products of weights in its cache, GB/s\n{:>10}{:>12}{:>12}{:>12}\n", "type", "matrix", "rows",
+                        "sum of rows");
+  }
+  for (const ProductSpeed& speed : profile.products) {
+    text += fmt::format("{:>10}{:>12.1f}{:>12.1f}{:>12.1f}\n", DTypeName(speed.dtype), speed.matrix / 1e9, speed.rows / 1e9,
+                        speed.sum / 1e9);
+  }
   return text + fmt::format("\na gap of up to {} costs at most half of a read of its own to read over\n",
                             FormatSize(GapWorthReading(profile)));
 }
@@ -183,6 +192,7 @@ Result<DeviceProfile> Measure(const ProbeFlags& flags, IoBackend backend) {
   if (profile.memory_bytes_per_second > 0) {
     profile.cpu_seconds_per_read = std::max(profile.cpu_seconds_per_read, MeasureProcessorPerRead(flags, backend, profile, memory.memory()));
   }
+  FRUGAL_ASSIGN(profile.products, MeasureProductSpeeds());
   return profile;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <initializer_list>
 #include <numeric>
 
 #include "src/base/bytes.h"
@@ -100,24 +101,54 @@ void AddEmbeddingRow(const MatrixInfo& matrix, const PlacedTensor& placed, Expec
   expectation.row_bytes += absent * static_cast<double>(RoundUp(matrix.row_bytes, kHashChunkBytes));
 }
 
+double DownRowBytes(const BundleInfo& bundle) { return static_cast<double>(bundle.stride_bytes - bundle.down_offset_bytes); }
+
 // Up rows of the bundles that are used, down rows of those that are active.
 double TouchedBundleBytes(const ModelFile& model, const Expectation& expectation) {
   if (!model.has_bundles()) return 0;
   const BundleInfo& bundle = model.bundles()[0];
-  return expectation.bundles_used * static_cast<double>(bundle.down_offset_bytes) +
-         expectation.bundles_active * static_cast<double>(bundle.stride_bytes - bundle.down_offset_bytes);
+  return expectation.bundles_used * static_cast<double>(bundle.down_offset_bytes) + expectation.bundles_active * DownRowBytes(bundle);
+}
+
+// 0 of a table, of which rows are copied.
+double TouchedMatrixBytes(const ModelFile& model, const EnginePlan& plan, uint32_t id) {
+  const bool is_table = id == model.ids().token_embedding || id == model.ids().position_embedding;
+  if (is_table && id != model.ids().output) return 0;
+  const MatrixInfo& matrix = model.matrices()[id];
+  return static_cast<double>(matrix.rows * *RowBytes(MemoryType(model, plan.weights, id), matrix.columns));
 }
 
 double TouchedBytes(const ModelFile& model, const EnginePlan& plan, const Expectation& expectation) {
   double bytes = TouchedBundleBytes(model, expectation);
-  for (uint32_t id = 0; id < model.matrices().size(); ++id) {
-    const bool is_table = id == model.ids().token_embedding || id == model.ids().position_embedding;
-    if (is_table && id != model.ids().output) continue;
-    const MatrixInfo& matrix = model.matrices()[id];
-    bytes += static_cast<double>(matrix.rows * *RowBytes(MemoryType(model, plan.weights, id), matrix.columns));
-  }
+  for (uint32_t id = 0; id < model.matrices().size(); ++id) bytes += TouchedMatrixBytes(model, plan, id);
   bytes += static_cast<double>(plan.ledger.line_bytes("predictors") + plan.ledger.line_bytes("gate sketch"));
   return bytes + static_cast<double>(plan.ledger.line_bytes("KV cache")) / 2;
+}
+
+// Where the processor's products were measured.
+void ListTouchedWeights(const ModelFile& model, const EnginePlan& plan, const DeviceProfile& profile, Expectation& e) {
+  using When = TouchedWeights::When;
+  const auto add = [&](When when, DType dtype, double bytes, double ProductSpeed::*speed) {
+    const auto found = std::find_if(profile.products.begin(), profile.products.end(), [&](const auto& of) { return of.dtype == dtype; });
+    if (found == profile.products.end() || !((*found).*speed > 0) || bytes <= 0) return;
+    e.touched_weights.push_back({when, bytes, (*found).*speed * e.num_threads});
+  };
+  for (uint32_t id = 0; id < model.matrices().size(); ++id) {
+    const double bytes = TouchedMatrixBytes(model, plan, id);
+    const PlacedTensor& placed = plan.tensors[id];
+    const double resident =
+        placed.size_bytes > 0 ? static_cast<double>(placed.resident_bytes) / static_cast<double>(placed.size_bytes) : 1;
+    const DType dtype = MemoryType(model, plan.weights, id);
+    add(When::kOther, dtype, resident * bytes, &ProductSpeed::matrix);
+    add(When::kOther, dtype, (1 - resident) * bytes, &ProductSpeed::rows);
+  }
+  if (!model.has_bundles()) return;
+  const BundleInfo& bundle = model.bundles()[0];
+  const double gate_bytes = static_cast<double>(bundle.up_offset_bytes);
+  const double up_bytes = static_cast<double>(bundle.down_offset_bytes) - gate_bytes;
+  add(When::kBundles, bundle.gate_type, e.bundles_used * gate_bytes, &ProductSpeed::rows);
+  add(When::kBundles, bundle.up_type, e.bundles_used * up_bytes, &ProductSpeed::rows);
+  add(When::kAfterReads, bundle.down_type, e.bundles_active * DownRowBytes(bundle), &ProductSpeed::sum);
 }
 
 // What reads of bundles cannot hide behind. Without early prediction a layer's bundles are asked for when its attention (and its gate) is
@@ -128,11 +159,14 @@ void SplitByReads(const ModelFile& model, const EnginePlan& plan, const NeuronUs
   const BundleInfo& bundle = model.bundles()[0];
   expectation.alone_seconds = expectation.bundles_used * kAloneSecondsPerBundle;
   expectation.touched_of_bundles = TouchedBundleBytes(model, expectation);
-  expectation.touched_after_reads = expectation.bundles_active * static_cast<double>(bundle.stride_bytes - bundle.down_offset_bytes);
+  expectation.touched_after_reads = expectation.bundles_active * DownRowBytes(bundle);
   if (plan.use_early) {
     expectation.touched_before_reads = static_cast<double>(plan.ledger.line_bytes("predictors")) / 2;
   } else if (!model.config().parallel()) {
     expectation.touched_before_reads = expectation.touched_bytes - expectation.touched_of_bundles;
+    for (TouchedWeights& weights : expectation.touched_weights) {
+      if (weights.when == TouchedWeights::When::kOther) weights.when = TouchedWeights::When::kBeforeReads;
+    }
   }
   const size_t num_layers = model.config().num_layers, ffn_size = model.config().ffn_size;
   const double used = Sum(use.shares);
@@ -142,13 +176,28 @@ void SplitByReads(const ModelFile& model, const EnginePlan& plan, const NeuronUs
   }
 }
 
+// Seconds to go through bytes of such a time: at memory's speed, but no faster than their products.
+double TouchedSeconds(const Expectation& e, double bytes, std::initializer_list<TouchedWeights::When> times) {
+  double seconds = bytes / e.memory_bytes_per_second;
+  for (const TouchedWeights& weights : e.touched_weights) {
+    if (std::find(times.begin(), times.end(), weights.when) == times.end()) continue;
+    seconds += weights.bytes * std::max(0.0, 1 / weights.most_bytes_per_second - 1 / e.memory_bytes_per_second);
+  }
+  return seconds;
+}
+double TouchedSeconds(const Expectation& e) {
+  using When = TouchedWeights::When;
+  return TouchedSeconds(e, e.touched_bytes, {When::kBeforeReads, When::kBundles, When::kAfterReads, When::kOther});
+}
+
 // A layer's reads are in proportion to the bundles that it uses, and so is its computing of bundles: in layers that use few the device
 // waits, in those that use many the threads. What is streamed comes all the time.
 double LayerByLayer(const Expectation& e, double demand_seconds, double other_seconds, double latency_seconds) {
+  using When = TouchedWeights::When;
   const double num_layers = static_cast<double>(e.layer_shares.size());
-  const double before = (e.touched_before_reads / e.memory_bytes_per_second + e.alone_seconds) / num_layers;
-  const double of_bundles = e.touched_of_bundles / e.memory_bytes_per_second;
-  const double after = e.touched_after_reads / e.memory_bytes_per_second;
+  const double before = (TouchedSeconds(e, e.touched_before_reads, {When::kBeforeReads}) + e.alone_seconds) / num_layers;
+  const double of_bundles = TouchedSeconds(e, e.touched_of_bundles, {When::kBundles, When::kAfterReads});
+  const double after = TouchedSeconds(e, e.touched_after_reads, {When::kAfterReads});
   const double others = (e.compute_seconds - of_bundles) / num_layers - before;
   const double latency = e.demand_reads < num_layers ? latency_seconds * e.demand_reads / num_layers : latency_seconds;
   double seconds = 0;
@@ -205,7 +254,9 @@ double GivenUpGuesses(const ModelFile& model, const EnginePlan& plan, const Devi
   if (e.demand_reads <= 0) return 0;
   const double num_layers = model.config().num_layers;
   const double system_seconds = e.demand_reads * profile.cpu_seconds_per_read / e.num_threads;
-  const double window = ((e.touched_bytes - e.touched_of_bundles) / e.memory_bytes_per_second + system_seconds) / num_layers;
+  using When = TouchedWeights::When;
+  const double others = TouchedSeconds(e, e.touched_bytes - e.touched_of_bundles, {When::kBeforeReads, When::kOther});
+  const double window = (others + system_seconds) / num_layers;
   const double seconds_per_read = ReadBoundSeconds(profile, 0, e.demand_reads, e.demand_bytes) / e.demand_reads;
   const double begun = static_cast<double>(plan.weights_options.queue_depth + Weights::kMostStarts) + window / seconds_per_read;
   double given_up = 0;
@@ -284,6 +335,7 @@ Expectation ExpectDecode(const ModelFile& model, const EnginePlan& plan, const N
   expectation.stream_reads = expectation.streamed_bytes / static_cast<double>(plan.weights.block_bytes);
   expectation.num_threads = plan.num_threads;
   expectation.overlap = plan.weights.overlap;
+  if (profile != nullptr) ListTouchedWeights(model, plan, *profile, expectation);
   if (plan.weights.ffn == FfnPlacement::kOnDemand) SplitByReads(model, plan, use, expectation);
   ExpectTimes(profile, &expectation);
   const bool gives_up = plan.use_early && plan.weights.overlap && plan.weights.ffn == FfnPlacement::kOnDemand &&
@@ -301,7 +353,7 @@ void ExpectTimes(const DeviceProfile* profile, Expectation* expectation) {
   e.memory_bytes_per_second =
       profile != nullptr && profile->memory_bytes_per_second > 0 ? kProductsShareOfMemory * profile->memory_bytes_per_second
                                                                  : kAssumedMemoryBytesPerSecond;
-  e.compute_seconds = e.touched_bytes / e.memory_bytes_per_second + e.alone_seconds;
+  e.compute_seconds = TouchedSeconds(e) + e.alone_seconds;
   e.read_seconds.reset();
   e.token_seconds.reset();
   if (profile == nullptr) return;

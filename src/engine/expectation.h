@@ -47,6 +47,14 @@ struct BundleReads {
 // the cache has scraps.
 BundleReads ExpectBundleReads(uint32_t ffn_size, uint64_t stride_bytes, const CacheOptions& cache, double missed);
 
+// Weights of one type that the processor goes through, and how fast its threads multiply them where memory is no limit.
+struct TouchedWeights {
+  enum class When { kBeforeReads, kBundles, kAfterReads, kOther };  // kBundles: up rows, kAfterReads: down rows
+  When when = When::kOther;
+  double bytes = 0;
+  double most_bytes_per_second = 0;
+};
+
 // Decoding one token, in the middle of the plan's context.
 struct Expectation {
   double streamed_bytes = 0;  // weights streamed in layer order, in large sequential reads
@@ -64,12 +72,13 @@ struct Expectation {
   double touched_before_reads = 0;
   double touched_after_reads = 0;
   double touched_of_bundles = 0;  // of these, what grows with the bundles that a layer uses
+  std::vector<TouchedWeights> touched_weights;  // those whose products were measured (DeviceProfile::products)
   std::vector<double> layer_shares;  // of the bundles used, each layer's; empty: no bundles on demand
   int num_threads = 1;
   bool overlap = true;
   double memory_bytes_per_second = kAssumedMemoryBytesPerSecond;  // of the products: what was assumed, or kProductsShareOfMemory of the profile's
   double alone_seconds = 0;    // of the engine thread between a layer's products; counted before the layer's reads
-  double compute_seconds = 0;  // touched_bytes at that, alone_seconds, and the processor's part of the reads, where it was measured
+  double compute_seconds = 0;  // touched_bytes at that, or as fast as they are multiplied, alone_seconds, and the processor's part of the reads, where it was measured
   // Nothing when the device was not measured. With overlap a layer costs the larger of its reading and of the computing that its reads
   // hide behind, and one read's latency; without it the sum of its reading and of all else.
   std::optional<double> read_seconds;

@@ -189,6 +189,41 @@ TEST(ExpectationTest, TimesFollowTheDevice) {
   EXPECT_FALSE(expectation.read_seconds || expectation.token_seconds);
 }
 
+// 60 MB take 6 ms at 10 GB/s; of them 20 MB are multiplied at 4 GB/s, which takes 3 ms more, and others faster than memory gives them.
+TEST(ExpectationTest, WeightsAreGoneThroughNoFasterThanTheyAreMultiplied) {
+  using When = TouchedWeights::When;
+  DeviceProfile profile = TestProfile();
+  profile.memory_bytes_per_second = 10e9 / kProductsShareOfMemory;
+  for (const When when : {When::kBeforeReads, When::kBundles, When::kAfterReads, When::kOther}) {
+    Expectation expectation;
+    expectation.touched_bytes = 60e6;
+    expectation.touched_weights = {{when, 20e6, 4e9}, {When::kOther, 10e6, 40e9}};
+    ExpectTimes(&profile, &expectation);
+    EXPECT_NEAR(expectation.compute_seconds, 9e-3, 1e-9);
+    EXPECT_NEAR(*expectation.token_seconds, 9e-3, 1e-6);
+
+    // Where reads take no time, each layer is the sum of its parts, whichever of them the slow weights are.
+    expectation.touched_before_reads = expectation.touched_after_reads = 20e6;
+    expectation.touched_of_bundles = 40e6;
+    expectation.layer_shares = {0.25, 0.75};
+    ExpectTimes(&profile, &expectation);
+    EXPECT_NEAR(*expectation.token_seconds, 9e-3, 1e-6) << static_cast<int>(when);
+
+    // Where they take long, what is multiplied meanwhile costs nothing.
+    expectation.demand_reads = 10'000;
+    expectation.demand_bytes = 4096e4;  // 100 ms
+    ExpectTimes(&profile, &expectation);
+    const double alone_seconds = when == When::kBeforeReads || when == When::kAfterReads ? 7e-3 : 4e-3;
+    EXPECT_NEAR(*expectation.token_seconds, 100e-3 + alone_seconds + 2 * 100e-6, 1e-6) << static_cast<int>(when);
+
+    // Memory slower than all products.
+    DeviceProfile slow = profile;
+    slow.memory_bytes_per_second = 2e9 / kProductsShareOfMemory;
+    ExpectTimes(&slow, &expectation);
+    EXPECT_NEAR(expectation.compute_seconds, 30e-3, 1e-9);
+  }
+}
+
 TEST(ExpectationTest, ALayerWaitsForItsOwnReads) {
   Expectation expectation;
   expectation.demand_reads = 1000;

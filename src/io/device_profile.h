@@ -7,8 +7,17 @@
 #include <vector>
 
 #include "src/base/result.h"
+#include "src/tensor/dtype.h"
 
 namespace frugal {
+
+// What a thread gets through of weights of a type while the other threads do the same and memory is no limit, bytes a second.
+struct ProductSpeed {
+  DType dtype = DType::kF32;
+  double matrix = 0;  // of a matrix in memory with a vector
+  double rows = 0;    // of gathered rows with a vector
+  double sum = 0;     // of a weighted sum of rows
+};
 
 struct DeviceProfile {
   // Random reads of read_bytes with queue_depth of them in flight.
@@ -25,6 +34,7 @@ struct DeviceProfile {
   // What a random read of 16 KiB or the nearest size takes of the threads' time together, the system's share included; 0: not measured.
   double cpu_seconds_per_read = 0;
   std::vector<Point> random;
+  std::vector<ProductSpeed> products;  // measured along with the device; empty: not measured
   std::string device_name;  // "Samsung SSD 980", or the kernel's name of it
   std::string device_id;    // DeviceIdOf
   std::string backend;      // of the measurement: "io_uring", "pread"

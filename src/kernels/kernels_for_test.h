@@ -26,8 +26,6 @@
 
 namespace frugal {
 
-inline constexpr DType kDTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
-                                    DType::kQ5_1, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL};
 
 inline constexpr uint64_t kSeed = 20240611;
 inline constexpr float kInfinity = std::numeric_limits<float>::infinity();

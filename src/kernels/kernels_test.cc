@@ -42,7 +42,7 @@ void CompareDotRows(Random& random, DType dtype, const Weights& weights, size_t 
 }
 
 TEST_P(KernelsTest, DotRowsOfEverySize) {
-  for (DType dtype : kDTypes) {
+  for (DType dtype : kWeightTypes) {
     const size_t step = TraitsOf(dtype).block_elements;
     for (size_t columns = step; columns <= 300; columns += step) {
       for (Values values : kValues) {
@@ -57,7 +57,7 @@ TEST_P(KernelsTest, DotRowsOfEverySize) {
 }
 
 TEST_P(KernelsTest, DotRowsOfEveryBatchAndRange) {
-  for (DType dtype : kDTypes) {
+  for (DType dtype : kWeightTypes) {
     for (size_t columns :
          {64, 45, 512, 1056, 1051}) {  // above and below the columns of a block, with and without a rest
       if (columns % TraitsOf(dtype).block_elements != 0) continue;
@@ -75,7 +75,7 @@ TEST_P(KernelsTest, DotRowsOfEveryBatchAndRange) {
 
 TEST_P(KernelsTest, DotRowsGathersByIndex) {
   const std::vector<uint32_t> index = {19, 0, 7, 7, 3, 12, 1};
-  for (DType dtype : kDTypes) {
+  for (DType dtype : kWeightTypes) {
     for (size_t columns : {32, 544, 768}) {
       if (columns % TraitsOf(dtype).block_elements != 0) continue;
       Weights weights(random_, dtype, 20, columns, Values::kOrdinary);
@@ -90,7 +90,7 @@ TEST_P(KernelsTest, DotRowsGathersByIndex) {
 
 TEST_P(KernelsTest, AddScaledRowsSkipsZerosAndKeepsOrder) {
   const std::vector<uint32_t> index = {19, 0, 7, 7, 3, 12, 1, 4, 4, 2, 11, 18, 13, 5, 6, 8, 9, 10, 14, 15};
-  for (DType dtype : kDTypes) {
+  for (DType dtype : kWeightTypes) {
     const size_t step = TraitsOf(dtype).block_elements;
     for (size_t columns = step; columns <= std::max<size_t>(150, step == 32 ? 320 : 3 * step); columns += step) {
       for (Values values : kValues) {
@@ -170,7 +170,7 @@ TEST_P(KernelsTest, QuantisedInputsOfEverySize) {
 
 TEST_P(KernelsTest, QuantisedDotRowsOfEverySizeBatchAndRange) {
   const std::vector<uint32_t> index = {19, 0, 7, 7, 3, 12, 1, 4, 4, 2, 11, 18, 13, 5, 6, 8, 9, 10, 14, 15};
-  for (DType dtype : kDTypes) {
+  for (DType dtype : kWeightTypes) {
     for (size_t columns : {32, 64, 96, 256, 288, 1024, 1056, 2560}) {
       if (!IsQuantised(dtype) || columns % TraitsOf(dtype).block_elements != 0) continue;
       for (Values values : kValues) {
@@ -197,7 +197,7 @@ TEST_P(KernelsTest, QuantisedDotRowsOfEverySizeBatchAndRange) {
 TEST_P(KernelsTest, GatheredRowsOfEveryNumberWithOneToken) {
   std::vector<uint32_t> index(45);
   for (size_t i = 0; i < index.size(); ++i) index[i] = static_cast<uint32_t>(i * 7 % 20);
-  for (DType dtype : kDTypes) {
+  for (DType dtype : kWeightTypes) {
     for (size_t columns : {1, 45, 64, 256, 1056, 1536}) {
       if (columns % TraitsOf(dtype).block_elements != 0) continue;
       Weights weights(random_, dtype, 20, columns, Values::kOrdinary);
@@ -241,7 +241,7 @@ TEST_P(KernelsTest, QuantisedDotRowsOfTheExtremes) {
 
 // Sums of 16 bits must not be too large whatever the quants are.
 TEST_P(KernelsTest, QuantisedDotRowsOfEveryByteAtTheExtremes) {
-  for (DType dtype : kDTypes) {
+  for (DType dtype : kWeightTypes) {
     if (!IsQuantised(dtype)) continue;
     const size_t columns = 512;
     std::vector<std::byte> row(RowBytes(dtype, columns).value());
@@ -310,7 +310,7 @@ TEST_P(KernelsTest, ConversionsOfEveryBitPatternAndSize) {
       ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(expected)) << i;
     }
   }
-  for (DType dtype : kDTypes) {
+  for (DType dtype : kWeightTypes) {
     const size_t step = TraitsOf(dtype).block_elements;
     for (size_t size = step; size <= 320; size += step) {
       const Weights weights(random_, dtype, 1, size, Values::kSpecial);
@@ -325,7 +325,7 @@ TEST_P(KernelsTest, ConversionsOfEveryBitPatternAndSize) {
 }
 
 TEST_P(KernelsTest, RoundingToSmallTypes) {
-  for (DType dtype : kDTypes) {
+  for (DType dtype : kWeightTypes) {
     if (!IsWritableWeightType(dtype)) continue;
     const size_t step = TraitsOf(dtype).block_elements;
     for (size_t size = step; size <= 640; size += step) {

@@ -113,7 +113,7 @@ TEST_P(ManyTokensTest, ChosenRowsHaveTheBitsOfAllRows) {
 
 TEST_P(ManyTokensTest, ListedRowsHaveTheBitsOfScaledRows) {
   constexpr size_t kRows = 70, kTokens = 5;
-  for (DType dtype : kDTypes) {
+  for (DType dtype : kWeightTypes) {
     const size_t block = TraitsOf(dtype).block_elements;
     for (size_t columns : {1, 31, 64, 96, 150, 512, 551}) {
       columns = RoundUp(columns, block);

@@ -74,6 +74,9 @@ constexpr bool IsQuantised(DType dtype) {
 }
 // What a matrix or a bundle may consist of.
 constexpr bool IsWeightType(DType dtype) { return IsFloat(dtype) || IsQuantised(dtype); }
+inline constexpr DType kWeightTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
+                                         DType::kQ5_1, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K,
+                                         DType::kIQ4_NL};
 // What floats can be turned into (ConvertFromFloat). The other quantised types are read only: choosing their scales well is a search.
 constexpr bool IsWritableWeightType(DType dtype) { return IsFloat(dtype) || dtype == DType::kQ8_0 || dtype == DType::kQ4_0; }
 
