@@ -9,6 +9,7 @@
 // clang-format on
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "src/base/check.h"
@@ -138,15 +139,37 @@ void SumPairs(const float* lanes, size_t num_pairs, float* out) {
   }
 }
 
+// Columns [k, k + count) of all rows as float.
 template <class Row>
-void DotChosenRowsOf(const RowSet& rows, size_t num_rows, size_t columns, const float* x, size_t x_stride, size_t num_tokens,
-                     const ChosenPairs& pairs, std::byte* copies, float* lanes, float* out) {
+void ConvertRows(const RowSet& rows, size_t k, size_t num_rows, size_t count, float* copies) {
+  for (size_t i = 0; i < num_rows; ++i, copies += count) {
+    AskForLaterRow(rows, i, num_rows, Row::Offset(k), Row::Offset(count));
+    const std::byte* const from = rows.row(i) + Row::Offset(k);
+    size_t at = 0;
+    for (; at + kLanes <= count; at += kLanes) {
+      FRUGAL_UNROLL
+      for (size_t p = 0; p < kParts; ++p) hn::StoreU(Row::Load(FloatTag(), from, at + p * kWidth), FloatTag(), copies + at + p * kWidth);
+    }
+    for (; at < count; ++at) hn::StoreU(Row::Load(OneTag(), from, at), OneTag(), copies + at);
+  }
+}
+
+// kAsFloats: the copies are floats, half as many columns in the same room.
+template <class Row, bool kAsFloats>
+void DotCopies(const RowSet& rows, size_t num_rows, size_t columns, const float* x, size_t x_stride, size_t num_tokens,
+               const ChosenPairs& pairs, std::byte* copies, float* lanes, float* out) {
+  using Copy = std::conditional_t<kAsFloats, F32Row, Row>;
   const size_t num_pairs = pairs.begin[num_tokens];
+  const size_t most = kAsFloats ? std::min(columns, kChosenColumns) / 2 / kLanes * kLanes : kChosenColumns;
   std::fill_n(lanes, num_pairs * kLanes, 0.0f);
-  for (size_t k = 0; k < columns; k += kChosenColumns) {
-    const size_t count = std::min(kChosenColumns, columns - k);
-    const size_t stride = Row::Offset(count);
-    CopyRows(rows, Row::Offset(k), num_rows, stride, copies);
+  for (size_t k = 0; k < columns; k += most) {
+    const size_t count = std::min(most, columns - k);
+    const size_t stride = Copy::Offset(count);
+    if constexpr (kAsFloats) {
+      ConvertRows<Row>(rows, k, num_rows, count, reinterpret_cast<float*>(copies));
+    } else {
+      CopyRows(rows, Row::Offset(k), num_rows, stride, copies);
+    }
     for (size_t t = 0; t < num_tokens; t += 2) {
       // Where the last token has no neighbour, it shares nothing.
       const size_t in_pair = std::min<size_t>(2, num_tokens - t), shared = in_pair == 2 ? pairs.shared[t / 2] : 0;
@@ -157,15 +180,27 @@ void DotChosenRowsOf(const RowSet& rows, size_t num_rows, size_t columns, const 
         both.next[i] = token + 2 < num_tokens ? both.x[i] + 2 * x_stride : both.x[i];
         both.lanes[i] = lanes + pairs.begin[token] * kLanes;
       }
-      AddColumnsOfRows<Row>(copies, stride, pairs.row + pairs.begin[t], shared, count, both);
+      AddColumnsOfRows<Copy>(copies, stride, pairs.row + pairs.begin[t], shared, count, both);
       for (size_t i = 0; i < in_pair; ++i) {
         const size_t first = pairs.begin[t + i] + shared;
         const TokenColumns<1> own = {{both.x[i]}, {both.next[i]}, {lanes + first * kLanes}};
-        AddColumnsOfRows<Row>(copies, stride, pairs.row + first, pairs.begin[t + i + 1] - first, count, own);
+        AddColumnsOfRows<Copy>(copies, stride, pairs.row + first, pairs.begin[t + i + 1] - first, count, own);
       }
     }
   }
   SumPairs(lanes, num_pairs, out);
+}
+
+// With vectors of 256 bits or less to convert a weight takes twice as long as to multiply it, so it is done once for all tokens.
+template <class Row>
+void DotChosenRowsOf(const RowSet& rows, size_t num_rows, size_t columns, const float* x, size_t x_stride, size_t num_tokens,
+                     const ChosenPairs& pairs, std::byte* copies, float* lanes, float* out) {
+  if constexpr (kParts >= 4 && !std::is_same_v<Row, F32Row>) {
+    if (columns >= 2 * kLanes) {
+      return DotCopies<Row, true>(rows, num_rows, columns, x, x_stride, num_tokens, pairs, copies, lanes, out);
+    }
+  }
+  DotCopies<Row, false>(rows, num_rows, columns, x, x_stride, num_tokens, pairs, copies, lanes, out);
 }
 
 void DotChosenRows(DType dtype, const RowSet& rows, size_t num_rows, size_t columns, const float* x, size_t x_stride, size_t num_tokens,

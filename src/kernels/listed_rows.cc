@@ -107,6 +107,9 @@ void AddListedRows(DType dtype, const RowSet& rows, const RowLists& lists, size_
   WithRow(dtype, [&](auto row) HWY_ATTR { AddListedRowsOf<decltype(row)>(rows, lists, num_tokens, columns, out, out_stride); });
 }
 
+// With vectors of 256 bits or less to convert a weight takes twice as long as to multiply it.
+bool ConvertsOnce() { return kParts >= 4; }
+
 uint32_t ListNonZero(const float* a, size_t num_rows, ListedRow* list) {
   uint32_t count = 0;
   for (size_t first = 0; first < num_rows; first += kLanes) {
@@ -137,6 +140,8 @@ void AddListedRows(DType dtype, const RowSet& rows, const RowLists& lists, size_
   }
 }
 
+bool ConvertsOnce() { return false; }
+
 uint32_t ListNonZero(const float* a, size_t num_rows, ListedRow* list) {
   uint32_t count = 0;
   for (size_t i = 0; i < num_rows; ++i) {
@@ -153,11 +158,15 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace frugal {
 
+HWY_EXPORT(ConvertsOnce);
 HWY_EXPORT(CountNonZero);
 HWY_EXPORT(ListNonZero);
 HWY_EXPORT(AddListedRows);
 
-DType ListedType(DType dtype) { return HasBlockFormat(dtype) ? DType::kF32 : dtype; }
+DType ListedType(DType dtype) {
+  const bool as_floats = HasBlockFormat(dtype) || (IsFloat(dtype) && HWY_DYNAMIC_DISPATCH(ConvertsOnce)());
+  return as_floats ? DType::kF32 : dtype;
+}
 
 uint32_t ListNonZero(const float* a, size_t num_rows, ListedRow* list) { return HWY_DYNAMIC_DISPATCH(ListNonZero)(a, num_rows, list); }
 

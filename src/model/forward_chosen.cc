@@ -248,6 +248,7 @@ void Forward::AddDownRows(const BundleInfo& bundle, const RowSet& rows, size_t c
       CopyRows(rows, offset, count, row_bytes, copies);
     } else {
       for (size_t i = 0; i < count; ++i) {
+        AskForLaterRow(rows, i, count, offset, RowBytes(bundle.down_type, columns).value());
         ConvertToFloat(bundle.down_type, rows.row(i) + offset, columns, reinterpret_cast<float*>(copies + i * row_bytes));
       }
     }
