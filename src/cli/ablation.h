@@ -46,8 +46,9 @@ std::vector<AblationRow> SweepRows(const EngineOptions& base, const TableParts& 
 // "+ layout": the last of them on `layout_path`, the same model with its neurons in another order, and the
 // predictors beside that.
 AblationRow LayoutRow(const EngineOptions& base, const TableParts& parts, const std::string& layout_path);
-// The rows of these keys: "naive,early"; "flash" is the last one that selects. All of them for none. kUsage for others.
-Result<std::vector<AblationRow>> SelectRows(const std::string& keys, const std::vector<AblationRow>& all);
+// The rows of these keys: "naive,early"; "flash" is the last one that selects, but + early prediction only where that pays. All of them for
+// none. kUsage for others.
+Result<std::vector<AblationRow>> SelectRows(const std::string& keys, const std::vector<AblationRow>& all, bool early_pays);
 // kUsage naming what differs when these cannot be one model in two orders. Both have bundles.
 Status CheckSameShape(const ModelFile& model, const ModelFile& layout);
 

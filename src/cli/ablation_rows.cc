@@ -95,7 +95,7 @@ AblationRow LayoutRow(const EngineOptions& base, const TableParts& parts, const 
   return row;
 }
 
-Result<std::vector<AblationRow>> SelectRows(const std::string& keys, const std::vector<AblationRow>& all) {
+Result<std::vector<AblationRow>> SelectRows(const std::string& keys, const std::vector<AblationRow>& all, bool early_pays) {
   if (keys.empty()) return all;
   std::vector<AblationRow> selected;
   for (size_t begin = 0; begin <= keys.size();) {
@@ -104,15 +104,16 @@ Result<std::vector<AblationRow>> SelectRows(const std::string& keys, const std::
     begin = end + 1;
     auto found = std::find_if(all.begin(), all.end(), [&key](const AblationRow& row) { return row.key == key; });
     if (key == "flash") {
-      const auto last = std::find_if(all.rbegin(), all.rend(),
-                                     [](const AblationRow& row) { return row.options.mode == RunMode::kFlash && row.key != "layout"; });
+      const auto last = std::find_if(all.rbegin(), all.rend(), [early_pays](const AblationRow& row) {
+        return row.options.mode == RunMode::kFlash && row.key != "layout" && (early_pays || row.key != kEarlyKey);
+      });
       found = last == all.rend() ? all.end() : last.base() - 1;
     }
     if (found == all.end()) {
       std::vector<std::string> known;
       for (const AblationRow& row : all) known.push_back(row.key);
       return MakeError(ErrorCode::kUsage, "--rows: '{}': this model has {}{}, by commas", key, fmt::join(known, ", "),
-                       all.back().options.mode == RunMode::kFlash ? ", or flash for the last that selects" : ": it has no selector");
+                       all.back().options.mode == RunMode::kFlash ? ", or flash for what `run` would choose" : ": it has no selector");
     }
     selected.push_back(*found);
   }

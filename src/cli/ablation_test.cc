@@ -93,14 +93,18 @@ TEST(AblationTest, ModelsHaveTheRowsThatSayAnythingOfThem) {
 TEST(AblationTest, RowsAreChosenByTheirKeysAndTheLastOneByFlash) {
   std::vector<AblationRow> all = AblationRows(EngineOptions(), {true, SelectorKind::kGate, false});
   all.push_back(LayoutRow(EngineOptions(), {true, SelectorKind::kGate, false}, "other.gguf"));
-  EXPECT_EQ(KeysOf(*SelectRows("hybrid,flash,layout", all)), (std::vector<std::string>{"hybrid", "overlap", "layout"}));
-  EXPECT_EQ(KeysOf(*SelectRows("", all)), KeysOf(all));
-  const auto unknown = SelectRows("naive,early", all);
+  EXPECT_EQ(KeysOf(*SelectRows("hybrid,flash,layout", all, true)), (std::vector<std::string>{"hybrid", "overlap", "layout"}));
+  EXPECT_EQ(KeysOf(*SelectRows("", all, false)), KeysOf(all));
+  std::vector<AblationRow> with_early = AblationRows(EngineOptions(), kAllParts);
+  with_early.push_back(LayoutRow(EngineOptions(), kAllParts, "other.gguf"));
+  EXPECT_EQ(KeysOf(*SelectRows("flash", with_early, true)), (std::vector<std::string>{"early"}));
+  EXPECT_EQ(KeysOf(*SelectRows("flash,early", with_early, false)), (std::vector<std::string>{"overlap", "early"}));
+  const auto unknown = SelectRows("naive,early", all, true);
   ASSERT_FALSE(unknown);
   EXPECT_EQ(unknown.error().code, ErrorCode::kUsage);
   EXPECT_NE(unknown.error().message.find("'early': this model has naive, hybrid, gate, window"), std::string::npos)
       << unknown.error().message;
-  const auto none = SelectRows("flash", AblationRows(EngineOptions(), TableParts()));
+  const auto none = SelectRows("flash", AblationRows(EngineOptions(), TableParts()), true);
   ASSERT_FALSE(none);
   EXPECT_NE(none.error().message.find("it has no selector"), std::string::npos) << none.error().message;
 }
@@ -134,7 +138,7 @@ TEST(AblationTest, RowsOfOneModelCountTheSameNeurons) {
   for (int32_t i = 0; i < 40; ++i) text.ids.push_back((7 * i * i + 3) % 61);
   text.num_prompt = 12;
   text.num_warm_up = 8;
-  const auto wanted = SelectRows("hybrid,sketch,flash", AblationRows(base, {true, SelectorKind::kSketch, false}));
+  const auto wanted = SelectRows("hybrid,sketch,flash", AblationRows(base, {true, SelectorKind::kSketch, false}), true);
   ASSERT_TRUE(wanted);
   std::vector<RowMeasurement> rows(wanted->size());
   for (size_t i = 0; i < rows.size(); ++i) {

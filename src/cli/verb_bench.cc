@@ -13,6 +13,7 @@
 #include "src/cli/text_pieces.h"
 #include "src/cli/trace_file.h"
 #include "src/cli/verbs.h"
+#include "src/engine/early_choice.h"
 #include "src/format/byte_source.h"
 
 namespace frugal {
@@ -150,7 +151,12 @@ Result<std::vector<AblationRow>> WantedRows(const BenchFlags& flags, const Engin
     FRUGAL_TRY(CheckSameShape(model, layout));
     rows.push_back(LayoutRow(options, parts, flags.layout_path));
   }
-  return SelectRows(flags.rows, rows);
+  bool early_pays = true;
+  if (const std::optional<DeviceProfile> profile = FindProfile(options.model_path); profile && parts.early) {
+    FRUGAL_ASSIGN(const OpenedHeader header, OpenHeader(options));
+    FRUGAL_ASSIGN(early_pays, EarlyPays(header, options, *profile));
+  }
+  return SelectRows(flags.rows, rows, early_pays);
 }
 
 // A run of its own, so that recording is in no measurement.
@@ -326,8 +332,8 @@ void AddBenchVerb(CLI::App& app, Exit& exit) {
       ->capture_default_str();
   sub->add_option(
       "--rows", flags->rows,
-      "only these rows, by commas: naive, hybrid, predictor (or gate, sketch), window, bundling, overlap, early, layout; flash: the "
-      "last one that the model has");
+      "only these rows, by commas: naive, hybrid, predictor (or gate, sketch), window, bundling, overlap, early, layout; flash: "
+      "what `run` would choose, the last one with early prediction where that pays");
   sub->add_option(
       "--layout", flags->layout_path,
       "the same model with its neurons in another order (`frugal pack --calibrate`), as one more row");
