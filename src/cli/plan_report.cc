@@ -90,6 +90,7 @@ std::string FormatExpectation(const PlanReport& report) {
   }
   text += fmt::format("  {:<20}{:>9.3f} ms  {} touched at {:.1f} GB/s", "computing", 1e3 * expected.compute_seconds,
                       FormatBytes(expected.touched_bytes), expected.memory_bytes_per_second / 1e9);
+  if (expected.slow_product_seconds > 0) text += fmt::format(", {:.3f} ms more for slow products", 1e3 * expected.slow_product_seconds);
   if (expected.alone_seconds > 0) text += fmt::format(", {:.3f} ms of one thread alone", 1e3 * expected.alone_seconds);
   text += '\n';
   if (!expected.token_seconds) {
@@ -138,6 +139,7 @@ nlohmann::ordered_json ExpectationToJson(const Expectation& expected) {
   json["demand_bytes"] = expected.demand_bytes;
   json["touched_bytes"] = expected.touched_bytes;
   json["memory_bytes_per_second"] = expected.memory_bytes_per_second;
+  json["slow_product_ms"] = 1e3 * expected.slow_product_seconds;
   json["compute_ms"] = 1e3 * expected.compute_seconds;
   json["read_ms"] = nullptr;
   json["token_ms"] = nullptr;

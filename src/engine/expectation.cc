@@ -185,10 +185,6 @@ double TouchedSeconds(const Expectation& e, double bytes, std::initializer_list<
   }
   return seconds;
 }
-double TouchedSeconds(const Expectation& e) {
-  using When = TouchedWeights::When;
-  return TouchedSeconds(e, e.touched_bytes, {When::kBeforeReads, When::kBundles, When::kAfterReads, When::kOther});
-}
 
 // A layer's reads are in proportion to the bundles that it uses, and so is its computing of bundles: in layers that use few the device
 // waits, in those that use many the threads. What is streamed comes all the time.
@@ -353,7 +349,10 @@ void ExpectTimes(const DeviceProfile* profile, Expectation* expectation) {
   e.memory_bytes_per_second =
       profile != nullptr && profile->memory_bytes_per_second > 0 ? kProductsShareOfMemory * profile->memory_bytes_per_second
                                                                  : kAssumedMemoryBytesPerSecond;
-  e.compute_seconds = TouchedSeconds(e) + e.alone_seconds;
+  using When = TouchedWeights::When;
+  const double touched_seconds = TouchedSeconds(e, e.touched_bytes, {When::kBeforeReads, When::kBundles, When::kAfterReads, When::kOther});
+  e.slow_product_seconds = touched_seconds - e.touched_bytes / e.memory_bytes_per_second;
+  e.compute_seconds = touched_seconds + e.alone_seconds;
   e.read_seconds.reset();
   e.token_seconds.reset();
   if (profile == nullptr) return;

@@ -76,9 +76,11 @@ struct Expectation {
   std::vector<double> layer_shares;  // of the bundles used, each layer's; empty: no bundles on demand
   int num_threads = 1;
   bool overlap = true;
-  double memory_bytes_per_second = kAssumedMemoryBytesPerSecond;  // of the products: what was assumed, or kProductsShareOfMemory of the profile's
+  // Of the products where memory is the limit: what was assumed, or kProductsShareOfMemory of the profile's.
+  double memory_bytes_per_second = kAssumedMemoryBytesPerSecond;
+  double slow_product_seconds = 0;  // more than that, for weights that the processor multiplies slower
   double alone_seconds = 0;    // of the engine thread between a layer's products; counted before the layer's reads
-  double compute_seconds = 0;  // touched_bytes at that, or as fast as they are multiplied, alone_seconds, and the processor's part of the reads, where it was measured
+  double compute_seconds = 0;  // touched_bytes at that, these two, and the processor's part of the reads, where it was measured
   // Nothing when the device was not measured. With overlap a layer costs the larger of its reading and of the computing that its reads
   // hide behind, and one read's latency; without it the sum of its reading and of all else.
   std::optional<double> read_seconds;

@@ -199,6 +199,7 @@ TEST(ExpectationTest, WeightsAreGoneThroughNoFasterThanTheyAreMultiplied) {
     expectation.touched_bytes = 60e6;
     expectation.touched_weights = {{when, 20e6, 4e9}, {When::kOther, 10e6, 40e9}};
     ExpectTimes(&profile, &expectation);
+    EXPECT_NEAR(expectation.slow_product_seconds, 3e-3, 1e-9);
     EXPECT_NEAR(expectation.compute_seconds, 9e-3, 1e-9);
     EXPECT_NEAR(*expectation.token_seconds, 9e-3, 1e-6);
 
@@ -220,6 +221,7 @@ TEST(ExpectationTest, WeightsAreGoneThroughNoFasterThanTheyAreMultiplied) {
     DeviceProfile slow = profile;
     slow.memory_bytes_per_second = 2e9 / kProductsShareOfMemory;
     ExpectTimes(&slow, &expectation);
+    EXPECT_EQ(expectation.slow_product_seconds, 0);
     EXPECT_NEAR(expectation.compute_seconds, 30e-3, 1e-9);
   }
 }
