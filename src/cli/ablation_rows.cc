@@ -113,7 +113,7 @@ Result<std::vector<AblationRow>> SelectRows(const std::string& keys, const std::
       std::vector<std::string> known;
       for (const AblationRow& row : all) known.push_back(row.key);
       return MakeError(ErrorCode::kUsage, "--rows: '{}': this model has {}{}, by commas", key, fmt::join(known, ", "),
-                       all.back().options.mode == RunMode::kFlash ? ", or flash for what `run` would choose" : ": it has no selector");
+                       all.back().options.mode == RunMode::kFlash ? ", or flash for the last that selects" : ": it has no selector");
     }
     selected.push_back(*found);
   }

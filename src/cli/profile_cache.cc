@@ -54,7 +54,7 @@ Result<DeviceProfile::Point> GetPoint(const nlohmann::json& object, const std::s
 
 Result<ProductSpeed> GetProductSpeed(const nlohmann::json& object, const std::string& name) {
   const std::optional<DType> dtype = object.is_object() ? ParseDType(GetText(object, "type")) : std::nullopt;
-  if (!dtype) return MakeError(ErrorCode::kFailed, "{}: one of products is of no type of weights", name);
+  if (!dtype || !IsWeightType(*dtype)) return MakeError(ErrorCode::kFailed, "{}: one of products is of no type of weights", name);
   ProductSpeed speed;
   speed.dtype = *dtype;
   FRUGAL_ASSIGN(speed.matrix, GetNumber(object, "matrix_bytes_per_second", name));

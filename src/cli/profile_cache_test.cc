@@ -104,8 +104,10 @@ TEST_F(ProfileCacheTest, EveryDamageOfTheFileIsAnErrorThatNamesIt) {
   bad_point["random"][0] = 3;
   bad.push_back(bad_point.dump());
   nlohmann::json bad_product = nlohmann::json::parse(good);
-  bad_product["products"][1]["type"] = "no type";
-  bad.push_back(bad_product.dump());
+  for (const char* type : {"no type", "I64"}) {
+    bad_product["products"][1]["type"] = type;
+    bad.push_back(bad_product.dump());
+  }
   bad_product["products"][1] = 3;
   bad.push_back(bad_product.dump());
   bad_product["products"] = nlohmann::json::parse(good)["products"];

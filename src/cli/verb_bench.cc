@@ -152,7 +152,8 @@ Result<std::vector<AblationRow>> WantedRows(const BenchFlags& flags, const Engin
     rows.push_back(LayoutRow(options, parts, flags.layout_path));
   }
   bool early_pays = true;
-  if (const std::optional<DeviceProfile> profile = FindProfile(options.model_path); profile && parts.early) {
+  if (const std::optional<DeviceProfile> profile = FindProfile(options.model_path);
+      profile && parts.early && flags.rows.find("flash") != std::string::npos) {
     FRUGAL_ASSIGN(const OpenedHeader header, OpenHeader(options));
     FRUGAL_ASSIGN(early_pays, EarlyPays(header, options, *profile));
   }
@@ -333,7 +334,7 @@ void AddBenchVerb(CLI::App& app, Exit& exit) {
   sub->add_option(
       "--rows", flags->rows,
       "only these rows, by commas: naive, hybrid, predictor (or gate, sketch), window, bundling, overlap, early, layout; flash: "
-      "what `run` would choose, the last one with early prediction where that pays");
+      "the last one that the model has, without early prediction where `run` does without");
   sub->add_option(
       "--layout", flags->layout_path,
       "the same model with its neurons in another order (`frugal pack --calibrate`), as one more row");

@@ -191,7 +191,7 @@ void DotCopies(const RowSet& rows, size_t num_rows, size_t columns, const float*
   SumPairs(lanes, num_pairs, out);
 }
 
-// With vectors of 256 bits or less to convert a weight takes twice as long as to multiply it, so it is done once for all tokens.
+// AVX2 takes twice as long to convert a weight as to multiply it, so that is done once for all tokens; with NEON, not measured, too.
 template <class Row>
 void DotChosenRowsOf(const RowSet& rows, size_t num_rows, size_t columns, const float* x, size_t x_stride, size_t num_tokens,
                      const ChosenPairs& pairs, std::byte* copies, float* lanes, float* out) {

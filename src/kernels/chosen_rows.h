@@ -9,7 +9,7 @@
 
 namespace frugal {
 
-// Columns of a row in the cache, and bytes of all rows: half of an L2 cache of 1 MiB.
+// Columns of a row in the cache (half as many where it is converted to floats), and bytes of all rows: half of an L2 cache of 1 MiB.
 constexpr size_t kChosenColumns = 1024;
 constexpr size_t kChosenRowsBytes = 512 * 1024;
 // The most rows of a call.

@@ -1,5 +1,5 @@
-// DotInterleavedRows over the vectors of interleaved_avx2-inl.h or interleaved_vnni-inl.h: interleaved_rows.cc includes it once behind each.
-// No include guard.
+// DotInterleavedRows over the vectors of interleaved_avx2-inl.h or interleaved_vnni-inl.h: interleaved_rows.cc includes it once behind
+// each. No include guard.
 
 // How far ahead of its use memory is asked for, with one token.
 constexpr size_t kInterleavedPrefetchBytes = 1024;

@@ -107,7 +107,7 @@ void AddListedRows(DType dtype, const RowSet& rows, const RowLists& lists, size_
   WithRow(dtype, [&](auto row) HWY_ATTR { AddListedRowsOf<decltype(row)>(rows, lists, num_tokens, columns, out, out_stride); });
 }
 
-// With vectors of 256 bits or less to convert a weight takes twice as long as to multiply it.
+// AVX2 takes twice as long to convert a weight as to multiply it; with NEON this is not measured.
 bool ConvertsOnce() { return kParts >= 4; }
 
 uint32_t ListNonZero(const float* a, size_t num_rows, ListedRow* list) {

@@ -20,7 +20,8 @@ struct RowLists {
   const uint32_t* begin = nullptr;  // [num_tokens + 1]
 };
 
-// The type in which AddListedRows takes rows that are stored as `dtype`: itself, or F32, by ConvertToFloat, which gives the same bits.
+// The type in which AddListedRows takes rows that are stored as `dtype`, which is the instruction set's matter: itself, or F32, by
+// ConvertToFloat, which gives the same bits.
 DType ListedType(DType dtype);
 
 // Lists the rows i < num_rows whose a[i] is not 0, in their order; gives their number. `list` has room for num_rows.

@@ -90,8 +90,8 @@ uint64_t Forward::MemoryBytes(const ModelConfig& config, uint32_t num_threads, u
   const uint64_t rows = max_rows;
   uint64_t floats = rows * config.hidden_size * 4 + rows * config.query_size() + KvFloats(config, max_rows) +
                     num_threads * ScoreFloats(config, max_rows, max_context) + config.ffn_size +
-                    Selector::WordsPerToken(config.ffn_size) * 64 + rows * config.ffn_size + GateFloats(config, max_rows) + num_threads * ProductFloats(config, max_rows) +
-                    (rows > 1 ? config.ffn_size * 2 : 0) +
+                    Selector::WordsPerToken(config.ffn_size) * 64 + rows * config.ffn_size + GateFloats(config, max_rows) +
+                    num_threads * ProductFloats(config, max_rows) + (rows > 1 ? config.ffn_size * 2 : 0) +
                     uint64_t{max_logit_rows} * config.vocab_size + Rotation::Floats(config.rope, max_rows);
   if (config.has_local_rope) floats += Rotation::Floats(config.local_rope, max_rows);
   if (config.has_projections()) floats += rows * config.embedding_size;
