@@ -12,6 +12,14 @@ if(CMAKE_BUILD_TYPE STREQUAL "Release")
   endif()
 endif()
 
+# The presets release, asan and tsan compile a target's files in batches of sixteen (CMAKE_UNITY_BUILD), which is faster: what the
+# headers of JSON, CLI11 and GoogleTest generate is the same in each file. Preset dev compiles each file for itself.
+# frugal_alone(FILE...): files of this folder that are compiled for themselves in any case, since names of theirs, unnamed namespaces'
+# among them, are used otherwise in another file.
+function(frugal_alone)
+  set_source_files_properties(${ARGN} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+endfunction()
+
 function(frugal_precompile_source name)
   file(WRITE ${CMAKE_BINARY_DIR}/${name}.cc "")
   add_library(${name} OBJECT ${CMAKE_BINARY_DIR}/${name}.cc)
@@ -44,6 +52,9 @@ function(frugal_library name)
   add_library(frugal_${name} STATIC ${sources})
   target_include_directories(frugal_${name} PUBLIC ${PROJECT_SOURCE_DIR})
   target_link_libraries(frugal_${name} PUBLIC ${ARGN})
+  if(name STREQUAL "kernels")
+    set_target_properties(frugal_${name} PROPERTIES UNITY_BUILD OFF)  # each of its files includes itself, once for each processor
+  endif()
   # A precompiled header serves one set of options only.
   if(FRUGAL_PRECOMPILE AND NOT name STREQUAL "kernels")
     target_precompile_headers(frugal_${name} REUSE_FROM frugal_precompiled)

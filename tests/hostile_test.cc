@@ -40,7 +40,7 @@ class HostileTest : public ::testing::TestWithParam<bool> {  // with a predictor
 
   void SetUp() override {
     if (!GetParam() || trained_) return;
-    TrainPredictors(*packed_);
+    TrainPredictors(*packed_, 512);  // how well they choose does not matter here
     trained_ = true;
   }
 

@@ -158,10 +158,10 @@ std::string PackModelShuffled(const std::string& source, const TemporaryDirector
   return options.output_path;
 }
 
-void TrainPredictors(const std::string& packed) {
+void TrainPredictors(const std::string& packed, uint32_t num_tokens) {
   TrainOptions options;
   options.model_path = packed;
-  options.num_tokens = 2048;
+  options.num_tokens = num_tokens;
   const auto report = Train(options, [](double, std::string_view) {});
   if (!report) ADD_FAILURE() << report.error().message;
 }

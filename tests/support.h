@@ -53,8 +53,8 @@ std::string PackModel(const std::string& source, const TemporaryDirectory& direc
                       std::optional<DType> type = std::nullopt);
 // The same with the neurons of every layer in a random order.
 std::string PackModelShuffled(const std::string& source, const TemporaryDirectory& directory);
-// Trains small predictors beside the packed model, quickly.
-void TrainPredictors(const std::string& packed);
+// Trains small predictors beside the packed model, quickly, on `num_tokens` tokens of the model's own text.
+void TrainPredictors(const std::string& packed, uint32_t num_tokens = 2048);
 
 // models/tale of the project.
 std::string TaleDirectory();

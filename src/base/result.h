@@ -6,6 +6,8 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 #include <variant>
 
@@ -97,6 +99,9 @@ template <typename... Args>
 Error BadModel(fmt::format_string<Args...> format, Args&&... args) {
   return Error{ErrorCode::kBadModel, fmt::format(format, std::forward<Args>(args)...)};
 }
+
+// What the system calls the errno `number`; from any thread.
+inline std::string ErrnoText(int number) { return std::generic_category().message(number); }
 
 // The same error with "context: " in front.
 inline Error WithContext(Error error, std::string_view context) {

@@ -21,10 +21,6 @@ namespace {
 constexpr size_t kRecallTokens = 64;
 constexpr uint64_t kMostRecordingBytes = 4 * kMiB;
 
-double PerToken(uint64_t value, const PhaseReport& traffic) {
-  return traffic.num_tokens == 0 ? 0.0 : static_cast<double>(value) / static_cast<double>(traffic.num_tokens);
-}
-
 // An observer turns off the engine's own sampling, whose reads would be counted.
 Status MeasuredStep(Engine& engine, Session& session, int32_t id) {
   const auto observe = [](const LayerObservation&) -> Status { return {}; };
@@ -109,7 +105,7 @@ double TouchedBytes(const Engine& engine, const Expectation& expectation, const 
   double bytes = expectation.touched_bytes;
   if (engine.plan().weights.ffn == FfnPlacement::kOnDemand) {
     const BundleInfo& bundle = engine.model().bundles()[0];
-    const double used = PerToken(traffic.num_hits + traffic.num_late_hits + traffic.num_misses, traffic);
+    const double used = traffic.PerToken(traffic.num_hits + traffic.num_late_hits + traffic.num_misses);
     const double active = use.chosen > 0 ? used * use.active / use.chosen : used;
     bytes += (used - expectation.bundles_used) * static_cast<double>(bundle.down_offset_bytes) +
              (active - expectation.bundles_active) * static_cast<double>(bundle.stride_bytes - bundle.down_offset_bytes);
@@ -176,7 +172,7 @@ Status MeasureTokens(Engine& engine, Session& session, const AblationText& text,
 double ExpectHereMs(Expectation expectation, const DeviceProfile& profile, const RowMeasurement& row) {
   const double reads_ms = Percentile(row.bare.reads_ms, 0.5);
   if (reads_ms <= 0 || row.bare.memory_bytes_per_second() <= 0) return 0;
-  const double random_reads = std::max(0.0, PerToken(row.traffic.num_reads, row.traffic) - expectation.stream_reads);
+  const double random_reads = std::max(0.0, row.traffic.PerToken(row.traffic.num_reads) - expectation.stream_reads);
   const double random_bytes = std::max(0.0, row.traffic.bytes_per_token() - expectation.streamed_bytes);
   const double by_profile_ms = 1e3 * ReadBoundSeconds(profile, expectation.streamed_bytes, random_reads, random_bytes);
   DeviceProfile here = ProfileAtSpeed(profile, by_profile_ms / reads_ms);
@@ -207,8 +203,8 @@ Result<std::unique_ptr<BareLoop>> OpenBareLoop(Engine& engine, uint64_t ram_byte
 }  // namespace
 
 double RowMeasurement::total_ms(double share) const { return Percentile(token_ms, share); }
-double RowMeasurement::io_ms() const { return PerToken(traffic.busy_ns, traffic) / 1e6; }
-double RowMeasurement::stall_ms() const { return PerToken(traffic.stall_ns, traffic) / 1e6; }
+double RowMeasurement::io_ms() const { return traffic.PerToken(traffic.busy_ns) / 1e6; }
+double RowMeasurement::stall_ms() const { return traffic.PerToken(traffic.stall_ns) / 1e6; }
 double RowMeasurement::compute_ms() const { return traffic.ms_per_token() - stall_ms(); }
 double RowMeasurement::bare_ms(double share) const { return Percentile(bare.together_ms, share); }
 double RowMeasurement::bound_ms() const {

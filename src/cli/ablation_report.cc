@@ -11,10 +11,6 @@
 namespace frugal {
 namespace {
 
-double PerToken(uint64_t value, const PhaseReport& traffic) {
-  return traffic.num_tokens == 0 ? 0.0 : static_cast<double>(value) / static_cast<double>(traffic.num_tokens);
-}
-
 std::string Size(double bytes) { return FormatSize(static_cast<uint64_t>(bytes + 0.5)); }
 
 std::string PlanSays(const RowMeasurement& row) {
@@ -90,8 +86,8 @@ std::string FormatAblation(std::span<const RowMeasurement> rows) {
     const PhaseReport& traffic = row.traffic;
     text += fmt::format("| {} | {} | {} | {:.3f} | {:.1f} | {} | {} |\n", row.name, FormatSize(row.planned_bytes),
                         FormatSize(static_cast<uint64_t>(traffic.bytes_per_token() + 0.5)), traffic.gb_per_second(),
-                        PerToken(traffic.num_reads, traffic),
-                        row.device_reads ? fmt::format("{:.1f}", PerToken(*row.device_reads, traffic)) : "unknown",
+                        traffic.PerToken(traffic.num_reads),
+                        row.device_reads ? fmt::format("{:.1f}", traffic.PerToken(*row.device_reads)) : "unknown",
                         row.left_out_share > 0 ? fmt::format("lossy, {:.0f}% left out", 100 * row.left_out_share)
                         : row.recall < 0       ? "exact"
                                                : fmt::format("{:.1f}%", 100 * row.recall));
@@ -219,11 +215,11 @@ nlohmann::ordered_json AblationToJson(std::span<const RowMeasurement> rows) {
     item["planned_bytes"] = row.planned_bytes;
     item["tokens"] = traffic.num_tokens;
     item["bytes_per_token"] = traffic.bytes_per_token();
-    item["ffn_bytes_per_token"] = PerToken(traffic.ffn_bytes_read, traffic);
-    item["reads_per_token"] = PerToken(traffic.num_reads, traffic);
+    item["ffn_bytes_per_token"] = traffic.PerToken(traffic.ffn_bytes_read);
+    item["reads_per_token"] = traffic.PerToken(traffic.num_reads);
     item["gb_per_second_while_reading"] = traffic.gb_per_second();
     item["device_reads_per_token"] = nullptr;
-    if (row.device_reads) item["device_reads_per_token"] = PerToken(*row.device_reads, traffic);
+    if (row.device_reads) item["device_reads_per_token"] = traffic.PerToken(*row.device_reads);
     item["io_ms"] = row.io_ms();
     item["compute_ms"] = row.compute_ms();
     item["stall_ms"] = row.stall_ms();

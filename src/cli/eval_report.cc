@@ -10,12 +10,8 @@
 namespace frugal {
 namespace {
 
-double PerToken(uint64_t value, const PhaseReport& traffic) {
-  return traffic.num_tokens == 0 ? 0.0 : static_cast<double>(value) / static_cast<double>(traffic.num_tokens);
-}
-
 double FfnPercent(const PhaseReport& traffic, uint64_t ffn_bytes) {
-  return 100.0 * PerToken(traffic.ffn_bytes_read, traffic) / static_cast<double>(ffn_bytes);
+  return 100.0 * traffic.PerToken(traffic.ffn_bytes_read) / static_cast<double>(ffn_bytes);
 }
 
 std::string FormatBytes(double bytes) { return FormatSize(static_cast<uint64_t>(bytes + 0.5)); }
@@ -23,13 +19,13 @@ std::string FormatBytes(double bytes) { return FormatSize(static_cast<uint64_t>(
 nlohmann::ordered_json TrafficToJson(const PhaseReport& traffic, uint64_t ffn_bytes) {
   nlohmann::ordered_json json;
   json["tokens"] = traffic.num_tokens;
-  json["ffn_bytes_per_token"] = PerToken(traffic.ffn_bytes_read, traffic);
+  json["ffn_bytes_per_token"] = traffic.PerToken(traffic.ffn_bytes_read);
   json["ffn_percent_per_token"] = FfnPercent(traffic, ffn_bytes);
-  json["bytes_per_token"] = PerToken(traffic.bytes_read, traffic);
-  json["reads_per_token"] = PerToken(traffic.num_reads, traffic);
-  json["hits_per_token"] = PerToken(traffic.num_hits, traffic);
-  json["late_hits_per_token"] = PerToken(traffic.num_late_hits, traffic);
-  json["misses_per_token"] = PerToken(traffic.num_misses, traffic);
+  json["bytes_per_token"] = traffic.PerToken(traffic.bytes_read);
+  json["reads_per_token"] = traffic.PerToken(traffic.num_reads);
+  json["hits_per_token"] = traffic.PerToken(traffic.num_hits);
+  json["late_hits_per_token"] = traffic.PerToken(traffic.num_late_hits);
+  json["misses_per_token"] = traffic.PerToken(traffic.num_misses);
   json["hit_rate"] = nullptr;
   if (traffic.hit_rate() >= 0) json["hit_rate"] = traffic.hit_rate();
   json["gb_per_second_while_reading"] = traffic.gb_per_second();
@@ -72,15 +68,15 @@ std::string FormatTraffic(const EvalResult& result, uint64_t ffn_bytes, uint32_t
   text += fmt::format("mean of {} tokens{}:\n", traffic.num_tokens,
                       skip == 0 ? "" : fmt::format(" from position {} of a piece on", skip));
   text += fmt::format("  FFN bytes read  {} per token, {:.2f}% of the FFN\n",
-                      FormatBytes(PerToken(traffic.ffn_bytes_read, traffic)), FfnPercent(traffic, ffn_bytes));
+                      FormatBytes(traffic.PerToken(traffic.ffn_bytes_read)), FfnPercent(traffic, ffn_bytes));
   text += fmt::format("  bytes read      {} per token in {:.1f} reads, {:.3f} GB/s while reading\n",
-                      FormatBytes(PerToken(traffic.bytes_read, traffic)),
-                      PerToken(traffic.num_reads, traffic), traffic.gb_per_second());
+                      FormatBytes(traffic.PerToken(traffic.bytes_read)),
+                      traffic.PerToken(traffic.num_reads), traffic.gb_per_second());
   if (traffic.hit_rate() >= 0) {
     text += fmt::format(
         "  bundles         {:.1f} hits, {:.1f} late hits, {:.1f} misses per token, hit rate {:.2f}%\n",
-        PerToken(traffic.num_hits, traffic), PerToken(traffic.num_late_hits, traffic),
-        PerToken(traffic.num_misses, traffic), 100.0 * traffic.hit_rate());
+        traffic.PerToken(traffic.num_hits), traffic.PerToken(traffic.num_late_hits),
+        traffic.PerToken(traffic.num_misses), 100.0 * traffic.hit_rate());
   }
   text += fmt::format("  time            {:.3f} ms per token, {:.1f}% of it stalled\n",
                       traffic.ms_per_token(), 100.0 * traffic.stall_share());
@@ -153,7 +149,7 @@ std::string FormatCurve(const std::vector<CurvePoint>& points, uint64_t ffn_byte
       continue;
     }
     text += fmt::format("{} | {:.2f}% | {:.2f}% | {:.3f} |\n",
-                        FormatBytes(PerToken(point.traffic->ffn_bytes_read, *point.traffic)),
+                        FormatBytes(point.traffic->PerToken(point.traffic->ffn_bytes_read)),
                         FfnPercent(*point.traffic, ffn_bytes), 100.0 * point.traffic->hit_rate(),
                         point.traffic->ms_per_token());
   }

@@ -6,15 +6,12 @@
 #include <bit>
 #include <cerrno>
 #include <cstdlib>
-#include <system_error>
 
 #include "src/io/nameless_file.h"
 #include "src/select/selector.h"
 
 namespace frugal {
 namespace {
-
-std::string ErrnoText(int number) { return std::generic_category().message(number); }
 
 }  // namespace
 

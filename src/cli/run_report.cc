@@ -51,9 +51,10 @@ double PhaseReport::tokens_per_second() const {
 double PhaseReport::ms_per_token() const {
   return Divide(static_cast<double>(elapsed_ns) / 1e6, static_cast<double>(num_tokens));
 }
-double PhaseReport::bytes_per_token() const {
-  return Divide(static_cast<double>(bytes_read), static_cast<double>(num_tokens));
+double PhaseReport::PerToken(uint64_t count) const {
+  return Divide(static_cast<double>(count), static_cast<double>(num_tokens));
 }
+double PhaseReport::bytes_per_token() const { return PerToken(bytes_read); }
 double PhaseReport::gb_per_second() const {
   return Divide(static_cast<double>(bytes_read), static_cast<double>(busy_ns));
 }
@@ -124,7 +125,7 @@ std::string FormatRunReport(const RunReport& report) {
                       FormatSize(static_cast<uint64_t>(decode.bytes_per_token())),
                       FormatSize(static_cast<uint64_t>(Divide(static_cast<double>(decode.ffn_bytes_read),
                                                               static_cast<double>(decode.num_tokens)))),
-                      Divide(static_cast<double>(decode.num_reads), static_cast<double>(decode.num_tokens)),
+                      decode.PerToken(decode.num_reads),
                       decode.gb_per_second());
   if (decode.hit_rate() >= 0) {
     text += fmt::format("{:>16} = {} hits ({:.1f}%), {} late hits, {} misses\n", "bundles", decode.num_hits,

@@ -28,6 +28,7 @@ struct PhaseReport {
 
   double tokens_per_second() const;
   double ms_per_token() const;
+  double PerToken(uint64_t count) const;  // 0 without tokens
   double bytes_per_token() const;
   double gb_per_second() const;  // 10^9 bytes
   double stall_share() const;

@@ -10,7 +10,6 @@
 #include <cerrno>
 #include <limits>
 #include <string_view>
-#include <system_error>
 
 #include "src/base/bytes.h"
 #include "src/cli/common.h"
@@ -24,8 +23,6 @@ namespace {
 constexpr size_t kBufferBytes = 64 * kKiB;
 constexpr uint64_t kMostIdsFileBytes = 16 * kMiB;
 constexpr std::string_view kWhiteSpace = " \t\r\n";
-
-std::string ErrnoText(int number) { return std::generic_category().message(number); }
 
 // Starts `xz -dc` on the open file; its output is the pipe's other end.
 Result<pid_t> StartXz(const std::string& path, int input, UniqueFd* output) {

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <optional>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -45,8 +44,6 @@ double ProcessCpuSeconds() {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-std::string Describe(int error_number) { return std::generic_category().message(error_number); }
-
 struct Grid {
   std::vector<uint32_t> sizes;
   std::vector<uint32_t> depths;
@@ -71,7 +68,7 @@ std::string FolderOf(const std::string& path) {
 Status CheckSpace(const std::string& folder, uint64_t needed_bytes) {
   struct statvfs info {};
   if (statvfs(folder.c_str(), &info) != 0)
-    return MakeError(ErrorCode::kIo, "{}: {}", folder, Describe(errno));
+    return MakeError(ErrorCode::kIo, "{}: {}", folder, ErrnoText(errno));
   const uint64_t free_bytes = CheckedMultiply(info.f_bavail, info.f_frsize).value_or(UINT64_MAX);
   // The file system's own structures need room too.
   if (free_bytes / 20 * 19 >= needed_bytes) return {};
@@ -90,7 +87,7 @@ Status WriteAll(int fd, uint64_t offset_bytes, std::span<const std::byte> bytes,
     }
     if (put <= 0)
       return MakeError(ErrorCode::kIo, "writing at offset {}: {}", offset_bytes,
-                       Describe(put < 0 ? errno : ENOSPC));
+                       ErrnoText(put < 0 ? errno : ENOSPC));
     bytes = bytes.subspan(static_cast<size_t>(put));
     offset_bytes += static_cast<uint64_t>(put);
   }
@@ -188,7 +185,7 @@ Status Probe::WritePattern(int fd, uint64_t& written_bytes) {
     written_bytes += bytes.size();
   }
   if (!direct) {  // what is still in the page cache would be read from there
-    if (fdatasync(fd) != 0) return MakeError(ErrorCode::kIo, "fdatasync: {}", Describe(errno));
+    if (fdatasync(fd) != 0) return MakeError(ErrorCode::kIo, "fdatasync: {}", ErrnoText(errno));
     posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
   }
   return {};

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <system_error>
 #include <utility>
 
 #include "src/base/aligned_buffer.h"
@@ -18,8 +17,6 @@ namespace {
 constexpr uint32_t kTrialAlignments[] = {512, 4096};
 constexpr int64_t kTmpfsMagic = 0x01021994;
 constexpr int64_t kRamfsMagic = 0x858458f6;
-
-std::string Describe(int error_number) { return std::generic_category().message(error_number); }
 
 std::string_view KindOf(mode_t mode) {
   if (S_ISDIR(mode)) return "a directory";
@@ -111,7 +108,7 @@ Result<uint32_t> ProveAlignment(int fd, uint64_t size_bytes) {
     if (stated != 0) break;
   }
   return MakeError(ErrorCode::kIo, "O_DIRECT of {} fails to read ({}): buffered", file_system,
-                   Describe(error));
+                   ErrnoText(error));
 }
 
 // Turns O_DIRECT on for `fd` and returns the alignment; an error holds the note, and O_DIRECT is off again.
@@ -140,9 +137,9 @@ Result<File> File::Open(const std::string& path, DirectMode mode, uint32_t max_a
   file.path_ = path;
   // O_NONBLOCK: a FIFO without a writer would hang here.
   file.fd_ = UniqueFd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  if (!file.fd_.valid()) return MakeError(ErrorCode::kIo, "{}: cannot open: {}", path, Describe(errno));
+  if (!file.fd_.valid()) return MakeError(ErrorCode::kIo, "{}: cannot open: {}", path, ErrnoText(errno));
   struct stat info {};
-  if (fstat(file.fd(), &info) != 0) return MakeError(ErrorCode::kIo, "{}: fstat: {}", path, Describe(errno));
+  if (fstat(file.fd(), &info) != 0) return MakeError(ErrorCode::kIo, "{}: fstat: {}", path, ErrnoText(errno));
   if (!S_ISREG(info.st_mode))
     return BadModel("{}: is {}, expected a regular file", path, KindOf(info.st_mode));
   file.size_bytes_ = static_cast<uint64_t>(info.st_size);
@@ -151,7 +148,7 @@ Result<File> File::Open(const std::string& path, DirectMode mode, uint32_t max_a
   const int flags =
       fcntl(file.fd(), F_GETFL) & ~O_NONBLOCK;  // io_uring would answer EAGAIN instead of waiting
   if (fcntl(file.fd(), F_SETFL, flags) != 0) {
-    return MakeError(ErrorCode::kIo, "{}: fcntl: {}", path, Describe(errno));
+    return MakeError(ErrorCode::kIo, "{}: fcntl: {}", path, ErrnoText(errno));
   }
   if (mode == DirectMode::kOff) {
     file.direct_note_ = "direct I/O is off: buffered";
@@ -171,7 +168,7 @@ Result<File> File::Open(const std::string& path, DirectMode mode, uint32_t max_a
 
 Status File::CheckUnchanged() const {
   struct stat info {};
-  if (fstat(fd(), &info) != 0) return MakeError(ErrorCode::kIo, "{}: fstat: {}", path_, Describe(errno));
+  if (fstat(fd(), &info) != 0) return MakeError(ErrorCode::kIo, "{}: fstat: {}", path_, ErrnoText(errno));
   const uint64_t size_bytes = static_cast<uint64_t>(info.st_size);
   if (size_bytes != size_bytes_) {
     return MakeError(ErrorCode::kIo, "{}: file changed while open: {} bytes, {} when it was opened", path_,

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -23,8 +22,6 @@ constexpr uint64_t kMaxSingleBytes = kGiB;    // an SQE's length has 32 bits; th
 constexpr unsigned kMaxKernelWorkers = 8;     // threads the kernel may start for reads that would block
 constexpr int kMaxRefusals = 1000;  // EAGAIN/EBUSY of io_uring_enter in a row, before it counts as an error
 constexpr unsigned kReapBatch = 32;
-
-std::string Describe(int error_number) { return std::generic_category().message(error_number); }
 
 class UringReader final : public ExtentReader {
  public:
@@ -172,7 +169,7 @@ void UringReader::Register(std::string* note) {
         files_.emplace_back(wanted_fds_[i], static_cast<int>(i));
       std::sort(files_.begin(), files_.end());
     } else {
-      refused = fmt::format("files not registered ({})", Describe(-error));
+      refused = fmt::format("files not registered ({})", ErrnoText(-error));
     }
   }
   if (!wanted_buffers_.empty()) {
@@ -182,7 +179,7 @@ void UringReader::Register(std::string* note) {
                           : io_uring_register_buffers(&ring_, wanted_buffers_.data(), count);
     buffers_are_registered_ = error == 0;
     if (error != 0) {
-      refused += fmt::format("{}buffers not registered ({})", refused.empty() ? "" : ", ", Describe(-error));
+      refused += fmt::format("{}buffers not registered ({})", refused.empty() ? "" : ", ", ErrnoText(-error));
     }
   }
   if (note != nullptr && !refused.empty()) *note = "io_uring: " + refused;
@@ -354,7 +351,7 @@ Result<OpenedReader> OpenUringReader(const ReaderOptions& options) {
   OpenedReader opened;
   auto reader = std::make_unique<UringReader>(options);
   if (const int error = reader->Create(&opened.note); error != 0) {
-    return MakeError(ErrorCode::kIo, "io_uring is not available ({})", Describe(-error));
+    return MakeError(ErrorCode::kIo, "io_uring is not available ({})", ErrnoText(-error));
   }
   opened.reader = std::move(reader);
   return opened;
