@@ -5,6 +5,7 @@
 #include <functional>
 #include <initializer_list>
 #include <numeric>
+#include <utility>
 
 #include "src/base/bytes.h"
 #include "src/format/packed_format.h"
@@ -80,6 +81,32 @@ double FrequencyMisses(std::span<const float> use, uint32_t num_slots) {
   const auto rest = sorted.begin() + num_slots;
   std::nth_element(sorted.begin(), rest, sorted.end(), std::greater<>());
   return Sum({rest, sorted.end()});
+}
+
+// What is missed where the slots hold what the next token uses most probably, judged by how often a bundle is used and whether the last
+// token used it. After a use with probability p comes another with p + again (1 - p), else with p (1 - again); `again`, the same for all,
+// is what a window of one token, which misses (1 - again) times the sum of p (1 - p), says of it.
+double LastTokenMisses(std::span<const float> use, double misses_of_one_token, uint32_t num_slots) {
+  double independent = 0;
+  for (const float p : use) independent += static_cast<double>(p) * (1.0 - static_cast<double>(p));
+  const double again = independent > 0 ? std::clamp(1.0 - misses_of_one_token / independent, 0.0, 1.0) : 0.0;
+  // The slots of what is used with more than a probability, and the uses of that.
+  const auto held = [&](double probability) {
+    double slots = 0, hits = 0;
+    for (const float share : use) {
+      const double p = static_cast<double>(share), after_use = p + again * (1.0 - p), otherwise = p * (1.0 - again);
+      if (after_use > probability) slots += p, hits += p * after_use;
+      if (otherwise > probability) slots += 1.0 - p, hits += (1.0 - p) * otherwise;
+    }
+    return std::pair(slots, hits);
+  };
+  double low = 0, high = 1;
+  for (int step = 0; step < 20; ++step) {
+    const double middle = (low + high) / 2;
+    (held(middle).first > num_slots ? low : high) = middle;
+  }
+  const auto [slots, hits] = held(high);
+  return Sum(use) - hits - (num_slots - slots) * high;
 }
 
 // What is guessed wrongly is used seldom, and is in memory less often than what is used. Measured where 2 to 77% of the used bundles were
@@ -276,7 +303,13 @@ double ExpectedMisses(const NeuronUse& use, uint32_t num_slots, const PolicyOpti
     misses = recency_misses(num_slots, policy.window_steps);
   } else if (num_slots < all) {
     misses = recency_misses(num_slots, kForever);
-    if (policy.kind == PolicyKind::kDecay) misses = std::min(misses, FrequencyMisses(use.shares, num_slots));
+    if (policy.kind == PolicyKind::kDecay) {
+      misses = std::min(misses, FrequencyMisses(use.shares, num_slots));
+      // Where more than two tokens' bundles fit, what earlier tokens used says more.
+      if (!use.window_misses.empty() && num_slots < 2 * Sum(use.shares)) {
+        misses = std::min(misses, LastTokenMisses(use.shares, use.window_misses[0], num_slots));
+      }
+    }
   }
   const double never_used = past_tokens < kForever ? recency_misses(all, past_tokens) : 0;
   return std::max(misses, never_used);

@@ -84,6 +84,21 @@ TEST(ExpectationTest, WhereTheWindowsMissesAreKnownTheyCount) {
   EXPECT_NEAR(ExpectedMisses(use, 196, Policy(PolicyKind::kDecay)), 64.0 / 3, 0.01);
 }
 
+TEST(ExpectationTest, SlotsForLessThanATokensBundlesHoldWhatComesBack) {
+  // 100 of 1,000 equal bundles a token; a window of one misses 64 of 90 that chance would: a used one comes back with 0.1 + 0.9 * 26 / 90.
+  NeuronUse use = Independent(std::vector<float>(1000, 0.1f));
+  for (size_t i = 0; i < kNumWindows; ++i) use.window_misses.push_back(64.0 / static_cast<double>(1 << i));
+  EXPECT_NEAR(ExpectedMisses(use, 50, Policy(PolicyKind::kDecay)), 100 - 50 * 0.36, 1e-3);
+  EXPECT_NEAR(ExpectedMisses(use, 50, Policy(PolicyKind::kLru)), 100, 1e-3);
+  // What is popular stays, used by the last token or not.
+  use.shares.insert(use.shares.end(), 10, 0.9f);
+  const double again = 1 - 64 / (90 + 0.9);
+  EXPECT_NEAR(ExpectedMisses(use, 40, Policy(PolicyKind::kDecay)), 109 - 10 * 0.9 - 30 * (0.1 + 0.9 * again), 1e-3);
+  // Where nothing comes back more than by chance, popularity is all that counts.
+  use.window_misses.assign(kNumWindows, 90.9);
+  EXPECT_NEAR(ExpectedMisses(use, 40, Policy(PolicyKind::kDecay)), 109 - 10 * 0.9 - 30 * 0.1, 1e-3);
+}
+
 TEST(ExpectationTest, MoreSlotsNeverMissMore) {
   NeuronUse use;
   for (int i = 1; i <= 200; ++i) use.shares.push_back(1.0f / static_cast<float>(i));
