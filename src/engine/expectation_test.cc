@@ -110,6 +110,14 @@ TEST(ExpectationTest, MoreSlotsNeverMissMore) {
       last = misses;
     }
   }
+  const double one_token = ExpectedMisses(use, 0, Policy(PolicyKind::kLru));
+  for (size_t i = 0; i < kNumWindows; ++i) use.window_misses.push_back(0.5 * one_token / static_cast<double>(1 << i));
+  double last = 1e9;
+  for (uint32_t slots = 0; slots <= 200; ++slots) {
+    const double misses = ExpectedMisses(use, slots, Policy(PolicyKind::kDecay));
+    EXPECT_LE(misses, last + 1e-5) << slots;  // the slots' threshold is sought in 20 steps
+    last = misses;
+  }
 }
 
 // What the cache does with bundles missed at random: the planner's reads, over gaps while there are scraps.
