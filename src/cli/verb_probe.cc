@@ -98,7 +98,8 @@ std::string FormatProfile(const DeviceProfile& profile) {
                             FormatSize(GapWorthReading(profile)));
 }
 
-// All threads read 256 MiB, five times between two parts of the probe, since the neighbours of a virtual machine come and go.
+// All threads read 256 MiB, five times between two parts of the probe, since the neighbours of a virtual machine come and go. Once more
+// before that: threads that slept while the device was measured take twice as long for the first time.
 class MemoryMeter {
  public:
   MemoryMeter() : buffer_(AlignedBuffer::Allocate(kBytes)), pool_(ThreadPool::Create(UsableCores())) {
@@ -106,13 +107,10 @@ class MemoryMeter {
   }
   // Does nothing where samples had more than a twelfth of the time until now.
   void Sample() {
+    if (!buffer_ || !pool_ || kTimesOfSamples * taken_ns_ > NowNs() - begin_ns_) return;
+    Read();
     const uint64_t start_ns = NowNs();
-    if (!buffer_ || !pool_ || kTimesOfSamples * taken_ns_ > start_ns - begin_ns_) return;
-    for (int pass = 0; pass < kPasses; ++pass) {
-      (*pool_)->Run(static_cast<int>(kBytes / kTileBytes), [&](int tile, int) {
-        sink_.fetch_or(PlainRead(buffer_->data() + static_cast<uint64_t>(tile) * kTileBytes, kTileBytes), std::memory_order_relaxed);
-      });
-    }
+    for (int pass = 0; pass < kPasses; ++pass) Read();
     taken_ns_ += NowNs() - start_ns;
     num_passes_ += kPasses;
   }
@@ -128,6 +126,12 @@ class MemoryMeter {
   static constexpr uint64_t kTileBytes = 256 * kKiB;
   static constexpr int kPasses = 5;
   static constexpr uint64_t kTimesOfSamples = 12;
+
+  void Read() {
+    (*pool_)->Run(static_cast<int>(kBytes / kTileBytes), [&](int tile, int) {
+      sink_.fetch_or(PlainRead(buffer_->data() + static_cast<uint64_t>(tile) * kTileBytes, kTileBytes), std::memory_order_relaxed);
+    });
+  }
 
   Result<AlignedBuffer> buffer_;
   const Result<std::unique_ptr<ThreadPool>> pool_;
