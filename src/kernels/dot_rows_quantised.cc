@@ -85,8 +85,10 @@ HWY_PUSH_ATTRIBUTES(FRUGAL_VNNI_ATTRIBUTES)
 namespace frugal::vnni {
 #define FRUGAL_DPBUSD _mm256_dpbusd_epi32
 #include "src/kernels/quantised_x86-inl.h"
-#include "src/kernels/quantised_rows-inl.h"
 #undef FRUGAL_DPBUSD
+#include "src/kernels/fours_vnni-inl.h"
+#include "src/kernels/quantised_fours-inl.h"
+#include "src/kernels/quantised_rows-inl.h"
 }  // namespace frugal::vnni
 HWY_POP_ATTRIBUTES
 #endif

@@ -74,9 +74,10 @@ void TakePairs(const std::byte* part, size_t r, size_t b, std::byte* nibbles) {
 #if FRUGAL_HAVE_VNNI
 HWY_PUSH_ATTRIBUTES(FRUGAL_VNNI_ATTRIBUTES)
 namespace interleaved_vnni {
-#define FRUGAL_DPBUSD _mm512_dpbusd_epi32
+#include "src/kernels/fours_vnni-inl.h"
+
 #include "src/kernels/interleaved_vnni-inl.h"
-#undef FRUGAL_DPBUSD
+
 #include "src/kernels/interleaved_dots-inl.h"
 }  // namespace interleaved_vnni
 HWY_POP_ATTRIBUTES

@@ -1,6 +1,11 @@
 // DotRowsQuantised over QuantisedTile, which is included before it in the same namespace. No include guard:
 // dot_rows_quantised.cc includes it for every instruction set.
 
+template <class Block, size_t kRows>
+HWY_INLINE void OneTokenTile(const RowSet& set, const RowTile& tile, size_t columns, const QuantisedInput& x, float* out) {
+  QuantisedTile<Block, kRows, 1>(set, tile, columns, x.q, x.scales, out, 0);
+}
+
 template <class Block>
 void DotRowsOfBlocks(const RowSet& rows, size_t begin, size_t end, size_t columns, const QuantisedInput& x,
                      size_t num_tokens, float* out, size_t out_stride) {
@@ -9,7 +14,7 @@ void DotRowsOfBlocks(const RowSet& rows, size_t begin, size_t end, size_t column
     ForEachRowTile<kStreams, kGatheredQuantisedRows>(
         rows.index != nullptr, begin, end,
         [&]<size_t kRows>(std::integral_constant<size_t, kRows>, const RowTile& tile)
-            HWY_ATTR { QuantisedTile<Block, kRows, 1>(rows, tile, columns, x.q, x.scales, out, out_stride); });
+            HWY_ATTR { OneTokenTile<Block, kRows>(rows, tile, columns, x, out); });
     return;
   }
   const auto add_rows = [&]<size_t kRows>(std::integral_constant<size_t, kRows>, size_t row) HWY_ATTR {

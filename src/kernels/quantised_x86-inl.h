@@ -144,17 +144,16 @@ HWY_INLINE void OneTokenStep(__m256 (&acc)[kRows][1], const std::byte* const (&r
 
 // Each line of memory is asked for: behind the end of a row in the next tile's rows, since the prefetchers stop at a page's end and know
 // nothing of gathered rows. Those are asked for again, into the L1 cache: all rows of a tile come to a new line at once.
-template <class Block, size_t kRows>
-HWY_INLINE void OneTokenRows(__m256 (&acc)[kRows][1], const RowSet& set, const RowTile& tile, const std::byte* const (&rows)[kRows],
-                             size_t num_blocks, const int8_t* q, const float* scales) {
-  constexpr bool kGathered = kRows > kStreams;
-  const size_t row_bytes = (num_blocks * Block::kBytes + kLineBytes - 1) / kLineBytes * kLineBytes;
-  const size_t ahead = std::min(row_bytes, kGathered ? kGatheredPrefetchBytes : kPrefetchBytes);
-  const std::byte* next[kRows];
-  for (size_t i = 0; i < kRows; ++i) next[i] = set.row(tile.next_row(i));
-  size_t asked = ahead;
-  for (size_t b = 0; b < num_blocks; ++b) {
-    if (asked < (b + 1) * Block::kBytes + ahead) {
+template <size_t kRows>
+struct LinesAhead {
+  static constexpr bool kGathered = kRows > kStreams;
+
+  explicit HWY_INLINE LinesAhead(size_t size_bytes)
+      : row_bytes((size_bytes + kLineBytes - 1) / kLineBytes * kLineBytes),
+        ahead(std::min(row_bytes, kGathered ? kGatheredPrefetchBytes : kPrefetchBytes)), asked(ahead) {}
+  // Before bytes of `rows` are used, at most a line since the last time, that end with end_bytes. `next`: the next tile's.
+  HWY_INLINE void AskBefore(size_t end_bytes, const std::byte* const (&rows)[kRows], const std::byte* const (&next)[kRows]) {
+    if (asked < end_bytes + ahead) {
       const bool in_row = asked < row_bytes;
       const std::byte* const* const from = in_row ? rows : next;
       const size_t at = in_row ? asked : asked - row_bytes;
@@ -165,9 +164,11 @@ HWY_INLINE void OneTokenRows(__m256 (&acc)[kRows][1], const RowSet& set, const R
       }
       asked += kLineBytes;
     }
-    OneTokenStep<Block, kRows>(acc, rows, b, q, scales);
   }
-}
+
+  const size_t row_bytes, ahead;
+  size_t asked;
+};
 
 template <class Block, size_t kRows, size_t kTokens>
 HWY_INLINE void QuantisedTile(const RowSet& set, const RowTile& tile, size_t columns, const int8_t* q,
@@ -179,7 +180,13 @@ HWY_INLINE void QuantisedTile(const RowSet& set, const RowTile& tile, size_t col
   FRUGAL_UNROLL
   for (size_t i = 0; i < kRows * kTokens; ++i) acc[i / kTokens][i % kTokens] = _mm256_setzero_ps();
   if constexpr (kTokens == 1) {
-    OneTokenRows<Block, kRows>(acc, set, tile, rows, num_blocks, q, scales);
+    const std::byte* next[kRows];
+    for (size_t i = 0; i < kRows; ++i) next[i] = set.row(tile.next_row(i));
+    LinesAhead<kRows> lines(num_blocks * Block::kBytes);
+    for (size_t b = 0; b < num_blocks; ++b) {
+      lines.AskBefore((b + 1) * Block::kBytes, rows, next);
+      OneTokenStep<Block, kRows>(acc, rows, b, q, scales);
+    }
   } else {
     for (size_t b = 0; b < num_blocks; ++b) QuantisedStep<Block, kRows, kTokens>(acc, rows, b, columns, q, scales);
   }
