@@ -22,7 +22,8 @@ HWY_INLINE void Clear(SumsOfFour512& acc) { acc.low = acc.high = _mm512_setzero_
 template <size_t kBlock>
 HWY_INLINE void AddProductsOfFour(__m512i low_nibbles, __m512i high_nibbles, const InputOfFour& x, __m512 scales, SumsOfFour512& acc) {
   const __m512 scale = _mm512_permute_ps(scales, kBlock * 0x55);
-  const __m512i low = _mm512_dpbusd_epi32(x.low_excess, low_nibbles, x.low), high = _mm512_dpbusd_epi32(x.high_excess, high_nibbles, x.high);
+  const __m512i low = _mm512_dpbusd_epi32(x.low_excess, low_nibbles, x.low);
+  const __m512i high = _mm512_dpbusd_epi32(x.high_excess, high_nibbles, x.high);
   acc.low = _mm512_fmadd_ps(_mm512_cvtepi32_ps(low), scale, acc.low);
   acc.high = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), scale, acc.high);
 }

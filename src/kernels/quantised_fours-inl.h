@@ -4,7 +4,7 @@
 // Scales are converted and multiplied for so many blocks of a row at once.
 constexpr size_t kBlocksOfFour = 4;
 
-// Of kBlocks neighbouring blocks, put together by what of the processor has nothing else to do.
+// Of kBlocks neighbouring blocks, by integer instructions: the units of vectors are busy.
 template <size_t kBlocks>
 HWY_INLINE int64_t ScaleBits(const std::byte* block) {
   uint64_t bits = 0;
@@ -26,10 +26,12 @@ HWY_INLINE __m512i LoadFour(const std::byte* const* rows, size_t offset) {
 }
 
 template <size_t kBlock, size_t kBlocks>
-HWY_INLINE void AddBlocksOfFour(SumsOfFour512& acc, const std::byte* const* rows, size_t b, const int8_t* q, const int32_t* excess, __m512 scales) {
+HWY_INLINE void AddBlocksOfFour(SumsOfFour512& acc, const std::byte* const* rows, size_t b, const int8_t* q, const int32_t* excess,
+                                __m512 scales) {
   if constexpr (kBlock < kBlocks) {
     const int8_t* const inputs = q + (b + kBlock) * kQuantisedBlock;
-    const InputOfFour x{ForEachRow(inputs), ForEachRow(inputs + 16), ForEachRow(excess + 8 * kBlock), ForEachRow(excess + 8 * kBlock + 4)};
+    const InputOfFour x{ForEachRow(inputs), ForEachRow(inputs + kQuantisedBlock / 2), ForEachRow(excess + 8 * kBlock),
+                        ForEachRow(excess + 8 * kBlock + 4)};
     const __m512i four = LoadFour(rows, (b + kBlock) * Q4Block::kBytes);
     AddProductsOfFour<kBlock>(LowNibbles(four), HighNibbles(four), x, scales, acc);
     AddBlocksOfFour<kBlock + 1, kBlocks>(acc, rows, b, q, excess, scales);
@@ -56,6 +58,7 @@ HWY_INLINE void StepOfFours(SumsOfFour512 (&acc)[kVectors], const std::byte* con
   }
 }
 
+// Not inlined, so that the compiler leaves the pointers in memory, from where instructions take them at no cost.
 template <size_t kRows>
 HWY_NOINLINE void DotFours(const std::byte* const (&rows)[kRows], const std::byte* const (&next)[kRows], size_t num_blocks,
                            const QuantisedInput& x, float (&dots)[kRows]) {
@@ -65,6 +68,7 @@ HWY_NOINLINE void DotFours(const std::byte* const (&rows)[kRows], const std::byt
   for (size_t v = 0; v < kRows / 4; ++v) Clear(acc[v]);
   size_t b = 0;
   for (; b + kBlocksOfFour <= num_blocks; b += kBlocksOfFour) {
+    // Four blocks are more than a line, two are less.
     lines.AskBefore((b + 2) * Q4Block::kBytes, rows, next);
     lines.AskBefore((b + 4) * Q4Block::kBytes, rows, next);
     StepOfFours<kBlocksOfFour>(acc, rows, b, x.q, x.scales);
