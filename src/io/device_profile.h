@@ -28,7 +28,7 @@ struct DeviceProfile {
     double bytes_per_second = 0;
   };
 
-  double sequential_bytes_per_second = 0;  // no less than that of any random reads
+  double sequential_bytes_per_second = 0;  // of large reads, several at once; no less than that of the largest random ones
   // What the machine's threads read from RAM together, measured along with the device; 0: not measured.
   double memory_bytes_per_second = 0;
   // What a random read of 16 KiB or the nearest size takes of the threads' time together, the system's share included; 0: not measured.
