@@ -7,6 +7,7 @@
 
 #include "src/base/aligned_buffer.h"
 #include "src/base/bytes.h"
+#include "src/base/cache_lines.h"
 #include "src/base/memory_ledger.h"
 #include "src/base/thread_pool.h"
 
@@ -64,6 +65,15 @@ TEST(AlignedBufferTest, RefusalIsAnError) {
   const Result<AlignedBuffer> huge = AlignedBuffer::Allocate(uint64_t{1} << 60);
   ASSERT_FALSE(huge);
   EXPECT_EQ(huge.error().code, ErrorCode::kOutOfMemory);
+}
+
+TEST(CacheLinesTest, FlushedBytesStay) {
+  std::vector<std::byte> bytes(1000);
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i);
+  for (size_t begin : {0, 1, 63, 64, 999}) {
+    for (size_t size : {0, 1, 65, 1000}) FlushCacheLines(std::span(bytes).subspan(begin, std::min(size, bytes.size() - begin)));
+  }
+  for (size_t i = 0; i < bytes.size(); ++i) ASSERT_EQ(bytes[i], static_cast<std::byte>(i)) << i;
 }
 
 TEST(ThreadPoolTest, EveryTileRunsOnce) {

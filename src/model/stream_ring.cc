@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "src/base/bytes.h"
+#include "src/base/cache_lines.h"
 
 namespace frugal {
 
@@ -82,6 +83,7 @@ const std::byte* StreamRing::data(uint64_t sequence) const {
 
 void StreamRing::Release(uint64_t sequence) {
   CHECK(sequence == next_release_);
+  FlushCacheLines({data(sequence), group(sequence).extent.size_bytes});
   ++next_release_;
   Advance();
 }
