@@ -27,8 +27,8 @@ namespace {
 
 constexpr uint32_t kMaxDepth = 64;
 constexpr uint64_t kWriteBytes = kMiB;
-// In sequence it is read as weights are streamed (engine/plan.cc). The memory that reads go to counts: where a processor copies them, less of it,
-// which stays in the cache, is faster.
+// In sequence it is read as weights are streamed (engine/plan.cc). The memory that reads go to counts: where a processor copies them, less of
+// it, which stays in the cache, is faster.
 constexpr uint64_t kSequentialBytes = 4 * kMiB;
 constexpr uint32_t kSequentialDepth = 3;
 constexpr uint64_t kLeastBufferBytes = 4 * kMiB;
